@@ -35,7 +35,18 @@ type Graph struct {
 	Name   string
 	Input  Shape // of one example, channels last
 	Layers []Layer
+	Meta   map[string]string // lineage and input normalisation, as files carry it
 }
+
+// Keys of Graph.Meta that every file format keeps.
+const (
+	MetaMean    = "input.mean" // comma-separated, per channel: x = (raw - mean) / std
+	MetaStd     = "input.std"  // comma-separated, per channel
+	MetaClasses = "classes"    // comma-separated names of the outputs
+	MetaTrial   = "trial"      // the trial that made this model
+	MetaJob     = "job"        // the job that made this model
+	MetaLineage = "lineage"    // how it was made, as JSON
+)
 
 // Layer is one operator with its inputs and parameters.
 type Layer struct {
@@ -47,7 +58,7 @@ type Layer struct {
 
 // Clone returns a deep copy.
 func (g *Graph) Clone() *Graph {
-	c := &Graph{Name: g.Name, Input: slices.Clone(g.Input), Layers: slices.Clone(g.Layers)}
+	c := &Graph{Name: g.Name, Input: slices.Clone(g.Input), Layers: slices.Clone(g.Layers), Meta: maps.Clone(g.Meta)}
 	for i := range c.Layers {
 		l := &c.Layers[i]
 		l.Inputs = slices.Clone(l.Inputs)
