@@ -1,0 +1,89 @@
+package search
+
+import (
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func TestRequestValidate(t *testing.T) {
+	space := Space{Params: []Param{{Name: "a", Kind: Int, Max: 9}}}
+	ok := Trial{Config: Config{1}, State: Complete, Objectives: []float64{1, 2}}
+	valid := Request{Space: space, History: []Trial{ok, {Config: Config{2}, State: Failed}}, Pending: []Trial{{Config: Config{3}}}, N: 1, Objectives: 2}
+	if err := valid.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(*Request){
+		"n is -1":                        func(r *Request) { r.N = -1 },
+		"first is -1":                    func(r *Request) { r.First = -1 },
+		"objectives is 0":                func(r *Request) { r.Objectives = 0 },
+		"trial 0 has 2 objectives":       func(r *Request) { r.Objectives = 3 },
+		"trial 7 of the history is pend": func(r *Request) { r.History = []Trial{{Number: 7, Config: Config{1}}} },
+		"trial 8 has 2 values":           func(r *Request) { r.Pending = []Trial{{Number: 8, Config: Config{1, 2}}} },
+		"trial 9 has 0 values":           func(r *Request) { r.History = []Trial{{Number: 9, State: Failed}} },
+	} {
+		r := valid
+		change(&r)
+		if err := r.Validate(); !errors.Is(err, ErrRequest) || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %q", err, want)
+		}
+	}
+	if err := (Request{Objectives: 1}).Validate(); !errors.Is(err, ErrSpace) {
+		t.Errorf("empty space: %v", err)
+	}
+}
+
+func TestRandStreams(t *testing.T) {
+	if Rand(3, 4).Uint64() != Rand(3, 4).Uint64() {
+		t.Error("the same trial has two streams")
+	}
+	first := map[uint64]bool{}
+	for seed := range uint64(100) {
+		for number := range 100 {
+			first[Rand(seed, number).Uint64()] = true
+		}
+	}
+	if len(first) != 10000 {
+		t.Errorf("10000 streams start with %d numbers", len(first))
+	}
+}
+
+func TestSeenSurvivesEqualHashes(t *testing.T) {
+	s := Request{}.Seen()
+	a, b := Config{1}, Config{2}
+	s.byHash[b.hash()] = a // as if both had the same hash
+	if s.Has(b) {
+		t.Error("an unequal configuration of the same hash counts as seen")
+	}
+	s.Add(b)
+	if !s.Has(b) || s.Len() != 2 {
+		t.Errorf("after adding: has %v, len %d", s.Has(b), s.Len())
+	}
+}
+
+func TestCollectExhaustsAFiniteSpace(t *testing.T) {
+	space := Space{Params: []Param{
+		{Name: "a", Kind: Choice, Choices: []string{"x", "y"}},
+		{Name: "b", Kind: Int, Max: 49, When: &Condition{"a", []string{"x"}}},
+	}}
+	stuck := func(int, *rand.Rand, []Trial) func() Config { return func() Config { return Config{0, 7} } }
+	got, err := Request{Space: space, N: 60, Objectives: 1}.Collect(stuck)
+	if err != nil || len(got) != 51 {
+		t.Fatalf("%d configurations, want all 51: %v", len(got), err)
+	}
+	keys := make([]string, len(got))
+	var pending []Trial
+	for i, c := range got {
+		keys[i] = space.Key(c)
+		pending = append(pending, Trial{Number: i, Config: c})
+	}
+	slices.Sort(keys)
+	if n := len(slices.Compact(keys)); n != 51 {
+		t.Errorf("only %d of them differ", n)
+	}
+	if _, err := (Request{Space: space, N: 1, Pending: pending, Objectives: 1}).Collect(stuck); !errors.Is(err, ErrExhausted) {
+		t.Errorf("got %v, want ErrExhausted", err)
+	}
+}

@@ -1,0 +1,133 @@
+package search
+
+import (
+	"math"
+	"math/rand/v2"
+)
+
+// Seen is the set of configurations that need not be tried again. It belongs to one request and is not safe for
+// concurrent use.
+type Seen struct {
+	byHash map[uint64]Config
+}
+
+// Seen returns the set of all configurations in the history and pending.
+func (r Request) Seen() *Seen {
+	s := &Seen{byHash: make(map[uint64]Config, len(r.History)+len(r.Pending)+r.N)}
+	for i := range r.History {
+		s.Add(r.History[i].Config)
+	}
+	for i := range r.Pending {
+		s.Add(r.Pending[i].Config)
+	}
+	return s
+}
+
+// slot returns the hash under which c is or would be stored: unequal configurations of one hash take the next ones.
+func (s *Seen) slot(c Config) (h uint64, found bool) {
+	for h = c.hash(); ; h++ {
+		d, taken := s.byHash[h]
+		if !taken {
+			return h, false
+		}
+		if c.Equal(d) {
+			return h, true
+		}
+	}
+}
+
+// Has reports whether c is in the set.
+func (s *Seen) Has(c Config) bool {
+	_, found := s.slot(c)
+	return found
+}
+
+// Add puts c, which must not change afterwards, into the set.
+func (s *Seen) Add(c Config) {
+	if h, found := s.slot(c); !found {
+		s.byHash[h] = c
+	}
+}
+
+// Len returns how many different configurations the set has.
+func (s *Seen) Len() int { return len(s.byHash) }
+
+// How often Fresh asks before it falls back to the next means.
+const (
+	freshProposals = 32
+	freshSamples   = 32
+)
+
+// Fresh returns a valid configuration outside the set: the first such of some proposals (nil: none), else a random one,
+// else, in a finite space, the next one after a random place. ok is false when a finite space has none left. In an
+// infinite space whose random samples all repeat it gives up and returns one of them.
+func (s *Seen) Fresh(space Space, rng *rand.Rand, propose func() Config) (c Config, ok bool) {
+	if propose != nil {
+		for range freshProposals {
+			if c = propose(); !s.Has(c) {
+				return c, true
+			}
+		}
+	}
+	for range freshSamples {
+		if c = space.Sample(rng); !s.Has(c) {
+			return c, true
+		}
+	}
+	size := space.Size()
+	if math.IsInf(size, 1) {
+		return c, true
+	}
+	// At most Len configurations can be skipped, so the walk ends soon however large the space is.
+	for range s.Len() + 1 {
+		c = space.next(c)
+		if !s.Has(c) {
+			return c, true
+		}
+	}
+	return nil, false
+}
+
+// next returns the configuration after c in the order of a counter whose last active parameter turns fastest; after
+// the last comes the first. Floats, which cannot vary in a finite space, stay at their minimum.
+func (s Space) next(c Config) Config {
+	out := make(Config, len(c))
+	copy(out, c)
+	turned := -1
+	for i := len(out) - 1; i >= 0 && turned < 0; i-- {
+		if _, high := s.Params[i].Bounds(); s.Params[i].Kind != Float && out[i] < high {
+			out[i]++
+			turned = i
+		}
+	}
+	for i := turned + 1; i < len(out); i++ {
+		out[i] = math.NaN()
+		if s.Active(out, i) {
+			out[i], _ = s.Params[i].Bounds()
+		}
+	}
+	return out
+}
+
+// Collect is the loop that samplers share: for each trial number it asks propose for that trial's source of proposals
+// (nil: random ones), given its random source and everything pending by then, takes the first fresh proposal and makes it
+// pending for the next. The request must be valid.
+func (r Request) Collect(propose func(number int, rng *rand.Rand, pending []Trial) func() Config) ([]Config, error) {
+	seen := r.Seen()
+	pending := append(make([]Trial, 0, len(r.Pending)+r.N), r.Pending...)
+	out := make([]Config, 0, r.N)
+	for number := r.First; number < r.First+r.N; number++ {
+		rng := Rand(r.Seed, number)
+		c, ok := seen.Fresh(r.Space, rng, propose(number, rng, pending))
+		if !ok {
+			break
+		}
+		seen.Add(c)
+		pending = append(pending, Trial{Number: number, Config: c})
+		out = append(out, c)
+	}
+	if r.N > 0 && len(out) == 0 {
+		return nil, ErrExhausted
+	}
+	return out, nil
+}
