@@ -1,0 +1,79 @@
+package kernel
+
+// forwardDepth is the depthwise convolution: one weight per tap and channel.
+func (c *Conv) forwardDepth(im *impl, s *Scratch, x, w, y ptr, images int, bias ptr, flags uint64) {
+	sh := &c.s
+	d := &s.depth
+	*d = depthArgs{c: sh.IC, xs: 4 * sh.StrideW * sh.IC, xw: 4 * sh.DilationW * sh.IC, xh: 4 * sh.DilationH * sh.W * sh.IC,
+		ww: 4 * sh.IC, wh: 4 * sh.KW * sh.IC, ys: 4 * sh.IC, bias: bias, flags: flags}
+	for i := range images {
+		for _, r := range c.rows {
+			for _, q := range c.cols {
+				d.n, d.kh, d.kw = q.hi-q.lo, r.k1-r.k0, q.k1-q.k0
+				if d.kh == 0 || d.kw == 0 {
+					d.kh, d.kw = 0, 0
+				}
+				for oy := r.lo; oy < r.hi; oy++ {
+					d.y = at(y, i*c.outSize+(oy*c.ow+q.lo)*sh.IC)
+					d.x, d.w = x, w
+					if d.kh > 0 {
+						d.x = at(x, i*c.inSize+c.tapOffset(oy, q.lo, r.k0, q.k0))
+						d.w = at(w, (r.k0*sh.KW+q.k0)*sh.IC)
+					}
+					im.depth(d)
+				}
+			}
+		}
+	}
+}
+
+// tapGrid sets r to the pixels of image i that tap (kh, kw) connects: x in the input, y in the output. It returns false
+// when there are none.
+func (c *Conv) tapGrid(r *rowsArgs, x, y ptr, i, kh, kw int) bool {
+	sh := &c.s
+	y0, y1 := tapRange(kh, c.oh, sh.H, sh.StrideH, sh.DilationH, sh.PadTop)
+	x0, x1 := tapRange(kw, c.ow, sh.W, sh.StrideW, sh.DilationW, sh.PadLeft)
+	if y0 >= y1 || x0 >= x1 {
+		return false
+	}
+	r.m, r.n = y1-y0, x1-x0
+	r.x = at(x, i*c.inSize+c.tapOffset(y0, x0, kh, kw))
+	r.y = at(y, i*c.outSize+(y0*c.ow+x0)*sh.OC)
+	return true
+}
+
+func (c *Conv) rowsArgs() rowsArgs {
+	sh := &c.s
+	return rowsArgs{c: sh.IC, xm: 4 * sh.StrideH * sh.W * sh.IC, xn: 4 * sh.StrideW * sh.IC, ym: 4 * c.ow * sh.OC, yn: 4 * sh.OC}
+}
+
+func (c *Conv) gradWeightsDepth(im *impl, s *Scratch, x, dy, dw ptr, images, t0, t1 int) {
+	r := &s.rows
+	*r = c.rowsArgs()
+	for i := range images {
+		for tap := t0; tap < t1; tap++ {
+			if c.tapGrid(r, x, dy, i, tap/c.s.KW, tap%c.s.KW) {
+				r.z = at(dw, tap*c.s.IC)
+				im.depthGrad(r)
+			}
+		}
+	}
+}
+
+// gradInputDepth: wt is [C][KH][KW] as TransposeWeights writes it for C groups of one channel; it is brought back to
+// [KH][KW][C] in the scratch.
+func (c *Conv) gradInputDepth(im *impl, s *Scratch, dy, wt, dx ptr, images int) {
+	taps := c.s.KH * c.s.KW
+	s.pack = grow(s.pack, c.wSize)
+	im.transpose(addr(s.pack, 0), wt, c.s.IC, taps, c.s.IC, taps)
+	r := &s.rows
+	*r = c.rowsArgs()
+	for i := range images {
+		for tap := range taps {
+			if c.tapGrid(r, dx, dy, i, tap/c.s.KW, tap%c.s.KW) {
+				r.z = addr(s.pack, tap*c.s.IC)
+				im.depthBack(r)
+			}
+		}
+	}
+}

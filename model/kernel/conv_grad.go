@@ -1,0 +1,186 @@
+package kernel
+
+import "fmt"
+
+// GradTiles returns the number of independent parts of the weight gradient for GradWeightsTiles.
+func (c *Conv) GradTiles() int {
+	if c.depthwise {
+		return c.s.KH * c.s.KW
+	}
+	return c.s.Groups * c.s.KH * c.s.KW
+}
+
+// GradWeights adds the gradient of the weights over images [n0, n1) to dw. The images are added one after the other, in
+// order, each as one sum over its pixels; so consecutive calls on the same dw give the bits of one call over the joined
+// range. To divide the work between goroutines divide the parts (GradWeightsTiles), or give every fixed chunk of images
+// a dw of its own and add those in a fixed order.
+func (c *Conv) GradWeights(s *Scratch, x, dy, dw []float32, n0, n1 int) error {
+	return c.GradWeightsTiles(s, x, dy, dw, n0, n1, 0, c.GradTiles())
+}
+
+// GradWeightsTiles is GradWeights for the parts [t0, t1) of GradTiles: each part is one tap of one group, and no two
+// parts write to the same element.
+func (c *Conv) GradWeightsTiles(s *Scratch, x, dy, dw []float32, n0, n1, t0, t1 int) error {
+	im, err := current()
+	if err := firstErr(err, checkLen("dw", dw, c.wSize), checkImages("x", x, c.inSize, n0, n1),
+		checkImages("dy", dy, c.outSize, n0, n1)); err != nil {
+		return err
+	}
+	if t0 < 0 || t1 < t0 || t1 > c.GradTiles() {
+		return fmt.Errorf("parts [%d, %d): want 0 <= t0 <= t1 <= %d: %w", t0, t1, c.GradTiles(), ErrRange)
+	}
+	if n0 == n1 || t0 == t1 {
+		return nil
+	}
+	s = s.orNew()
+	xp, dp, wp := addr(x, n0*c.inSize), addr(dy, n0*c.outSize), addr(dw, 0)
+	if c.depthwise {
+		c.gradWeightsDepth(im, s, xp, dp, wp, n1-n0, t0, t1)
+		return nil
+	}
+	taps := c.s.KH * c.s.KW
+	for g := t0 / taps; g*taps < t1; g++ {
+		a, b := max(t0-g*taps, 0), min(t1-g*taps, taps)
+		c.gradWeightsGroup(im, s, at(xp, g*c.icg), at(dp, g*c.ocg), at(wp, g*c.ocg), n1-n0, a, b)
+	}
+	return nil
+}
+
+// gradWeightsGroup handles taps [t0, t1) of one group. Rows of a product are the input channels (of several taps where
+// these are neighbours in memory and see the same outputs), its inner sum runs over the output's pixels.
+func (c *Conv) gradWeightsGroup(im *impl, s *Scratch, x, dy, dw ptr, images, t0, t1 int) {
+	sh := &c.s
+	t := &s.tile
+	*t = tileArgs{as: 4, ak: 4 * sh.StrideW * sh.IC, bk: 4 * sh.OC, cs: 4 * sh.OC, k3: 1, flags: flagAccumulate}
+	for i := range images {
+		for j := 0; j < c.ocg; {
+			n := min(im.width(im.mr), c.ocg-j)
+			for tap := t0; tap < t1; {
+				kh, kw := tap/sh.KW, tap%sh.KW
+				run := c.mergeTaps(kw, min(sh.KW-kw, t1-tap))
+				y0, y1 := tapRange(kh, c.oh, sh.H, sh.StrideH, sh.DilationH, sh.PadTop)
+				x0, x1 := tapRange(kw, c.ow, sh.W, sh.StrideW, sh.DilationW, sh.PadLeft)
+				if y0 < y1 && x0 < x1 {
+					t.k, t.k2 = x1-x0, y1-y0
+					t.aj = 4 * (sh.StrideH*sh.W - t.k*sh.StrideW) * sh.IC
+					t.bj = 4 * (c.ow - t.k) * sh.OC
+					t.b = at(dy, i*c.outSize+(y0*c.ow+x0)*sh.OC+j)
+					c.gradRows(im, t, at(x, i*c.inSize+c.tapOffset(y0, x0, kh, kw)), at(dw, tap*c.icg*sh.OC+j), run*c.icg, n)
+				}
+				tap += run
+			}
+			j += n
+		}
+	}
+}
+
+// mergeTaps returns how many of the n taps of a kernel row from kw on can share one product: neighbours in memory whose
+// valid outputs are the same.
+func (c *Conv) mergeTaps(kw, n int) int {
+	sh := &c.s
+	if sh.DilationW != 1 || sh.Groups != 1 {
+		return 1
+	}
+	x0, x1 := tapRange(kw, c.ow, sh.W, sh.StrideW, 1, sh.PadLeft)
+	run := 1
+	for run < n {
+		a, b := tapRange(kw+run, c.ow, sh.W, sh.StrideW, 1, sh.PadLeft)
+		if a != x0 || b != x1 {
+			break
+		}
+		run++
+	}
+	return run
+}
+
+// gradRows covers m rows of the gradient with tiles.
+func (c *Conv) gradRows(im *impl, t *tileArgs, a, out ptr, m, cols int) {
+	step := evenStep(m, im.mr)
+	for r := 0; r < m; r += step {
+		h0, h1 := halves(min(step, m-r))
+		t.a0, t.c0 = at(a, r), at(out, r*c.s.OC)
+		t.second(h0, h0*c.s.OC, h1)
+		im.tile(t, h0, h1, cols)
+	}
+}
+
+// TransposeWeights writes to wt (WeightSize elements) the weights as GradInputTransposed wants them:
+// [Groups][KH][KW][OC/Groups][IC/Groups].
+func (c *Conv) TransposeWeights(w, wt []float32) error {
+	im, err := current()
+	if err := firstErr(err, checkLen("w", w, c.wSize), checkLen("wt", wt, c.wSize)); err != nil {
+		return err
+	}
+	taps := c.s.KH * c.s.KW
+	for g := range c.s.Groups {
+		for tap := range taps {
+			im.transpose(addr(wt, (g*taps+tap)*c.ocg*c.icg), addr(w, tap*c.icg*c.s.OC+g*c.ocg), c.icg, c.ocg, c.icg, c.s.OC)
+		}
+	}
+	return nil
+}
+
+// GradInput writes the gradient of images [n0, n1) of the input to dx. Images are independent. It transposes the weights
+// on every call; a caller that works in chunks transposes once and calls GradInputTransposed.
+func (c *Conv) GradInput(s *Scratch, dy, w, dx []float32, n0, n1 int) error {
+	s = s.orNew()
+	s.wt = grow(s.wt, c.wSize)
+	if err := c.TransposeWeights(w, s.wt); err != nil {
+		return err
+	}
+	return c.GradInputTransposed(s, dy, s.wt, dx, n0, n1)
+}
+
+// GradInputTransposed is GradInput with weights from TransposeWeights.
+func (c *Conv) GradInputTransposed(s *Scratch, dy, wt, dx []float32, n0, n1 int) error {
+	im, err := current()
+	if err := firstErr(err, checkLen("wt", wt, c.wSize), checkImages("dy", dy, c.outSize, n0, n1),
+		checkImages("dx", dx, c.inSize, n0, n1)); err != nil {
+		return err
+	}
+	if n0 == n1 {
+		return nil
+	}
+	s = s.orNew()
+	dp, xp, wp := addr(dy, n0*c.outSize), addr(dx, n0*c.inSize), addr(wt, 0)
+	if c.flat && c.s.Groups == 1 {
+		rows := (n1 - n0) * c.oh * c.ow
+		m := matrix{m: rows, n: c.s.IC, k: c.s.OC, a: dp, as: c.s.OC, ak: 1, b: wp, ldb: c.s.IC, c: xp, ldc: c.s.IC}
+		m.run(im, s, nil, 0)
+		return nil
+	}
+	clear(dx[n0*c.inSize : n1*c.inSize])
+	if c.depthwise {
+		c.gradInputDepth(im, s, dp, wp, xp, n1-n0)
+		return nil
+	}
+	for g := range c.s.Groups {
+		c.gradInputGroup(im, s, at(dp, g*c.ocg), at(wp, g*c.s.KH*c.s.KW*c.ocg*c.icg), at(xp, g*c.icg), n1-n0)
+	}
+	return nil
+}
+
+// gradInputGroup adds, tap by tap, products of output gradients and transposed weights to the shifted pixels of dx.
+func (c *Conv) gradInputGroup(im *impl, s *Scratch, dy, wt, dx ptr, images int) {
+	sh := &c.s
+	t := &s.tile
+	*t = tileArgs{k: c.ocg, k2: 1, k3: 1, ak: 4, bk: 4 * c.icg, flags: flagAccumulate}
+	for j := 0; j < c.icg; {
+		n := min(im.width(im.mr), c.icg-j)
+		for i := range images {
+			for tap := range sh.KH * sh.KW {
+				kh, kw := tap/sh.KW, tap%sh.KW
+				y0, y1 := tapRange(kh, c.oh, sh.H, sh.StrideH, sh.DilationH, sh.PadTop)
+				x0, x1 := tapRange(kw, c.ow, sh.W, sh.StrideW, sh.DilationW, sh.PadLeft)
+				if y0 >= y1 || x0 >= x1 {
+					continue
+				}
+				t.b = at(wt, tap*c.ocg*c.icg+j)
+				g := grid{m: y1 - y0, n: x1 - x0, a: at(dy, i*c.outSize+(y0*c.ow+x0)*sh.OC), am: c.ow * sh.OC, an: sh.OC,
+					c: at(dx, i*c.inSize+c.tapOffset(y0, x0, kh, kw)+j), cm: sh.StrideH * sh.W * sh.IC, cn: sh.StrideW * sh.IC}
+				g.run(im, t, n)
+			}
+		}
+		j += n
+	}
+}

@@ -1,0 +1,126 @@
+package kernel
+
+import "unsafe"
+
+// ptr points at a float32 inside a checked slice.
+type ptr = unsafe.Pointer
+
+// at returns the address off elements after p. A negative off goes back.
+func at(p ptr, off int) ptr { return unsafe.Add(p, off*4) }
+
+// addr returns the address of s[i]; s may be longer than i by nothing only when no element is touched.
+func addr(s []float32, i int) ptr {
+	if i >= len(s) {
+		return nil
+	}
+	return unsafe.Pointer(&s[i])
+}
+
+// Flags of the epilogue, as the primitives see them.
+const (
+	flagAccumulate = 1 << iota // add the destination's old value before the activation
+	flagReLU                   // max(0, v), NaN kept
+	flagReLU6                  // min(6, max(0, v)), NaN kept
+)
+
+// tileArgs describes one micro-kernel call: for rows i (h0 of them from a0 and c0, h1 from a1 and c1) and columns j < n
+//
+//	s = 0
+//	for k3 { for k2 { for k { s += a[i*as] * b[j]; a += ak; b += bk }; a += aj; b += bj }; a += aj3; b += bj3 }
+//	c[i*cs+j] = act(s + bias[j] + old c)
+//
+// All strides are in bytes. The layout is known to the generator of the assembly.
+type tileArgs struct {
+	k, k2, k3 int
+	a0, a1    ptr
+	as, ak    int
+	aj, aj3   int
+	b         ptr
+	bk        int
+	bj, bj3   int
+	c0, c1    ptr
+	cs        int
+	mask      uint64 // columns of the last vector, one bit each
+	flags     uint64
+	bias      ptr
+	masks     ptr // the same as 32-bit lanes, for instruction sets without mask registers
+}
+
+// depthArgs describes a depthwise convolution of n output pixels in a line, c channels each:
+//
+//	y[i*ys+ch] = act(bias[ch] + old y + sum over kh, kw of x[i*xs + kh*xh + kw*xw + ch] * w[kh*wh + kw*ww + ch])
+//
+// Strides in bytes.
+type depthArgs struct {
+	n, c, kw, kh int
+	x            ptr
+	xs, xw, xh   int
+	w            ptr
+	ww, wh       int
+	y            ptr
+	ys           int
+	flags        uint64
+	bias         ptr
+}
+
+// poolArgs describes pooling of n output pixels in a line, with the geometry of depthArgs. dy lies like y, dx like x.
+type poolArgs struct {
+	n, c, kw, kh int
+	x            ptr
+	xs, xw, xh   int
+	y            ptr
+	ys           int
+	dy, dx       ptr
+	flags        uint64 // flagAccumulate: add to dx; flagReLU: nothing passes where y <= 0
+	scale        float32
+}
+
+// rowsArgs describes an operation on an m by n grid of pixels with c channels; strides in bytes.
+type rowsArgs struct {
+	m, n, c int
+	x       ptr
+	xm, xn  int
+	y       ptr
+	ym, yn  int
+	z       ptr // c channels
+}
+
+// impl is one variant's primitives. Sizes of zero never reach them.
+type impl struct {
+	variant Variant
+	mr      int // most rows of a tile
+	half    int // most rows of one of its two halves
+
+	// width returns how many columns one call should cover for tiles of m rows.
+	width func(m int) int
+	// tile computes h0+h1 rows and n columns, n at most width(h0+h1).
+	tile func(a *tileArgs, h0, h1, n int)
+
+	depth     func(a *depthArgs)
+	depthGrad func(a *rowsArgs) // z[ch] += sum over grid of x*y
+	depthBack func(a *rowsArgs) // x[px][ch] += y[px][ch] * z[ch]
+
+	maxPool     func(a *poolArgs)
+	maxPoolGrad func(a *poolArgs)
+	avgPool     func(a *poolArgs)
+	avgPoolGrad func(a *poolArgs)
+
+	add      func(dst, a, b ptr, n int, flags uint64)
+	axpy     func(alpha float32, x, y ptr, n int)
+	scale    func(alpha float32, x ptr, n int)
+	relu     func(dst, x ptr, n int, flags uint64)
+	reluGrad func(dst, y, dy ptr, n int, flags uint64)
+
+	// Reductions over rows of c channels; out accumulates in float32, rows in order.
+	colSum   func(x, out ptr, rows, c int)
+	colSqDev func(x, mean, out ptr, rows, c int)             // out += (x-mean)^2
+	colDot   func(x, mean, dy, out ptr, rows, c int)         // out += (x-mean)*dy
+	affine   func(y, x, s, t ptr, rows, c int, flags uint64) // y = act(x*s + t (+ old y))
+	affine2  func(z, x, y, a, b, d ptr, rows, c int)         // z = a*x + b*y + d
+
+	sgd  func(w, v, g ptr, n int, h *[6]float32)
+	adam func(w, m, v, g ptr, n int, h *[11]float32)
+
+	// transpose writes dst[j*ldd+i] = src[i*lds+j] for i < m, j < n; leading dimensions in elements.
+	transpose func(dst, src ptr, m, n, ldd, lds int)
+}

@@ -1,0 +1,87 @@
+package kernel
+
+// Batch normalisation is built from per-channel reductions and per-channel affine maps:
+//
+//	mean = ChannelSums(x)/n;  variance = ChannelSquares(x, mean)/n;  y = Affine(x, gamma/σ, beta - mean*gamma/σ)
+//	backward: Σdy = ChannelSums(dy), Σdy·(x-mean) = ChannelDots(x, mean, dy); dx = Combine(x, dy, …)
+//
+// Reductions sum blocks of blockRows rows in float32 and the blocks in float64, so that they stay accurate over many
+// pixels. The blocks are counted from the first row of a call: divide work between goroutines at fixed rows.
+const blockRows = 128
+
+// reduce calls f for every block of rows and adds what it leaves in the block sums to out.
+func (s *Scratch) reduce(c, n0, n1 int, out []float64, f func(row, rows int, sum ptr)) {
+	s.block = grow(s.block, c)
+	for r := n0; r < n1; r += blockRows {
+		clear(s.block)
+		f(r, min(blockRows, n1-r), addr(s.block, 0))
+		for i, v := range s.block {
+			out[i] += float64(v)
+		}
+	}
+}
+
+// ChannelSums adds the sums over rows [n0, n1) of x, c channels each, to out.
+func ChannelSums(s *Scratch, x []float32, c, n0, n1 int, out []float64) error {
+	im, err := current()
+	_, errS := planeSize(1, c)
+	if err := firstErr(err, errS, checkImages("x", x, c, n0, n1), checkLen("out", out, c)); err != nil {
+		return err
+	}
+	s.orNew().reduce(c, n0, n1, out, func(r, n int, sum ptr) { im.colSum(addr(x, r*c), sum, n, c) })
+	return nil
+}
+
+// ChannelSquares adds the sums of (x - mean)² over rows [n0, n1) to out.
+func ChannelSquares(s *Scratch, x, mean []float32, c, n0, n1 int, out []float64) error {
+	im, err := current()
+	_, errS := planeSize(1, c)
+	if err := firstErr(err, errS, checkImages("x", x, c, n0, n1), checkLen("mean", mean, c), checkLen("out", out, c)); err != nil {
+		return err
+	}
+	s.orNew().reduce(c, n0, n1, out, func(r, n int, sum ptr) { im.colSqDev(addr(x, r*c), addr(mean, 0), sum, n, c) })
+	return nil
+}
+
+// ChannelDots adds the sums of (x - mean)·dy over rows [n0, n1) to out.
+func ChannelDots(s *Scratch, x, mean, dy []float32, c, n0, n1 int, out []float64) error {
+	im, err := current()
+	_, errS := planeSize(1, c)
+	if err := firstErr(err, errS, checkImages("x", x, c, n0, n1), checkImages("dy", dy, c, n0, n1), checkLen("mean", mean, c),
+		checkLen("out", out, c)); err != nil {
+		return err
+	}
+	s.orNew().reduce(c, n0, n1, out, func(r, n int, sum ptr) {
+		im.colDot(addr(x, r*c), addr(mean, 0), addr(dy, r*c), sum, n, c)
+	})
+	return nil
+}
+
+// Affine writes rows [n0, n1) of y = act(x*scale + shift), per channel; y may be x. With accumulate the old y is added
+// before the activation.
+func Affine(y, x, scale, shift []float32, c, n0, n1 int, act Activation, accumulate bool) error {
+	im, err := current()
+	flags, errA := act.flags()
+	_, errS := planeSize(1, c)
+	if err := firstErr(err, errA, errS, checkImages("x", x, c, n0, n1), checkImages("y", y, c, n0, n1), checkLen("scale", scale, c),
+		checkLen("shift", shift, c)); err != nil || n0 == n1 {
+		return err
+	}
+	if accumulate {
+		flags |= flagAccumulate
+	}
+	im.affine(addr(y, n0*c), addr(x, n0*c), addr(scale, 0), addr(shift, 0), n1-n0, c, flags)
+	return nil
+}
+
+// Combine writes rows [n0, n1) of z = x*a + y*b + d, per channel; z may be x or y.
+func Combine(z, x, y, a, b, d []float32, c, n0, n1 int) error {
+	im, err := current()
+	_, errS := planeSize(1, c)
+	if err := firstErr(err, errS, checkImages("x", x, c, n0, n1), checkImages("y", y, c, n0, n1), checkImages("z", z, c, n0, n1),
+		same(c, []string{"a", "b", "d"}, a, b, d)); err != nil || n0 == n1 {
+		return err
+	}
+	im.affine2(addr(z, n0*c), addr(x, n0*c), addr(y, n0*c), addr(a, 0), addr(b, 0), addr(d, 0), n1-n0, c)
+	return nil
+}

@@ -1,0 +1,8 @@
+package kernel
+
+import "runtime"
+
+func platformImpls() []*impl {
+	cpuBrand = runtime.GOARCH
+	return nil
+}

@@ -1,0 +1,33 @@
+package kernel
+
+// Scratch holds what one goroutine needs while it runs operations: argument blocks, transposed weights, packed rows.
+// The zero value is ready; buffers grow to what the largest operation needs and are then reused, so that a steady state
+// allocates nothing. A Scratch must not be used by two goroutines at a time. Where a method takes a *Scratch, nil means
+// a fresh one for this call.
+type Scratch struct {
+	tile  tileArgs
+	depth depthArgs
+	rows  rowsArgs
+	pool  poolArgs
+	wt    []float32 // transposed weights
+	pack  []float32 // packed rows
+	block []float32 // per-channel block sums
+	sgd   [6]float32
+	adam  [11]float32
+}
+
+// orNew returns s, or a new Scratch when s is nil.
+func (s *Scratch) orNew() *Scratch {
+	if s == nil {
+		return new(Scratch)
+	}
+	return s
+}
+
+// grow returns a slice of n elements, reusing b where it is large enough.
+func grow(b []float32, n int) []float32 {
+	if cap(b) < n {
+		return make([]float32, n)
+	}
+	return b[:n]
+}

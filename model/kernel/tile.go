@@ -1,0 +1,111 @@
+package kernel
+
+// grid is an m by n arrangement of output pixels, all with the same taps: pixel (i, j) reads from a + i*am + j*an and
+// writes to c + i*cm + j*cn (in elements).
+type grid struct {
+	m, n   int
+	a      ptr
+	am, an int
+	c      ptr
+	cm, cn int
+}
+
+// run covers the grid with tiles of the micro-kernel for cols columns of the result. The order of the tiles does not
+// matter for the result: every output element belongs to one tile.
+func (g grid) run(im *impl, t *tileArgs, cols int) {
+	if tileReach(g.m, g.n, im) > tileReach(g.n, g.m, im) {
+		g.m, g.n, g.am, g.an, g.cm, g.cn = g.n, g.m, g.an, g.am, g.cn, g.cm
+	}
+	t.as, t.cs = 4*g.an, 4*g.cn
+	if g.n <= im.half && 2*g.n <= im.mr {
+		i := 0
+		for ; i+1 < g.m; i += 2 {
+			t.a0, t.c0 = at(g.a, i*g.am), at(g.c, i*g.cm)
+			t.a1, t.c1 = at(t.a0, g.am), at(t.c0, g.cm)
+			im.tile(t, g.n, g.n, cols)
+		}
+		if i < g.m {
+			t.a0, t.c0 = at(g.a, i*g.am), at(g.c, i*g.cm)
+			t.second(0, 0, 0)
+			im.tile(t, g.n, 0, cols)
+		}
+		return
+	}
+	step := evenStep(g.n, im.mr)
+	for i := range g.m {
+		ai, ci := at(g.a, i*g.am), at(g.c, i*g.cm)
+		for j := 0; j < g.n; j += step {
+			h0, h1 := halves(min(step, g.n-j))
+			t.a0, t.c0 = at(ai, j*g.an), at(ci, j*g.cn)
+			t.second(h0*g.an, h0*g.cn, h1)
+			im.tile(t, h0, h1, cols)
+		}
+	}
+}
+
+// second sets the bases of the second half, a and c elements after the first. With no rows in it they stay in place: a
+// pointer past the end of its slice must never exist, because the garbage collector may look at it.
+func (t *tileArgs) second(a, c, rows int) {
+	t.a1, t.c1 = t.a0, t.c0
+	if rows > 0 {
+		t.a1, t.c1 = at(t.a0, a), at(t.c0, c)
+	}
+}
+
+// tileReach is how many pixels a tile covers on n lines of m pixels; more is faster.
+func tileReach(n, m int, im *impl) int {
+	if 2*m <= im.mr && m <= im.half && n > 1 {
+		return 2 * m
+	}
+	return evenStep(m, im.mr)
+}
+
+// evenStep returns the step of at most limit that covers n in the fewest, most even parts.
+func evenStep(n, limit int) int {
+	parts := (n + limit - 1) / limit
+	return (n + parts - 1) / parts
+}
+
+// halves splits m rows for the two base pointers of a tile.
+func halves(m int) (h0, h1 int) { return (m + 1) / 2, m / 2 }
+
+// matrix is a product c[m×n] = a[m×k] · b[k×n] with element (i, p) of a at a + i*as + p*ak, rows of b ldb and rows of c
+// ldc apart (in elements).
+type matrix struct {
+	m, n, k int
+	a       ptr
+	as, ak  int
+	b       ptr
+	ldb     int
+	c       ptr
+	ldc     int
+}
+
+func (x matrix) run(im *impl, s *Scratch, bias ptr, flags uint64) {
+	t := &s.tile
+	*t = tileArgs{k: x.k, k2: 1, k3: 1, as: 4 * x.as, ak: 4 * x.ak, bk: 4 * x.ldb, cs: 4 * x.ldc, flags: flags}
+	if x.k == 0 {
+		x.runEmpty(im, s, bias, flags)
+		return
+	}
+	step := evenStep(x.m, im.mr)
+	for j := 0; j < x.n; {
+		n := min(im.width(step), x.n-j)
+		t.b, t.bias = at(x.b, j), atOrNil(bias, j)
+		for i := 0; i < x.m; i += step {
+			h0, h1 := halves(min(step, x.m-i))
+			t.a0, t.c0 = at(x.a, i*x.as), at(x.c, i*x.ldc+j)
+			t.second(h0*x.as, h0*x.ldc, h1)
+			im.tile(t, h0, h1, n)
+		}
+		j += n
+	}
+}
+
+// runEmpty is a product over no terms: a zero row of b stands in.
+func (x matrix) runEmpty(im *impl, s *Scratch, bias ptr, flags uint64) {
+	s.pack = grow(s.pack, max(len(s.pack), x.n+1))
+	clear(s.pack[:x.n+1])
+	x.k, x.a, x.as, x.b = 1, addr(s.pack, 0), 0, addr(s.pack, 1)
+	x.run(im, s, bias, flags)
+}
