@@ -91,7 +91,7 @@ func (g *Graph) Consumers() [][]int {
 	out := make([][]int, len(g.Layers))
 	for i, l := range g.Layers {
 		for _, in := range l.Inputs {
-			if in != Input && !slices.Contains(out[in], i) {
+			if n := len(out[max(in, 0)]); in != Input && (n == 0 || out[in][n-1] != i) {
 				out[in] = append(out[in], i)
 			}
 		}

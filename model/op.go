@@ -1,7 +1,8 @@
 package model
 
 // Op is a typed operator. The set is closed: readers refuse, by name, what they
-// cannot express with it. Switch on the concrete type.
+// cannot express with it. Switch on the concrete type. The tags of the fields are the
+// names of the attributes in the structure's JSON (MarshalStructure).
 type Op interface {
 	// Kind is the operator's stable lower-case name, as files, logs and
 	// `model inspect` show it.
@@ -9,42 +10,47 @@ type Op interface {
 }
 
 // Pad2D is zero padding in pixels.
-type Pad2D struct{ Top, Left, Bottom, Right int }
+type Pad2D struct {
+	Top    int `json:"top,omitzero"`
+	Left   int `json:"left,omitzero"`
+	Bottom int `json:"bottom,omitzero"`
+	Right  int `json:"right,omitzero"`
+}
 
 // Conv is a 2-D convolution. Input {H, W, IC}, output {OH, OW, Out}.
 // Parameters: weight [KH][KW][IC/Groups][Out]; bias [Out] if Bias.
 // Depthwise is Groups == IC.
 type Conv struct {
-	Out      int
-	Kernel   [2]int // height, width
-	Stride   [2]int
-	Dilation [2]int
-	Pad      Pad2D
-	Groups   int
-	Bias     bool
+	Out      int    `json:"out"`
+	Kernel   [2]int `json:"kernel"` // height, width
+	Stride   [2]int `json:"stride"`
+	Dilation [2]int `json:"dilation"`
+	Pad      Pad2D  `json:"pad,omitzero"`
+	Groups   int    `json:"groups"`
+	Bias     bool   `json:"bias,omitzero"`
 }
 
 // Dense is a fully connected layer. Input {N}, output {Out}.
 // Parameters: weight [N][Out]; bias [Out] if Bias.
 type Dense struct {
-	Out  int
-	Bias bool
+	Out  int  `json:"out"`
+	Bias bool `json:"bias,omitzero"`
 }
 
 // MaxPool takes the maximum of each window; padding never wins.
 type MaxPool struct {
-	Kernel [2]int
-	Stride [2]int
-	Pad    Pad2D
+	Kernel [2]int `json:"kernel"`
+	Stride [2]int `json:"stride"`
+	Pad    Pad2D  `json:"pad,omitzero"`
 }
 
 // AvgPool takes the mean of each window. CountPad counts padded zeros in the
 // divisor.
 type AvgPool struct {
-	Kernel   [2]int
-	Stride   [2]int
-	Pad      Pad2D
-	CountPad bool
+	Kernel   [2]int `json:"kernel"`
+	Stride   [2]int `json:"stride"`
+	Pad      Pad2D  `json:"pad,omitzero"`
+	CountPad bool   `json:"count_pad,omitzero"`
 }
 
 // GlobalAvgPool averages each channel. Input {H, W, C}, output {C}.
@@ -53,8 +59,8 @@ type GlobalAvgPool struct{}
 // BatchNorm normalises each channel (the last dimension).
 // Parameters: scale, shift, mean, variance, each [C].
 type BatchNorm struct {
-	Epsilon  float32
-	Momentum float32 // of the running statistics, in training: new = (1-m)*old + m*batch
+	Epsilon  float32 `json:"epsilon"`
+	Momentum float32 `json:"momentum"` // 0 to 1, of the running statistics, in training: new = (1-m)*old + m*batch
 }
 
 // Func names an element-wise activation function.
@@ -72,8 +78,8 @@ const (
 
 // Activation applies Func to each element. Alpha is LeakyReLU's slope below 0.
 type Activation struct {
-	Func  Func
-	Alpha float32
+	Func  Func    `json:"-"` // its name is the layer's kind
+	Alpha float32 `json:"alpha,omitzero"`
 }
 
 // Softmax normalises over the last dimension.
@@ -89,13 +95,19 @@ type Concat struct{}
 type Flatten struct{}
 
 // Reshape gives the elements another shape, in row-major order.
-type Reshape struct{ Shape Shape }
+type Reshape struct {
+	Shape Shape `json:"shape"`
+}
 
 // Pad adds zeros around {H, W, C}.
-type Pad struct{ Pad Pad2D }
+type Pad struct {
+	Pad Pad2D `json:"pad"`
+}
 
 // Dropout zeroes elements at random while training; it does nothing else.
-type Dropout struct{ Rate float32 }
+type Dropout struct {
+	Rate float32 `json:"rate"`
+}
 
 func (Conv) Kind() string          { return "conv" }
 func (Dense) Kind() string         { return "dense" }

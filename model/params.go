@@ -1,6 +1,10 @@
 package model
 
-import "fmt"
+import (
+	"fmt"
+	"maps"
+	"slices"
+)
 
 // ParamShapes gives the shape of each parameter that op has for an input of
 // shape in. Operators without parameters give an empty map.
@@ -46,8 +50,8 @@ func (g *Graph) checkParams(i int, shapes []Shape) error {
 			return fmt.Errorf("%w: layer %q: %s has no parameter %q", ErrGraph, l.Name, l.Op.Kind(), name)
 		}
 	}
-	for name, s := range want {
-		t := l.Params[name]
+	for _, name := range slices.Sorted(maps.Keys(want)) {
+		t, s := l.Params[name], want[name]
 		if t == nil {
 			return fmt.Errorf("%w: layer %q: parameter %q is missing", ErrGraph, l.Name, name)
 		}

@@ -2,6 +2,7 @@ package model
 
 import (
 	"fmt"
+	"math"
 	"slices"
 )
 
@@ -53,6 +54,9 @@ func OutputShape(op Op, in ...Shape) (Shape, error) {
 		return nil, err
 	}
 	x := in[0]
+	if len(x) == 0 {
+		return nil, fmt.Errorf("%w: %s of no dimensions: want 1 or more", ErrShape, op.Kind())
+	}
 	switch o := op.(type) {
 	case Conv:
 		return o.output(x)
@@ -80,6 +84,9 @@ func OutputShape(op Op, in ...Shape) (Shape, error) {
 		if err := o.Shape.Check(); err != nil {
 			return nil, err
 		}
+		if len(o.Shape) == 0 {
+			return nil, fmt.Errorf("%w: reshape to no dimensions: want 1 or more", ErrShape)
+		}
 		if o.Shape.Elements() != x.Elements() {
 			return nil, fmt.Errorf("%w: reshape of %v to %v: want as many elements", ErrShape, []int(x), []int(o.Shape))
 		}
@@ -100,8 +107,11 @@ func OutputShape(op Op, in ...Shape) (Shape, error) {
 		}
 		return slices.Clone(x), nil
 	case BatchNorm:
-		if !(o.Epsilon > 0) {
-			return nil, fmt.Errorf("%w: batch-norm epsilon %v: want more than 0", ErrGraph, o.Epsilon)
+		if !(o.Epsilon > 0 && o.Epsilon <= 1) {
+			return nil, fmt.Errorf("%w: batch-norm epsilon %v: want more than 0 and at most 1", ErrGraph, o.Epsilon)
+		}
+		if !(o.Momentum >= 0 && o.Momentum <= 1) {
+			return nil, fmt.Errorf("%w: batch-norm momentum %v: want 0 to 1", ErrGraph, o.Momentum)
 		}
 		return slices.Clone(x), nil
 	case Softmax:
@@ -129,6 +139,9 @@ func checkArity(op Op, n int) error {
 }
 
 func (a Activation) check() error {
+	if f := float64(a.Alpha); math.IsNaN(f) || math.IsInf(f, 0) {
+		return fmt.Errorf("%w: activation %q: alpha %v: want a finite number", ErrGraph, a.Func, a.Alpha)
+	}
 	switch a.Func {
 	case ReLU, ReLU6, LeakyReLU, Sigmoid, Tanh, HardSwish:
 		return nil
