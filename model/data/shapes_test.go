@@ -13,7 +13,7 @@ func TestShapesAreTheSameEverywhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const golden = "417deec96636f711a5cbf08324533940067c8877cb415bdb2730e936c7712592"
+	const golden = "0e3e8fdbdbebf9de41872012bfd0e3a614f0a31a82034cb865fee11165680384"
 	if got := fmt.Sprintf("%x", sha256.Sum256(s.Images)); got != golden {
 		t.Errorf("hash %s: want %s", got, golden)
 	}
