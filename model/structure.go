@@ -95,7 +95,10 @@ func UnmarshalStructure(b []byte) (*Graph, error) {
 		}
 		g.Layers[i] = Layer{Name: l.Name, Op: op, Inputs: l.Inputs}
 	}
-	return g, checkStructure(g)
+	if err := checkStructure(g); err != nil {
+		return nil, err
+	}
+	return g, nil
 }
 
 func checkStructure(g *Graph) error {
