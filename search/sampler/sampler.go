@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/espalier-ml/espalier/search"
+	"github.com/espalier-ml/espalier/search/nsga2"
 	"github.com/espalier-ml/espalier/search/random"
 )
 
@@ -28,7 +29,8 @@ var table = []struct {
 	Info
 	make func() search.Sampler
 }{
-	{Info{Auto, "the best of the others for the job at hand"}, func() search.Sampler { return random.Sampler{} }},
+	{Info{Auto, "the best choice where nothing more is known of the job: nsga2"}, func() search.Sampler { return nsga2.Sampler{} }},
+	{Info{"nsga2", "genetic algorithm with non-dominated sorting and crowding (Deb et al. 2002), steady state"}, func() search.Sampler { return nsga2.Sampler{} }},
 	{Info{"random", "even draws along each parameter's scale"}, func() search.Sampler { return random.Sampler{} }},
 }
 
