@@ -2401,6 +2401,68 @@ func (x *DeviceStatus) GetWaitingMeasures() int32 {
 	return 0
 }
 
+// ErrorDetail is attached to an INVALID_ARGUMENT error that one field caused.
+type ErrorDetail struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Field string                 `protobuf:"bytes,1,opt,name=field,proto3" json:"field,omitempty"`
+	Value string                 `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// What would be right.
+	Want          string `protobuf:"bytes,3,opt,name=want,proto3" json:"want,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ErrorDetail) Reset() {
+	*x = ErrorDetail{}
+	mi := &file_espalier_v1_api_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ErrorDetail) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ErrorDetail) ProtoMessage() {}
+
+func (x *ErrorDetail) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_api_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ErrorDetail.ProtoReflect.Descriptor instead.
+func (*ErrorDetail) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *ErrorDetail) GetField() string {
+	if x != nil {
+		return x.Field
+	}
+	return ""
+}
+
+func (x *ErrorDetail) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *ErrorDetail) GetWant() string {
+	if x != nil {
+		return x.Want
+	}
+	return ""
+}
+
 var File_espalier_v1_api_proto protoreflect.FileDescriptor
 
 const file_espalier_v1_api_proto_rawDesc = "" +
@@ -2558,7 +2620,11 @@ const file_espalier_v1_api_proto_rawDesc = "" +
 	"\fDeviceStatus\x12+\n" +
 	"\x06device\x18\x01 \x01(\v2\x13.espalier.v1.DeviceR\x06device\x12\x18\n" +
 	"\aworkers\x18\x02 \x03(\tR\aworkers\x12)\n" +
-	"\x10waiting_measures\x18\x03 \x01(\x05R\x0fwaitingMeasures2\x8b\x05\n" +
+	"\x10waiting_measures\x18\x03 \x01(\x05R\x0fwaitingMeasures\"M\n" +
+	"\vErrorDetail\x12\x14\n" +
+	"\x05field\x18\x01 \x01(\tR\x05field\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x12\x12\n" +
+	"\x04want\x18\x03 \x01(\tR\x04want2\x8b\x05\n" +
 	"\n" +
 	"JobService\x12A\n" +
 	"\x06Submit\x12\x1a.espalier.v1.SubmitRequest\x1a\x1b.espalier.v1.SubmitResponse\x128\n" +
@@ -2595,7 +2661,7 @@ func file_espalier_v1_api_proto_rawDescGZIP() []byte {
 	return file_espalier_v1_api_proto_rawDescData
 }
 
-var file_espalier_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_espalier_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_espalier_v1_api_proto_goTypes = []any{
 	(*SubmitRequest)(nil),    // 0: espalier.v1.SubmitRequest
 	(*SubmitResponse)(nil),   // 1: espalier.v1.SubmitResponse
@@ -2641,59 +2707,60 @@ var file_espalier_v1_api_proto_goTypes = []any{
 	(*DevicesRequest)(nil),   // 41: espalier.v1.DevicesRequest
 	(*DevicesResponse)(nil),  // 42: espalier.v1.DevicesResponse
 	(*DeviceStatus)(nil),     // 43: espalier.v1.DeviceStatus
-	nil,                      // 44: espalier.v1.FrontMember.SparsityEntry
-	(*JobSpec)(nil),          // 45: espalier.v1.JobSpec
-	(*Fingerprint)(nil),      // 46: espalier.v1.Fingerprint
-	(*Job)(nil),              // 47: espalier.v1.Job
-	(*Task)(nil),             // 48: espalier.v1.Task
-	(*Progress)(nil),         // 49: espalier.v1.Progress
-	(*Trial)(nil),            // 50: espalier.v1.Trial
-	(*Budget)(nil),           // 51: espalier.v1.Budget
-	(*TrialConfig)(nil),      // 52: espalier.v1.TrialConfig
-	(*FileRef)(nil),          // 53: espalier.v1.FileRef
-	(*DataSet)(nil),          // 54: espalier.v1.DataSet
-	(*WorkerRecord)(nil),     // 55: espalier.v1.WorkerRecord
-	(*Device)(nil),           // 56: espalier.v1.Device
+	(*ErrorDetail)(nil),      // 44: espalier.v1.ErrorDetail
+	nil,                      // 45: espalier.v1.FrontMember.SparsityEntry
+	(*JobSpec)(nil),          // 46: espalier.v1.JobSpec
+	(*Fingerprint)(nil),      // 47: espalier.v1.Fingerprint
+	(*Job)(nil),              // 48: espalier.v1.Job
+	(*Task)(nil),             // 49: espalier.v1.Task
+	(*Progress)(nil),         // 50: espalier.v1.Progress
+	(*Trial)(nil),            // 51: espalier.v1.Trial
+	(*Budget)(nil),           // 52: espalier.v1.Budget
+	(*TrialConfig)(nil),      // 53: espalier.v1.TrialConfig
+	(*FileRef)(nil),          // 54: espalier.v1.FileRef
+	(*DataSet)(nil),          // 55: espalier.v1.DataSet
+	(*WorkerRecord)(nil),     // 56: espalier.v1.WorkerRecord
+	(*Device)(nil),           // 57: espalier.v1.Device
 }
 var file_espalier_v1_api_proto_depIdxs = []int32{
-	45, // 0: espalier.v1.SubmitRequest.spec:type_name -> espalier.v1.JobSpec
-	46, // 1: espalier.v1.SubmitRequest.local:type_name -> espalier.v1.Fingerprint
-	47, // 2: espalier.v1.SubmitResponse.job:type_name -> espalier.v1.Job
+	46, // 0: espalier.v1.SubmitRequest.spec:type_name -> espalier.v1.JobSpec
+	47, // 1: espalier.v1.SubmitRequest.local:type_name -> espalier.v1.Fingerprint
+	48, // 2: espalier.v1.SubmitResponse.job:type_name -> espalier.v1.Job
 	14, // 3: espalier.v1.GetResponse.status:type_name -> espalier.v1.JobStatus
 	14, // 4: espalier.v1.ListResponse.jobs:type_name -> espalier.v1.JobStatus
 	14, // 5: espalier.v1.WatchResponse.status:type_name -> espalier.v1.JobStatus
-	47, // 6: espalier.v1.CancelResponse.job:type_name -> espalier.v1.Job
-	47, // 7: espalier.v1.PauseResponse.job:type_name -> espalier.v1.Job
-	47, // 8: espalier.v1.ResumeResponse.job:type_name -> espalier.v1.Job
-	47, // 9: espalier.v1.JobStatus.job:type_name -> espalier.v1.Job
+	48, // 6: espalier.v1.CancelResponse.job:type_name -> espalier.v1.Job
+	48, // 7: espalier.v1.PauseResponse.job:type_name -> espalier.v1.Job
+	48, // 8: espalier.v1.ResumeResponse.job:type_name -> espalier.v1.Job
+	48, // 9: espalier.v1.JobStatus.job:type_name -> espalier.v1.Job
 	15, // 10: espalier.v1.JobStatus.running:type_name -> espalier.v1.RunningTask
 	16, // 11: espalier.v1.JobStatus.fronts:type_name -> espalier.v1.FrontSummary
-	48, // 12: espalier.v1.RunningTask.task:type_name -> espalier.v1.Task
-	49, // 13: espalier.v1.RunningTask.progress:type_name -> espalier.v1.Progress
+	49, // 12: espalier.v1.RunningTask.task:type_name -> espalier.v1.Task
+	50, // 13: espalier.v1.RunningTask.progress:type_name -> espalier.v1.Progress
 	22, // 14: espalier.v1.FrontSummary.best:type_name -> espalier.v1.FrontMember
-	50, // 15: espalier.v1.TrialsResponse.trials:type_name -> espalier.v1.Trial
+	51, // 15: espalier.v1.TrialsResponse.trials:type_name -> espalier.v1.Trial
 	21, // 16: espalier.v1.FrontResponse.front:type_name -> espalier.v1.Front
 	22, // 17: espalier.v1.Front.baseline:type_name -> espalier.v1.FrontMember
 	22, // 18: espalier.v1.Front.members:type_name -> espalier.v1.FrontMember
-	51, // 19: espalier.v1.Front.budget:type_name -> espalier.v1.Budget
+	52, // 19: espalier.v1.Front.budget:type_name -> espalier.v1.Budget
 	22, // 20: espalier.v1.Front.measured:type_name -> espalier.v1.FrontMember
-	44, // 21: espalier.v1.FrontMember.sparsity:type_name -> espalier.v1.FrontMember.SparsityEntry
-	52, // 22: espalier.v1.FrontMember.config:type_name -> espalier.v1.TrialConfig
-	53, // 23: espalier.v1.FrontMember.artifacts:type_name -> espalier.v1.FileRef
-	51, // 24: espalier.v1.FitRequest.budget:type_name -> espalier.v1.Budget
+	45, // 21: espalier.v1.FrontMember.sparsity:type_name -> espalier.v1.FrontMember.SparsityEntry
+	53, // 22: espalier.v1.FrontMember.config:type_name -> espalier.v1.TrialConfig
+	54, // 23: espalier.v1.FrontMember.artifacts:type_name -> espalier.v1.FileRef
+	52, // 24: espalier.v1.FitRequest.budget:type_name -> espalier.v1.Budget
 	22, // 25: espalier.v1.FitResponse.member:type_name -> espalier.v1.FrontMember
-	51, // 26: espalier.v1.FitResponse.budget:type_name -> espalier.v1.Budget
+	52, // 26: espalier.v1.FitResponse.budget:type_name -> espalier.v1.Budget
 	22, // 27: espalier.v1.FitResponse.nearest:type_name -> espalier.v1.FrontMember
 	27, // 28: espalier.v1.StatResponse.files:type_name -> espalier.v1.FileStat
-	53, // 29: espalier.v1.UploadRequest.file:type_name -> espalier.v1.FileRef
-	53, // 30: espalier.v1.UploadResponse.file:type_name -> espalier.v1.FileRef
-	54, // 31: espalier.v1.PutDataRequest.data:type_name -> espalier.v1.DataSet
-	54, // 32: espalier.v1.ListDataResponse.data:type_name -> espalier.v1.DataSet
+	54, // 29: espalier.v1.UploadRequest.file:type_name -> espalier.v1.FileRef
+	54, // 30: espalier.v1.UploadResponse.file:type_name -> espalier.v1.FileRef
+	55, // 31: espalier.v1.PutDataRequest.data:type_name -> espalier.v1.DataSet
+	55, // 32: espalier.v1.ListDataResponse.data:type_name -> espalier.v1.DataSet
 	40, // 33: espalier.v1.WorkersResponse.workers:type_name -> espalier.v1.WorkerStatus
-	55, // 34: espalier.v1.WorkerStatus.worker:type_name -> espalier.v1.WorkerRecord
+	56, // 34: espalier.v1.WorkerStatus.worker:type_name -> espalier.v1.WorkerRecord
 	15, // 35: espalier.v1.WorkerStatus.running:type_name -> espalier.v1.RunningTask
 	43, // 36: espalier.v1.DevicesResponse.devices:type_name -> espalier.v1.DeviceStatus
-	56, // 37: espalier.v1.DeviceStatus.device:type_name -> espalier.v1.Device
+	57, // 37: espalier.v1.DeviceStatus.device:type_name -> espalier.v1.Device
 	0,  // 38: espalier.v1.JobService.Submit:input_type -> espalier.v1.SubmitRequest
 	2,  // 39: espalier.v1.JobService.Get:input_type -> espalier.v1.GetRequest
 	4,  // 40: espalier.v1.JobService.List:input_type -> espalier.v1.ListRequest
@@ -2753,7 +2820,7 @@ func file_espalier_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_espalier_v1_api_proto_rawDesc), len(file_espalier_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   4,
 		},
