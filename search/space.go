@@ -268,9 +268,19 @@ func (p Param) Bounds() (low, high float64) {
 	return p.Min, p.Max
 }
 
-// Unit maps a value to [0, 1] along the parameter's scale (linear or logarithmic). A whole number or an index sits in the
-// middle of its share, so that FromUnit(Unit(v)) is v and evenly spread units give evenly spread values.
-func (p Param) Unit(v float64) float64 {
+// Unit maps a value to [0, 1] along the parameter's scale (linear or logarithmic). A whole number or an index sits inside its
+// cell, so that FromUnit(Unit(v)) is v and evenly spread units give evenly spread values.
+func (p Param) Unit(v float64) float64 { return p.unit(v) }
+
+// Cell returns the part of [0, 1] that FromUnit maps to v: the share of a whole number or an index, a point for a Float.
+func (p Param) Cell(v float64) (low, high float64) {
+	if p.Kind == Float {
+		return p.unit(v), p.unit(v)
+	}
+	return p.unit(v - 0.5), p.unit(v + 0.5)
+}
+
+func (p *Param) unit(v float64) float64 {
 	low, high := p.scale()
 	if low == high {
 		return 0.5
@@ -298,7 +308,7 @@ func (p Param) FromUnit(u float64) float64 {
 }
 
 // scale returns the ends of the parameter's scale, logarithms for a Log one; whole numbers reach half a step beyond.
-func (p Param) scale() (low, high float64) {
+func (p *Param) scale() (low, high float64) {
 	low, high = p.Bounds()
 	if p.Kind != Float {
 		low, high = low-0.5, high+0.5

@@ -171,6 +171,12 @@ func TestUnit(t *testing.T) {
 				t.Errorf("%s: %v became %v by %v", p.Name, v, back, u)
 			}
 		}
+		for v := low; p.Kind != Float && v <= high; v++ {
+			a, b := p.Cell(v)
+			if e := (b - a) / 100; a >= b || p.FromUnit(a+e) != v || p.FromUnit(b-e) != v {
+				t.Errorf("%s: %v has the cell [%v, %v], whose ends map to %v, %v", p.Name, v, a, b, p.FromUnit(a+e), p.FromUnit(b-e))
+			}
+		}
 		if p.FromUnit(0) != low || p.FromUnit(1) != high {
 			t.Errorf("%s: ends map to %v, %v, want %v, %v", p.Name, p.FromUnit(0), p.FromUnit(1), low, high)
 		}

@@ -120,7 +120,7 @@ func elite(trials []*search.Trial, size int) []*search.Trial {
 		points[i] = t.Objectives
 	}
 	byRank := map[int][]int{}
-	for i, rank := range pareto.Ranks(points) {
+	for i, rank := range pareto.BestRanks(points, size) {
 		byRank[rank] = append(byRank[rank], i)
 	}
 	var out []*search.Trial

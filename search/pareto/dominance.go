@@ -31,12 +31,22 @@ func covers(a, b []float64) bool {
 
 // lexical returns the indices of the points in lexicographic order, equal points by index.
 func lexical(points [][]float64) []int {
-	order := make([]int, len(points))
-	for i := range order {
-		order[i] = i
+	type entry struct {
+		first float64
+		index int
 	}
-	slices.SortFunc(order, func(a, b int) int {
-		p, q := points[a], points[b]
+	entries := make([]entry, len(points))
+	for i, p := range points {
+		entries[i] = entry{p[0], i}
+	}
+	slices.SortFunc(entries, func(a, b entry) int {
+		switch {
+		case a.first < b.first:
+			return -1
+		case a.first > b.first:
+			return 1
+		}
+		p, q := points[a.index], points[b.index]
 		for i, v := range p {
 			if v < q[i] {
 				return -1
@@ -45,8 +55,12 @@ func lexical(points [][]float64) []int {
 				return 1
 			}
 		}
-		return a - b
+		return a.index - b.index
 	})
+	order := make([]int, len(points))
+	for i, e := range entries {
+		order[i] = e.index
+	}
 	return order
 }
 
@@ -119,27 +133,45 @@ func Ranks(points [][]float64) []int {
 	return ranks
 }
 
-// NonDominated returns the indices of the points that nothing dominates, ascending.
-func NonDominated(points [][]float64) []int {
-	var first layer
-	var out []int
-	previous, kept := -1, false
-	for _, i := range lexical(points) {
-		p := points[i]
-		if previous < 0 || !slices.Equal(points[previous], p) {
-			if first == nil {
-				first = newLayer(len(p))
+// BestRanks is Ranks for those who need only the best: it stops after the rank with which at least count points are ranked
+// and gives all others -1. It takes one pass per rank.
+func BestRanks(points [][]float64, count int) []int {
+	ranks := make([]int, len(points))
+	for i := range ranks {
+		ranks[i] = -1
+	}
+	left := lexical(points)
+	for rank, ranked := 0, 0; ranked < count && len(left) > 0; rank++ {
+		first := newLayer(len(points[left[0]]))
+		previous, kept := -1, false
+		later := left[:0]
+		for _, i := range left {
+			p := points[i]
+			if previous < 0 || !slices.Equal(points[previous], p) {
+				if kept = !first.covers(p); kept {
+					first.add(p)
+				}
 			}
-			if kept = !first.covers(p); kept {
-				first.add(p)
+			if previous = i; kept {
+				ranks[i] = rank
+				ranked++
+			} else {
+				later = append(later, i)
 			}
 		}
-		previous = i
-		if kept {
+		left = later
+	}
+	return ranks
+}
+
+// NonDominated returns the indices of the points that nothing dominates, ascending.
+func NonDominated(points [][]float64) []int {
+	var out []int
+	for i, rank := range BestRanks(points, 1) {
+		if rank == 0 {
 			out = append(out, i)
 		}
 	}
-	slices.Sort(out)
 	return out
 }
 

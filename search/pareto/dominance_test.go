@@ -82,6 +82,29 @@ func TestRanksAgainstDefinition(t *testing.T) {
 						first = append(first, i)
 					}
 				}
+				for _, count := range []int{0, 1, 10, 100} {
+					ranked, limited := 0, slices.Clone(want)
+					for rank := range len(points) {
+						for i, r := range want {
+							switch {
+							case r != rank:
+							case ranked < count:
+								limited[i] = rank
+							default:
+								limited[i] = -1
+							}
+						}
+						ranked = 0
+						for _, r := range want {
+							if r <= rank {
+								ranked++
+							}
+						}
+					}
+					if got := BestRanks(points, count); !slices.Equal(got, limited) {
+						t.Fatalf("best %d ranks of %v are %v, want %v", count, points, got, limited)
+					}
+				}
 				if got := NonDominated(points); !slices.Equal(got, first) {
 					t.Fatalf("non-dominated of %v are %v, want %v", points, got, first)
 				}
@@ -129,6 +152,11 @@ func BenchmarkRanks(b *testing.B) {
 			b.Run(fmt.Sprintf("%s-%d", shape, objectives), func(b *testing.B) {
 				for b.Loop() {
 					Ranks(points)
+				}
+			})
+			b.Run(fmt.Sprintf("%s-%d-best-50", shape, objectives), func(b *testing.B) {
+				for b.Loop() {
+					BestRanks(points, 50)
 				}
 			})
 		}

@@ -10,6 +10,7 @@ import (
 	"github.com/espalier-ml/espalier/search"
 	"github.com/espalier-ml/espalier/search/nsga2"
 	"github.com/espalier-ml/espalier/search/random"
+	"github.com/espalier-ml/espalier/search/tpe"
 )
 
 // ErrUnknown marks a name that no sampler has.
@@ -31,6 +32,7 @@ var table = []struct {
 }{
 	{Info{Auto, "the best choice where nothing more is known of the job: nsga2"}, func() search.Sampler { return nsga2.Sampler{} }},
 	{Info{"nsga2", "genetic algorithm with non-dominated sorting and crowding (Deb et al. 2002), steady state"}, func() search.Sampler { return nsga2.Sampler{} }},
+	{Info{"tpe", "densities around good and other trials, parameter by parameter (Bergstra et al. 2011, Ozaki et al. 2022)"}, func() search.Sampler { return tpe.Sampler{} }},
 	{Info{"random", "even draws along each parameter's scale"}, func() search.Sampler { return random.Sampler{} }},
 }
 

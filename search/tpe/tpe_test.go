@@ -1,0 +1,33 @@
+package tpe
+
+import (
+	"testing"
+
+	"github.com/espalier-ml/espalier/search"
+	"github.com/espalier-ml/espalier/search/problem"
+	"github.com/espalier-ml/espalier/search/random"
+	"github.com/espalier-ml/espalier/search/searchtest"
+)
+
+func TestConformance(t *testing.T) {
+	searchtest.Conformance(t, func() search.Sampler { return Sampler{} })
+}
+
+func TestBeatsRandom(t *testing.T) {
+	searchtest.Beats(t, Sampler{}, random.Sampler{}, map[string]int{
+		"zdt1": 100, "zdt2": 200, "zdt3": 100, "zdt4": 100, "zdt6": 200, "dtlz2": 100, "dtlz7": 100,
+		"zdt1-shifted": 100, "zdt3-shifted": 100, "zdt6-shifted": 200, "dtlz7-shifted": 100, "levels": 100,
+	})
+}
+
+func BenchmarkSuggest(b *testing.B) {
+	for _, name := range []string{"zdt1", "dtlz2", "levels"} {
+		b.Run(name, func(b *testing.B) {
+			p, err := problem.Get(name)
+			if err != nil {
+				b.Fatal(err)
+			}
+			searchtest.BenchmarkSuggest(b, p, Sampler{}, 10000)
+		})
+	}
+}
