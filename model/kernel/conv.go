@@ -145,7 +145,7 @@ func (c *Conv) forwardGroup(im *impl, s *Scratch, x, w, y ptr, images int, bias 
 	t := &s.tile
 	*t = tileArgs{ak: 4, bk: 4 * sh.OC, flags: flags}
 	for j := 0; j < c.ocg; {
-		n := min(im.width(im.mr), c.ocg-j)
+		n := im.width(im.mr, c.ocg-j)
 		t.bias = atOrNil(bias, j)
 		for i := range images {
 			for _, r := range c.rows {

@@ -5,11 +5,12 @@ func (c *Conv) forwardDepth(im *impl, s *Scratch, x, w, y ptr, images int, bias 
 	sh := &c.s
 	d := &s.depth
 	*d = depthArgs{c: sh.IC, xs: 4 * sh.StrideW * sh.IC, xw: 4 * sh.DilationW * sh.IC, xh: 4 * sh.DilationH * sh.W * sh.IC,
-		ww: 4 * sh.IC, wh: 4 * sh.KW * sh.IC, ys: 4 * sh.IC, bias: bias, flags: flags}
+		ww: 4 * sh.IC, ys: 4 * sh.IC, bias: bias, flags: flags}
 	for i := range images {
 		for _, r := range c.rows {
 			for _, q := range c.cols {
 				d.n, d.kh, d.kw = q.hi-q.lo, r.k1-r.k0, q.k1-q.k0
+				d.wj = 4 * (sh.KW - d.kw) * sh.IC
 				if d.kh == 0 || d.kw == 0 {
 					d.kh, d.kw = 0, 0
 				}

@@ -54,7 +54,7 @@ func (c *Conv) gradWeightsGroup(im *impl, s *Scratch, x, dy, dw ptr, images, t0,
 	*t = tileArgs{as: 4, ak: 4 * sh.StrideW * sh.IC, bk: 4 * sh.OC, cs: 4 * sh.OC, k3: 1, flags: flagAccumulate}
 	for i := range images {
 		for j := 0; j < c.ocg; {
-			n := min(im.width(im.mr), c.ocg-j)
+			n := im.width(im.mr, c.ocg-j)
 			for tap := t0; tap < t1; {
 				kh, kw := tap/sh.KW, tap%sh.KW
 				run := c.mergeTaps(kw, min(sh.KW-kw, t1-tap))
@@ -166,7 +166,7 @@ func (c *Conv) gradInputGroup(im *impl, s *Scratch, dy, wt, dx ptr, images int) 
 	t := &s.tile
 	*t = tileArgs{k: c.ocg, k2: 1, k3: 1, ak: 4, bk: 4 * c.icg, flags: flagAccumulate}
 	for j := 0; j < c.icg; {
-		n := min(im.width(im.mr), c.icg-j)
+		n := im.width(im.mr, c.icg-j)
 		for i := range images {
 			for tap := range sh.KH * sh.KW {
 				kh, kw := tap/sh.KW, tap%sh.KW

@@ -105,7 +105,7 @@ func checkConv(t *testing.T, d *convData) {
 	t.Helper()
 	c := d.c
 	s := new(Scratch)
-	const tol = 2e-5
+	const tol = 1e-4
 	must(t, c.Forward(s, d.x.s, d.w.s, d.y.s, 0, d.n, Epilogue{}))
 	near(t, "y", d.y.s, d.refY, tol)
 	must(t, c.Forward(s, d.x.s, d.w.s, d.y.s, 0, d.n, Epilogue{Bias: d.b.s, Activation: ReLU, Accumulate: true}))

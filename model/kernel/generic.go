@@ -7,7 +7,7 @@ import "unsafe"
 var genericImpl = impl{
 	variant: Generic,
 	mr:      16, half: 8,
-	width:       func(int) int { return 64 },
+	width:       func(_, n int) int { return min(n, 64) },
 	tile:        genericTile,
 	depth:       genericDepth,
 	depthGrad:   genericDepthGrad,
@@ -100,10 +100,13 @@ func genericDepth(d *depthArgs) {
 		x, y := unsafe.Add(d.x, i*d.xs), floats(unsafe.Add(d.y, i*d.ys), d.c)
 		for ch := range y {
 			var s float32
+			w := 4 * ch
 			for kh := range d.kh {
 				for kw := range d.kw {
-					s += float32(f32(x, kh*d.xh+kw*d.xw+4*ch) * f32(d.w, kh*d.wh+kw*d.ww+4*ch))
+					s += float32(f32(x, kh*d.xh+kw*d.xw+4*ch) * f32(d.w, w))
+					w += d.ww
 				}
+				w += d.wj
 			}
 			if d.bias != nil {
 				s += f32(d.bias, 4*ch)

@@ -40,23 +40,22 @@ type tileArgs struct {
 	bj, bj3   int
 	c0, c1    ptr
 	cs        int
-	mask      uint64 // columns of the last vector, one bit each
+	mask      uint64 // columns of a last vector that is not full: one bit each (AVX-512), or their number
 	flags     uint64
 	bias      ptr
-	masks     ptr // the same as 32-bit lanes, for instruction sets without mask registers
 }
 
 // depthArgs describes a depthwise convolution of n output pixels in a line, c channels each:
 //
-//	y[i*ys+ch] = act(bias[ch] + old y + sum over kh, kw of x[i*xs + kh*xh + kw*xw + ch] * w[kh*wh + kw*ww + ch])
+//	y[i*ys+ch] = act(bias[ch] + old y + sum over kh, kw of x[i*xs + kh*xh + kw*xw + ch] * w[ch])
 //
-// Strides in bytes.
+// where w advances by ww after every tap, and by wj after every row of taps. Strides in bytes. With kh zero there are no taps.
 type depthArgs struct {
 	n, c, kw, kh int
 	x            ptr
 	xs, xw, xh   int
 	w            ptr
-	ww, wh       int
+	ww, wj       int
 	y            ptr
 	ys           int
 	flags        uint64
@@ -91,9 +90,9 @@ type impl struct {
 	mr      int // most rows of a tile
 	half    int // most rows of one of its two halves
 
-	// width returns how many columns one call should cover for tiles of m rows.
-	width func(m int) int
-	// tile computes h0+h1 rows and n columns, n at most width(h0+h1).
+	// width returns how many of n columns one call should cover, for tiles of at most m rows.
+	width func(m, n int) int
+	// tile computes h0+h1 rows and n columns, n as width returned it.
 	tile func(a *tileArgs, h0, h1, n int)
 
 	depth     func(a *depthArgs)

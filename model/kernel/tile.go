@@ -90,7 +90,7 @@ func (x matrix) run(im *impl, s *Scratch, bias ptr, flags uint64) {
 	}
 	step := evenStep(x.m, im.mr)
 	for j := 0; j < x.n; {
-		n := min(im.width(step), x.n-j)
+		n := im.width(step, x.n-j)
 		t.b, t.bias = at(x.b, j), atOrNil(bias, j)
 		for i := 0; i < x.m; i += step {
 			h0, h1 := halves(min(step, x.m-i))

@@ -1,0 +1,64 @@
+package kernel
+
+import (
+	"fmt"
+	"testing"
+	"time"
+)
+
+// The layers of seed-cnn for 32×32×3 inputs, and typical ones of residual and depthwise-separable networks.
+var benchConvs = []struct {
+	name string
+	s    ConvShape
+}{
+	{"conv1", ConvShape{H: 32, W: 32, IC: 3, OC: 32, KH: 3, KW: 3}},
+	{"conv2", ConvShape{H: 15, W: 15, IC: 32, OC: 64, KH: 3, KW: 3}},
+	{"conv3", ConvShape{H: 6, W: 6, IC: 64, OC: 64, KH: 3, KW: 3}},
+	{"res16", ConvShape{H: 32, W: 32, IC: 16, OC: 16, KH: 3, KW: 3, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}},
+	{"res64", ConvShape{H: 8, W: 8, IC: 64, OC: 64, KH: 3, KW: 3, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}},
+	{"down32", ConvShape{H: 32, W: 32, IC: 16, OC: 32, KH: 3, KW: 3, StrideH: 2, StrideW: 2, PadBottom: 1, PadRight: 1}},
+	{"point64", ConvShape{H: 25, W: 5, IC: 64, OC: 64, KH: 1, KW: 1}},
+	{"point256", ConvShape{H: 6, W: 6, IC: 256, OC: 256, KH: 1, KW: 1}},
+	{"depth64", ConvShape{H: 25, W: 5, IC: 64, OC: 64, KH: 3, KW: 3, Groups: 64, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}},
+	{"depth16", ConvShape{H: 48, W: 48, IC: 16, OC: 16, KH: 3, KW: 3, Groups: 16, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}},
+}
+
+func BenchmarkConv(b *testing.B) {
+	for _, v := range Available() {
+		if v == Generic {
+			continue
+		}
+		for _, bc := range benchConvs {
+			c, err := NewConv(bc.s)
+			must(b, err)
+			const n = 8
+			r := rng(1)
+			x, w, y, dx, dw := random(r, n*c.inSize, 0).s, random(r, c.wSize, 0).s, random(r, n*c.outSize, 0).s, random(r, n*c.inSize, 0).s, random(r, c.wSize, 0).s
+			s := new(Scratch)
+			wt := make([]float32, c.wSize)
+			must(b, c.TransposeWeights(w, wt))
+			for _, op := range []struct {
+				name string
+				f    func() error
+			}{
+				{"forward", func() error { return c.Forward(s, x, w, y, 0, n, Epilogue{Activation: ReLU}) }},
+				{"weights", func() error { return c.GradWeights(s, x, y, dw, 0, n) }},
+				{"input", func() error { return c.GradInputTransposed(s, y, wt, dx, 0, n) }},
+			} {
+				b.Run(fmt.Sprintf("%s/%s/%s", v, bc.name, op.name), func(b *testing.B) {
+					restore, err := Force(v)
+					must(b, err)
+					defer restore()
+					best := time.Hour // the machine may be shared: the best call tells most
+					for b.Loop() {
+						start := time.Now()
+						must(b, op.f())
+						best = min(best, time.Since(start))
+					}
+					b.ReportMetric(2e-9*float64(c.MACs())*n/best.Seconds(), "GFLOP/s")
+					b.ReportMetric(float64(best.Microseconds()), "best-µs")
+				})
+			}
+		}
+	}
+}
