@@ -1,0 +1,100 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime/debug"
+	"strconv"
+	"syscall"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
+)
+
+// lockTimeout is how long to wait for another process to let go of a file.
+const lockTimeout = 500 * time.Millisecond
+
+type boltOptions struct {
+	noSync bool
+	// mmapBytes is mapped at the start, so that growing up to it never waits for readers.
+	mmapBytes int
+	maxBytes  int
+}
+
+// openBolt opens a bbolt file; its errors wrap ErrInUse, ErrFull, ErrCorrupt or the
+// cause, and name the folder or file.
+func openBolt(path string, o boltOptions) (db *bolt.DB, err error) {
+	if strconv.IntSize == 32 {
+		o.mmapBytes = min(o.mmapBytes, 32<<20)
+	}
+	err = guardBolt(path, func() error {
+		if err := checkLength(path); err != nil {
+			return err
+		}
+		opened, err := bolt.Open(path, 0o600, &bolt.Options{
+			Timeout: lockTimeout, NoFreelistSync: true, FreelistType: bolt.FreelistMapType,
+			NoSync: o.noSync, NoGrowSync: o.noSync, InitialMmapSize: o.mmapBytes, MaxSize: o.maxBytes,
+		})
+		db = opened
+		return err
+	})
+	switch {
+	case err == nil:
+		return db, nil
+	case errors.Is(err, berrors.ErrTimeout):
+		return nil, fmt.Errorf("open %s: %w", filepath.Dir(path), ErrInUse)
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
+		return nil, fmt.Errorf("%w: open %s: %v", ErrCorrupt, path, err)
+	}
+	return nil, fmt.Errorf("open %s: %w", path, diskError(err))
+}
+
+// guardBolt runs f and turns bbolt's panics, and faults of its mapped memory, into
+// ErrCorrupt: it asserts on damaged pages and reads past the end of short files.
+func guardBolt(path string, f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%w: %s: %v", ErrCorrupt, path, r)
+		}
+	}()
+	return f()
+}
+
+// checkLength refuses a file that ends before the pages its newest meta page counts.
+func checkLength(path string) error {
+	f, err := os.Open(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() == 0 {
+		return nil
+	}
+	want, err := boltLength(f)
+	if err != nil {
+		return fmt.Errorf("%w: %s: %v", ErrCorrupt, path, err)
+	}
+	if info.Size() < want {
+		return fmt.Errorf("%w: %s has %d bytes, its meta page counts %d", ErrCorrupt, path, info.Size(), want)
+	}
+	return nil
+}
+
+// diskError gives ENOSPC and its relatives one name.
+func diskError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, berrors.ErrMaxSizeReached) {
+		return fmt.Errorf("%w: %w", ErrFull, err)
+	}
+	return err
+}

@@ -1,0 +1,112 @@
+package store
+
+import (
+	"crypto/tls"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// Config says where a store lives and how it talks to the other replicas.
+type Config struct {
+	// Dir holds the log, the state and the snapshots. Made if absent.
+	Dir string
+	// ID names the replica among the others, for ever. Empty: the folder's own id,
+	// or a new random one for a new folder.
+	ID string
+	// Address is where Raft listens, as host:port. Empty: a single replica that
+	// listens nowhere.
+	Address string
+	// Advertise is the address that the other replicas are told. Empty: Address.
+	Advertise string
+	// TLS secures Raft's connections in both directions, with client certificates.
+	// Nil: plain TCP.
+	TLS *tls.Config
+	// Bootstrap makes a new folder the first replica of a new cluster. A folder that
+	// has a log already is opened as it is. Without it a new folder waits to be added.
+	Bootstrap bool
+	// Logger takes the store's and Raft's messages. The zero value logs nothing.
+	Logger zerolog.Logger
+	// NoSync skips fsync: for tests and benchmarks, nothing else.
+	NoSync bool
+	// SnapshotEvery is how many log entries make a snapshot due. 0: 8192.
+	SnapshotEvery uint64
+	// SnapshotInterval is how often that is looked at, give or take. 0: 20 s.
+	SnapshotInterval time.Duration
+	// TrailingLogs is how many entries stay in the log after a snapshot, so that a
+	// replica that was away catches up from the log. 0: 4096.
+	TrailingLogs uint64
+	// Election is how long a replica hears nothing from the leader before it stands
+	// for election. 0: 500 ms, and 50 ms for a single replica that listens nowhere.
+	Election time.Duration
+	// MaxLogBytes bounds the log file; writes beyond it fail as on a full disk. 0: no
+	// bound but the disk.
+	MaxLogBytes int
+}
+
+// Limits of Config's fields.
+const (
+	minElection = 20 * time.Millisecond
+	maxElection = time.Minute
+)
+
+func (c Config) withDefaults() Config {
+	if c.SnapshotEvery == 0 {
+		c.SnapshotEvery = 8192
+	}
+	if c.SnapshotInterval == 0 {
+		c.SnapshotInterval = 20 * time.Second
+	}
+	if c.TrailingLogs == 0 {
+		c.TrailingLogs = 4096
+	}
+	if c.Advertise == "" {
+		c.Advertise = c.Address
+	}
+	if c.Election == 0 {
+		c.Election = 500 * time.Millisecond
+		if c.Address == "" {
+			c.Election = 50 * time.Millisecond
+		}
+	}
+	return c
+}
+
+// Validate checks the fields; its errors wrap ErrConfig.
+func (c Config) Validate() error {
+	bad := func(field string, value any, want string) error {
+		return fmt.Errorf("%w: %s is %v, want %s", ErrConfig, field, value, want)
+	}
+	c = c.withDefaults()
+	if c.Dir == "" {
+		return bad("Dir", `""`, "a folder")
+	}
+	if c.ID != "" {
+		if err := checkID("ID", c.ID); err != nil {
+			return bad("ID", fmt.Sprintf("%q", c.ID), "at most 200 bytes without slashes or control characters")
+		}
+	}
+	for _, a := range []struct{ field, value string }{{"Address", c.Address}, {"Advertise", c.Advertise}} {
+		if a.value == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(a.value); err != nil {
+			return bad(a.field, fmt.Sprintf("%q", a.value), "host:port")
+		}
+	}
+	switch {
+	case c.Address == "" && c.Advertise != "":
+		return bad("Advertise", c.Advertise, "nothing without Address")
+	case c.Address == "" && c.TLS != nil:
+		return bad("TLS", "set", "nothing without Address")
+	case c.Election < minElection || c.Election > maxElection:
+		return bad("Election", c.Election, fmt.Sprintf("%s to %s", minElection, maxElection))
+	case c.SnapshotInterval < 5*time.Millisecond:
+		return bad("SnapshotInterval", c.SnapshotInterval, "at least 5ms")
+	case c.MaxLogBytes < 0:
+		return bad("MaxLogBytes", c.MaxLogBytes, "0 or more")
+	}
+	return nil
+}

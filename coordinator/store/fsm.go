@@ -1,0 +1,185 @@
+package store
+
+import (
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/hashicorp/raft"
+	bolt "go.etcd.io/bbolt"
+	"google.golang.org/protobuf/proto"
+
+	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
+)
+
+// reply is what the FSM hands back for one entry. err is set when the state file
+// failed: the entry is committed, and is applied when the store is opened again.
+type reply struct {
+	results []Result
+	err     error
+}
+
+// fsm is raft's view of the state: three thin methods around the applier.
+type fsm struct {
+	path string
+	hub  *hub
+	// onFail is told of the first failure of the state file.
+	onFail func(error)
+
+	// mu lets Restore exchange the state file under readers.
+	mu sync.RWMutex
+	db *bolt.DB
+
+	applied *mark
+
+	failMu sync.Mutex
+	failed error
+}
+
+var (
+	_ raft.FSM         = (*fsm)(nil)
+	_ raft.BatchingFSM = (*fsm)(nil)
+)
+
+func newFSM(path string, db *bolt.DB) (*fsm, error) {
+	f := &fsm{path: path, db: db, hub: newHub(), applied: newMark(), onFail: func(error) {}}
+	err := db.View(func(tx *bolt.Tx) (err error) {
+		defer catch(&err)
+		f.applied.advance((&txn{tx: tx}).applied())
+		return nil
+	})
+	return f, err
+}
+
+// Apply applies one committed entry.
+func (f *fsm) Apply(l *raft.Log) any {
+	return f.ApplyBatch([]*raft.Log{l})[0]
+}
+
+// ApplyBatch applies committed entries in one transaction, with the applied index
+// in it. Entries at or below the applied index are passed over.
+func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
+	replies := make([]*reply, len(logs))
+	changed, err := f.applyAll(logs, replies)
+	if err != nil {
+		f.fail(err)
+	}
+	out := make([]any, len(logs))
+	for i, r := range replies {
+		if r == nil || err != nil {
+			r = &reply{err: err}
+		}
+		out[i] = r
+	}
+	if err == nil && changed.Index > 0 {
+		f.applied.advance(changed.Index)
+		f.hub.publish(changed)
+	}
+	return out
+}
+
+func (f *fsm) applyAll(logs []*raft.Log, replies []*reply) (done Change, err error) {
+	if err := f.failure(); err != nil {
+		return done, err
+	}
+	err = f.db.Update(func(tx *bolt.Tx) (err error) {
+		defer catch(&err)
+		t := &txn{tx: tx}
+		applied := t.applied()
+		for i, l := range logs {
+			if l.Type != raft.LogCommand || l.Index <= applied {
+				continue
+			}
+			cmd := new(v1.Command)
+			if err := proto.Unmarshal(l.Data, cmd); err != nil {
+				// Every replica has these bytes: going on would make them differ.
+				panic(fmt.Sprintf("store: committed log entry %d cannot be decoded: %v", l.Index, err))
+			}
+			replies[i] = &reply{results: applyEntry(t, cmd)}
+			applied = l.Index
+			done.Index = l.Index
+		}
+		if done.Index > 0 {
+			t.setApplied(done.Index)
+		}
+		done.Jobs, done.Cluster = t.touched(), t.other
+		return nil
+	})
+	if err != nil {
+		return Change{}, fmt.Errorf("%w: write state %s: %w", ErrFailed, f.path, diskError(err))
+	}
+	return done, nil
+}
+
+func (f *fsm) failure() error {
+	f.failMu.Lock()
+	defer f.failMu.Unlock()
+	return f.failed
+}
+
+func (f *fsm) fail(err error) {
+	f.failMu.Lock()
+	first := f.failed == nil
+	if first {
+		f.failed = err
+	}
+	f.failMu.Unlock()
+	if first {
+		f.onFail(err)
+	}
+}
+
+// Snapshot takes a read transaction: the state as of now, without I/O.
+func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	if err := f.failure(); err != nil {
+		return nil, err
+	}
+	tx, err := f.db.Begin(false)
+	if err != nil {
+		return nil, fmt.Errorf("begin snapshot: %w", err)
+	}
+	return &snapshot{tx: tx, dir: f.path}, nil
+}
+
+// Restore replaces the state by a snapshot's.
+func (f *fsm) Restore(r io.ReadCloser) error {
+	defer r.Close()
+	next := f.path + ".new"
+	if err := receiveState(r, next); err != nil {
+		return fmt.Errorf("restore state: %w", err)
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if err := f.db.Close(); err != nil {
+		return fmt.Errorf("restore state: close the old one: %w", err)
+	}
+	db, err := exchangeState(f.path, next)
+	if err != nil {
+		f.fail(fmt.Errorf("%w: restore state: %w", ErrFailed, err))
+		return err
+	}
+	f.db = db
+	return db.View(func(tx *bolt.Tx) (err error) {
+		defer catch(&err)
+		index := (&txn{tx: tx}).applied()
+		f.applied.reset(index)
+		f.hub.publish(Change{Index: index, All: true})
+		return nil
+	})
+}
+
+// view runs fn on one consistent state.
+func (f *fsm) view(fn func(*txn) error) error {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
+	return f.db.View(func(tx *bolt.Tx) (err error) {
+		defer catch(&err)
+		return fn(&txn{tx: tx})
+	})
+}
+
+func (f *fsm) close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.db.Close()
+}

@@ -1,0 +1,264 @@
+package store
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/hashicorp/raft"
+	"github.com/rs/zerolog"
+
+	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
+)
+
+// Store is one replica. Its methods may be called concurrently.
+type Store struct {
+	cfg     Config
+	id      string
+	log     zerolog.Logger
+	logs    *logStore
+	fsm     *fsm
+	trans   transport
+	raft    *raft.Raft
+	turns   *transitions
+	commits *committer
+
+	// verified is the term in which this replica led and had applied all that was
+	// committed before it.
+	verifiedMu sync.Mutex
+	verified   uint64
+
+	failOnce sync.Once
+	failMu   sync.Mutex
+	failed   error
+	failedCh chan struct{}
+
+	// started is closed when raft is set, or cannot be.
+	started     chan struct{}
+	silenceOnce sync.Once
+	silenceErr  error
+
+	closeOnce sync.Once
+	closeErr  error
+	done      chan struct{}
+
+	spawnMu sync.Mutex
+	closing bool
+	wg      sync.WaitGroup
+}
+
+// Open opens the replica in cfg.Dir, rebuilding its state if need be, and starts to
+// take part. It returns before there is a leader; see Barrier. Errors: ErrConfig,
+// ErrInUse, ErrCorrupt, ErrFull, or the cause.
+func Open(ctx context.Context, cfg Config) (*Store, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	cfg = cfg.withDefaults()
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open store: %w", diskError(err))
+	}
+	s := &Store{
+		cfg: cfg, log: cfg.Logger, turns: newTransitions(),
+		failedCh: make(chan struct{}), started: make(chan struct{}), done: make(chan struct{}),
+	}
+	if err := s.open(); err != nil {
+		return nil, fmt.Errorf("open store: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Store) open() (err error) {
+	if s.logs, err = openLogStore(filepath.Join(s.cfg.Dir, "raft.db"), s.cfg.NoSync, s.cfg.MaxLogBytes); err != nil {
+		return err
+	}
+	if s.id, err = s.logs.replicaID(s.cfg.ID); err != nil {
+		return errors.Join(err, s.logs.close())
+	}
+	if err := removeTemporary(s.cfg.Dir); err != nil {
+		return errors.Join(err, s.logs.close())
+	}
+	state := filepath.Join(s.cfg.Dir, "state.db")
+	db, kept, _, err := openState(state)
+	if err != nil {
+		return errors.Join(err, s.logs.close())
+	}
+	if s.fsm, err = newFSM(state, db); err != nil {
+		return errors.Join(err, db.Close(), s.logs.close())
+	}
+	if err := s.startRaft(kept); err != nil {
+		return errors.Join(err, s.fsm.close(), s.logs.close())
+	}
+	s.commits = newCommitter(s.raft, s.Err)
+	return nil
+}
+
+// replicaID returns the folder's id, giving it one if it has none.
+func (s *logStore) replicaID(want string) (string, error) {
+	have, err := s.Get(keyReplica)
+	switch {
+	case errors.Is(err, errStableNotFound):
+		if want == "" {
+			b := make([]byte, 8)
+			_, _ = rand.Read(b) // never fails
+			want = hex.EncodeToString(b)
+		}
+		return want, s.put(keyReplica, []byte(want))
+	case err != nil:
+		return "", err
+	case want != "" && want != string(have):
+		return "", fmt.Errorf("%w: ID is %q, but folder %s belongs to replica %q", ErrConfig, want, filepath.Dir(s.path), have)
+	}
+	return string(have), nil
+}
+
+// removeTemporary removes what a crash left of half-made snapshots.
+func removeTemporary(dir string) error {
+	names, err := filepath.Glob(filepath.Join(dir, "snapshot-*.tmp"))
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := os.Remove(n); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// fail stops the store after a failed write: nothing leaves this replica any more,
+// calls on their way end with ErrUncertain. Close is still to be called.
+func (s *Store) fail(err error) {
+	s.failOnce.Do(func() {
+		s.failMu.Lock()
+		s.failed = err
+		s.failMu.Unlock()
+		s.log.Error().Err(err).Msg("store stops: a write failed")
+		close(s.failedCh)
+		s.spawn(s.halt)
+	})
+}
+
+// halt closes the transport before it lets go of a pending vote (see logStore.Set),
+// and then stops Raft.
+func (s *Store) halt() {
+	s.silence()
+	<-s.started
+	if s.raft != nil {
+		_ = s.raft.Shutdown().Error() // only waits
+	}
+}
+
+// silence sees to it that nothing leaves this replica any more.
+func (s *Store) silence() {
+	s.silenceOnce.Do(func() {
+		s.silenceErr = s.trans.Close()
+		close(s.logs.halted)
+	})
+}
+
+// spawn runs f in a goroutine that Close waits for; false after Close.
+func (s *Store) spawn(f func()) bool {
+	s.spawnMu.Lock()
+	defer s.spawnMu.Unlock()
+	if s.closing {
+		return false
+	}
+	s.wg.Go(f)
+	return true
+}
+
+// Err is why the store has stopped by itself: ErrFailed, with ErrFull when the disk is
+// full. Nil while it works.
+func (s *Store) Err() error {
+	s.failMu.Lock()
+	defer s.failMu.Unlock()
+	return s.failed
+}
+
+// Failed is closed when the store has stopped by itself; see Err.
+func (s *Store) Failed() <-chan struct{} { return s.failedCh }
+
+// ID is the replica's id.
+func (s *Store) ID() string { return s.id }
+
+// Close stops taking part, ends calls on their way, and closes the files. Safe to call
+// more than once.
+func (s *Store) Close() error {
+	s.closeOnce.Do(func() { s.closeErr = s.shutdown() })
+	return s.closeErr
+}
+
+// shutdown stops the parts in this order: Raft, so that nothing new is applied; the
+// commits that wait for it; the streams to consumers; the files.
+func (s *Store) shutdown() error {
+	s.spawnMu.Lock()
+	s.closing = true
+	s.spawnMu.Unlock()
+	close(s.done)
+	stopped := s.raft.Shutdown()
+	s.silence()
+	_ = stopped.Error() // only waits
+	s.wg.Wait()
+	s.commits.stop()
+	s.turns.stop()
+	s.fsm.hub.close()
+	err := s.silenceErr
+	applied := s.fsm.applied.get()
+	err = errors.Join(err, s.fsm.close())
+	if s.fsm.failure() == nil {
+		err = errors.Join(err, sealState(s.fsm.path, applied))
+	}
+	err = errors.Join(err, s.logs.close())
+	if err != nil {
+		return fmt.Errorf("close store: %w", err)
+	}
+	return nil
+}
+
+// Apply commits commands and returns each one's result once this replica has applied
+// them. Concurrent calls share log entries; one call's commands stay together and in
+// order. A refused command has Result.Err set and changed nothing.
+//
+// Errors: ErrNotLeader or ErrClosed (nothing was committed), ctx's error alone (nothing
+// was committed), ErrUncertain, with the cause (it may have been).
+func (s *Store) Apply(ctx context.Context, cmds ...*v1.Command) ([]Result, error) {
+	if len(cmds) == 0 {
+		return nil, nil
+	}
+	if err := s.Err(); err != nil {
+		return nil, fmt.Errorf("apply: %w: %w", ErrNotLeader, err)
+	}
+	if !s.IsLeader() {
+		return nil, fmt.Errorf("apply: %w", ErrNotLeader)
+	}
+	results, err := s.commits.apply(ctx, cmds)
+	if err != nil {
+		return nil, fmt.Errorf("apply: %w", err)
+	}
+	return results, nil
+}
+
+// Subscribe tells of changes as this replica applies them. Changes that are not
+// received at once are merged, none is lost, and nothing is ever blocked. The channel
+// closes on cancel and when the store closes.
+func (s *Store) Subscribe() (<-chan Change, func()) { return s.fsm.hub.subscribe() }
+
+// AppliedIndex is the last log index this replica has applied.
+func (s *Store) AppliedIndex() uint64 { return s.fsm.applied.get() }
+
+// View runs fn on one consistent state of this replica, as of the last entry it has
+// applied: stale by itself, fresh after Barrier or Linearizable. Keep fn short, and
+// keep nothing of the View after it. Records are the caller's own. ErrCorrupt if a
+// record cannot be read, ErrClosed after Close.
+func (s *Store) View(fn func(*View) error) error {
+	return s.fsm.view(func(t *txn) error { return fn(&View{t}) })
+}
