@@ -1,0 +1,214 @@
+package train
+
+// unit computes one layer, or a layer with what is fused to it, over a range of
+// examples.
+type unit interface {
+	// forward computes the output of examples [n0, n1) from its inputs'.
+	forward(w *worker, c chunk) error
+	// backward computes, from the gradient of the output, those of the inputs
+	// (where they need one) and its share of the parameters'.
+	backward(w *worker, c chunk) error
+	// ports are the inputs, result the output.
+	ports() []*port
+	result() *value
+}
+
+// chunk is a range of examples within a lane.
+type chunk struct {
+	n0, n1 int
+	lane   int
+	slot   int // number of the chunk within the pass, lanes in order
+	first  bool
+}
+
+// finisher is work that needs a whole pass: it runs after it, as n independent
+// tasks.
+type finisher interface {
+	tasks() int
+	task
+}
+
+// Units that need more than one pass implement these. The units after one with
+// a forward finisher wait for it, as do those before one with a barrier on the
+// way back.
+type (
+	forwardFinisher  interface{ forwardFinish() finisher }
+	backwardFinisher interface {
+		// backwardFinish gives the work, and whether the units before wait for it.
+		backwardFinish() (f finisher, barrier bool)
+	}
+	// preparer does what is needed once before the backward pass, such as
+	// transposing weights.
+	preparer interface{ prepare(w *worker) error }
+)
+
+// pass is a list of units that go through the batch chunk by chunk together.
+type pass struct {
+	units    []unit
+	lanes    [][2]int
+	chunk    int
+	slots    []int // number of the first chunk of each lane
+	backward bool
+	finish   []finisher
+}
+
+// block is a part of the network between two points where one tensor is alive.
+// It is not for concurrent use.
+type block struct {
+	name    string
+	team    *team
+	in, out *value
+	units   []unit
+	fwd     []*pass
+	bwd     []*pass
+	local   int // float32 that each worker needs for gradients within a chunk
+	lanes   bool
+
+	from, to int // the block's parameters in the flat vector of all
+	prepare  prepareTask
+}
+
+func (b *block) forward() error {
+	for _, p := range b.fwd {
+		if err := b.runPass(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *block) backward() error {
+	for _, w := range b.team.workers {
+		w.local = grow(w.local, b.local)
+	}
+	if err := b.team.run(len(b.prepare), &b.prepare); err != nil {
+		return err
+	}
+	for _, p := range b.bwd {
+		if err := b.runPass(p); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *block) runPass(p *pass) error {
+	if err := b.team.run(len(p.lanes), p); err != nil {
+		return err
+	}
+	for _, f := range p.finish {
+		if err := b.team.run(f.tasks(), f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// do runs one lane.
+func (p *pass) do(w *worker, lane int) error {
+	c := chunk{lane: lane, slot: p.slots[lane], first: true}
+	for end := p.lanes[lane][1]; ; c.slot++ {
+		if c.n1 == 0 {
+			c.n0 = p.lanes[lane][0]
+		} else {
+			c.n0, c.first = c.n1, false
+		}
+		if c.n0 >= end {
+			return nil
+		}
+		c.n1 = min(c.n0+p.chunk, end)
+		for _, u := range p.units {
+			var err error
+			if p.backward {
+				err = u.backward(w, c)
+			} else {
+				err = u.forward(w, c)
+			}
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// prepareTask runs the preparers of a block.
+type prepareTask []preparer
+
+func (p *prepareTask) do(w *worker, i int) error { return (*p)[i].prepare(w) }
+
+// maxLanes bounds the threads that share a batch where a reduction over
+// examples needs a fixed order.
+const maxLanes = 8
+
+// cacheFloats is what the chunk of a pass should fit: about half of a core's
+// second-level cache.
+const cacheFloats = 512 << 10 / 4
+
+// layOut divides the batch of n examples for every pass of the block.
+func (b *block) layOut(n int) {
+	parts := min(n, maxLanes)
+	if !b.lanes {
+		parts = min(n, len(b.team.workers))
+	}
+	var lanes [][2]int
+	for i := range parts {
+		lanes = append(lanes, [2]int{i * n / parts, (i + 1) * n / parts})
+	}
+	for _, p := range append(append([]*pass{}, b.fwd...), b.bwd...) {
+		size := 1
+		for _, u := range p.units {
+			size += u.result().size
+			for _, in := range u.ports() {
+				size += in.size
+			}
+		}
+		p.lanes, p.chunk = lanes, max(1, cacheFloats/size)
+		if longest := (n + parts - 1) / parts; !b.lanes || p.chunk > longest {
+			p.chunk = longest
+		}
+		slot := 0
+		for _, l := range lanes {
+			p.slots = append(p.slots, slot)
+			slot += (l[1] - l[0] + p.chunk - 1) / p.chunk
+		}
+	}
+}
+
+// chunks is the number of chunks of a pass.
+func (p *pass) chunks() int {
+	last := len(p.lanes) - 1
+	return p.slots[last] + (p.lanes[last][1]-p.lanes[last][0]+p.chunk-1)/p.chunk
+}
+
+// plan groups the units into passes, forward and backward.
+func (b *block) plan() {
+	p := &pass{}
+	for _, u := range b.units {
+		if len(p.units) == 0 {
+			b.fwd = append(b.fwd, p)
+		}
+		p.units = append(p.units, u)
+		if f, ok := u.(forwardFinisher); ok {
+			p.finish = append(p.finish, f.forwardFinish())
+			p = &pass{}
+		}
+	}
+	p = &pass{backward: true}
+	for i := len(b.units) - 1; i >= 0; i-- {
+		u := b.units[i]
+		if len(p.units) == 0 {
+			b.bwd = append(b.bwd, p)
+		}
+		p.units = append(p.units, u)
+		if q, ok := u.(preparer); ok {
+			b.prepare = append(b.prepare, q)
+		}
+		if f, ok := u.(backwardFinisher); ok {
+			fin, barrier := f.backwardFinish()
+			p.finish = append(p.finish, fin)
+			if barrier {
+				p = &pass{backward: true}
+			}
+		}
+	}
+}

@@ -1,0 +1,55 @@
+package train_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/espalier-ml/espalier/model/data"
+	"github.com/espalier-ml/espalier/model/train"
+	"github.com/espalier-ml/espalier/model/zoo"
+)
+
+// fashion opens Fashion-MNIST, or skips.
+func fashion(t testing.TB) *data.Set {
+	t.Helper()
+	dir := os.Getenv("ESPALIER_TEST_DATA")
+	if dir == "" {
+		dir = filepath.Join("..", "..", "..", "shared", "data")
+	}
+	dir = filepath.Join(dir, "fashion-mnist")
+	if _, err := os.Stat(dir); err != nil {
+		t.Skipf("SKIPPED: no Fashion-MNIST at %s; set ESPALIER_TEST_DATA to the folder that holds fashion-mnist/", dir)
+	}
+	s, err := data.Open(dir, data.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Split(data.SplitOptions{Seed: 1}); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+// Real data: a couple of thousand steps' worth is not needed to see learning.
+func TestFashion(t *testing.T) {
+	s := fashion(t)
+	for name, examples := range map[string]int{"lenet-300-100": 4800, "seed-cnn": 1600} {
+		g, err := zoo.Build(name, s.Shape, len(s.Classes), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := data.NewLoader(s, s.Train[:examples], data.LoaderConfig{Batch: 32, Seed: 1, Shuffle: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := train.Train(t.Context(), g, l, train.Options{Epochs: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: losses %.3f", name, r.Losses)
+		if !(r.Loss < 0.9) {
+			t.Errorf("%s: losses %v: want the last below 0.9 (guessing gives 2.3)", name, r.Losses)
+		}
+	}
+}

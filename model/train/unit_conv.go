@@ -1,0 +1,139 @@
+package train
+
+import (
+	"github.com/espalier-ml/espalier/model/kernel"
+)
+
+// masker gives the gradient of a unit's result before the activation that is
+// fused to it.
+type masker struct {
+	out   *value
+	local int       // offset in the worker's scratch, when the gradient is not ours to change
+	own   []float32 // the same for the whole batch, for units with more than one pass
+}
+
+// dy is the gradient of examples [n0, n1), zero where the activation was flat.
+func (m *masker) dy(w *worker, n0, n1 int) ([]float32, error) {
+	v := m.out
+	d := v.dy(w, n0, n1)
+	if v.act == kernel.None || v.masked {
+		return d, nil
+	}
+	dst := d
+	switch {
+	case m.own != nil:
+		dst = m.own[n0*v.size : n1*v.size]
+	case v.foreign:
+		dst = w.local[m.local : m.local+(n1-n0)*v.size]
+	}
+	return dst, kernel.ActivateGrad(dst, v.x(n0, n1), d, v.act)
+}
+
+// whole is the gradient of the batch after dy was asked for all of it.
+func (m *masker) whole() []float32 {
+	if m.own != nil && m.out.act != kernel.None && !m.out.masked {
+		return m.own
+	}
+	return m.out.grad
+}
+
+// conv is a convolution with bias and activation. The gradient of its
+// parameters is summed per lane, then over the lanes in order.
+type conv struct {
+	k    *kernel.Conv
+	in   port
+	mask masker
+
+	w, b   []float32 // weights and bias (or nil)
+	gw, gb []float32 // their gradients
+	wt     []float32 // transposed weights
+	acc    [][]float32
+}
+
+func (u *conv) ports() []*port { return []*port{&u.in} }
+func (u *conv) result() *value { return u.mask.out }
+
+func (u *conv) forward(w *worker, c chunk) error {
+	return u.k.Forward(&w.s, u.in.data, u.w, u.mask.out.data, c.n0, c.n1, kernel.Epilogue{Bias: u.b, Activation: u.mask.out.act})
+}
+
+func (u *conv) prepare(*worker) error {
+	if !u.in.needGrad {
+		return nil
+	}
+	return u.k.TransposeWeights(u.w, u.wt)
+}
+
+func (u *conv) backward(w *worker, c chunk) error {
+	dy, err := u.mask.dy(w, c.n0, c.n1)
+	if err != nil {
+		return err
+	}
+	acc := u.acc[c.lane]
+	if c.first {
+		clear(acc)
+	}
+	n := c.n1 - c.n0
+	if err := u.k.GradWeights(&w.s, u.in.x(c.n0, c.n1), dy, acc[:len(u.w)], 0, n); err != nil {
+		return err
+	}
+	if u.b != nil {
+		if err := kernel.ColumnSums(dy, acc[len(u.w):], len(u.b), 0, n*u.k.OutH()*u.k.OutW()); err != nil {
+			return err
+		}
+	}
+	if !u.in.needGrad {
+		return nil
+	}
+	dx := u.in.begin(w, c.n0, c.n1)
+	if err := u.k.GradInputTransposed(&w.s, dy, u.wt, dx, 0, n); err != nil {
+		return err
+	}
+	return u.in.end(w, c.n0, c.n1)
+}
+
+func (u *conv) backwardFinish() (finisher, bool) {
+	return &laneSum{dst: [2][]float32{u.gw, u.gb}, acc: u.acc}, false
+}
+
+// sumChunk is how many elements one task of a laneSum adds.
+const sumChunk = 1 << 14
+
+// laneSum adds the lanes' sums, in order, into two vectors laid end to end.
+type laneSum struct {
+	dst [2][]float32
+	acc [][]float32
+}
+
+func (s *laneSum) tasks() int { return (len(s.acc[0]) + sumChunk - 1) / sumChunk }
+
+func (s *laneSum) do(_ *worker, i int) error {
+	from, to := i*sumChunk, min((i+1)*sumChunk, len(s.acc[0]))
+	off := 0
+	for _, d := range s.dst {
+		a, b := max(from, off), min(to, off+len(d))
+		if a < b {
+			if err := s.add(d[a-off:b-off], a, b); err != nil {
+				return err
+			}
+		}
+		off += len(d)
+	}
+	return nil
+}
+
+func (s *laneSum) add(d []float32, a, b int) error {
+	if len(s.acc) == 1 {
+		copy(d, s.acc[0][a:b])
+		return nil
+	}
+	if err := kernel.Add(d, s.acc[0][a:b], s.acc[1][a:b], kernel.None); err != nil {
+		return err
+	}
+	for _, l := range s.acc[2:] {
+		if err := kernel.Add(d, d, l[a:b], kernel.None); err != nil {
+			return err
+		}
+	}
+	return nil
+}

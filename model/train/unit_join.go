@@ -1,0 +1,123 @@
+package train
+
+import (
+	"github.com/espalier-ml/espalier/model"
+	"github.com/espalier-ml/espalier/model/kernel"
+)
+
+// add is the sum of two inputs with an activation.
+type add struct {
+	a, b port
+	mask masker
+}
+
+func (u *add) ports() []*port { return []*port{&u.a, &u.b} }
+func (u *add) result() *value { return u.mask.out }
+
+func (u *add) forward(_ *worker, c chunk) error {
+	return kernel.Add(u.mask.out.x(c.n0, c.n1), u.a.x(c.n0, c.n1), u.b.x(c.n0, c.n1), u.mask.out.act)
+}
+
+func (u *add) backward(w *worker, c chunk) error {
+	dy, err := u.mask.dy(w, c.n0, c.n1)
+	if err != nil {
+		return err
+	}
+	for _, p := range u.ports2() {
+		if p.needGrad {
+			if err := p.pass(w, dy, c.n0, c.n1); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// ports2 is ports without an allocation.
+func (u *add) ports2() [2]*port { return [2]*port{&u.a, &u.b} }
+
+// concat joins rows of its inputs' channels.
+type concat struct {
+	in    []*port
+	width []int // channels of each input
+	rows  int   // per example
+	out   *value
+}
+
+func (u *concat) ports() []*port { return u.in }
+func (u *concat) result() *value { return u.out }
+
+func (u *concat) forward(_ *worker, c chunk) error {
+	y, total := u.out.x(c.n0, c.n1), u.out.size/u.rows
+	off := 0
+	for k, p := range u.in {
+		x, n := p.x(c.n0, c.n1), u.width[k]
+		for r := range (c.n1 - c.n0) * u.rows {
+			copy(y[r*total+off:r*total+off+n], x[r*n:(r+1)*n])
+		}
+		off += n
+	}
+	return nil
+}
+
+func (u *concat) backward(w *worker, c chunk) error {
+	dy, total := u.out.dy(w, c.n0, c.n1), u.out.size/u.rows
+	off := 0
+	for k, p := range u.in {
+		n := u.width[k]
+		if p.needGrad {
+			dx := p.begin(w, c.n0, c.n1)
+			for r := range (c.n1 - c.n0) * u.rows {
+				copy(dx[r*n:(r+1)*n], dy[r*total+off:r*total+off+n])
+			}
+			if err := p.end(w, c.n0, c.n1); err != nil {
+				return err
+			}
+		}
+		off += n
+	}
+	return nil
+}
+
+// pad adds zeros around images.
+type pad struct {
+	op      model.Pad2D
+	in      port
+	out     *value
+	h, w, c int // of the input
+}
+
+func (u *pad) ports() []*port { return []*port{&u.in} }
+func (u *pad) result() *value { return u.out }
+
+func (u *pad) forward(_ *worker, c chunk) error {
+	clear(u.out.x(c.n0, c.n1))
+	u.rows(u.out.x(c.n0, c.n1), u.in.x(c.n0, c.n1), c.n1-c.n0, true)
+	return nil
+}
+
+func (u *pad) backward(w *worker, c chunk) error {
+	if !u.in.needGrad {
+		return nil
+	}
+	dx := u.in.begin(w, c.n0, c.n1)
+	u.rows(u.out.dy(w, c.n0, c.n1), dx, c.n1-c.n0, false)
+	return u.in.end(w, c.n0, c.n1)
+}
+
+// rows copies the input's rows into the padded images, or back out of them.
+func (u *pad) rows(padded, plain []float32, n int, in bool) {
+	line := u.w * u.c
+	wide := line + (u.op.Left+u.op.Right)*u.c
+	for i := range n {
+		for r := range u.h {
+			p := i*u.out.size + (u.op.Top+r)*wide + u.op.Left*u.c
+			q := i*u.in.size + r*line
+			if in {
+				copy(padded[p:p+line], plain[q:q+line])
+			} else {
+				copy(plain[q:q+line], padded[p:p+line])
+			}
+		}
+	}
+}
