@@ -1,0 +1,274 @@
+package leader
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/espalier-ml/espalier/coordinator/store"
+	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
+	"github.com/espalier-ml/espalier/search"
+)
+
+// defaultWindow is how many trials a deterministic job runs side by side.
+const defaultWindow = 8
+
+// job is what the leader keeps of one job, a cache of the store.
+type job struct {
+	mu sync.Mutex
+	id string
+
+	record *v1.Job
+	// problem is why the job cannot be searched.
+	problem error
+	plan    *plan
+	scale   scale
+	sampler search.Sampler
+	// history holds the finished trials in the order of their results, in deterministic mode by number and without gaps.
+	history []search.Trial
+	// at finds trials in history by number, counted from 1.
+	at map[int32]int
+	// early holds finished trials of deterministic jobs for which an earlier one is missing.
+	early map[int32]search.Trial
+	// pending holds the trials without a result.
+	pending map[int32]search.Trial
+	// seen is the order of the last result read, known the last trial.
+	seen, known int32
+	exhausted   bool
+}
+
+func (j *job) deterministic() bool { return j.record.GetSpec().GetSearch().GetDeterministic() }
+
+func (j *job) window() int32 {
+	if w := j.record.GetSpec().GetSearch().GetWindow(); w > 0 {
+		return w
+	}
+	return defaultWindow
+}
+
+// read brings j up to date. A job that is not there is an error.
+func (j *job) read(v *store.View, samplers func(string) (search.Sampler, error)) error {
+	record := v.Job(j.id)
+	if record == nil {
+		return fmt.Errorf("read job %s: %w", j.id, store.ErrNotFound)
+	}
+	fresh := j.record.GetBaseline() == nil || len(j.record.GetBaseline().GetMeasurements()) != len(record.GetBaseline().GetMeasurements())
+	j.record = record
+	if record.GetBaseline() == nil || j.problem != nil {
+		return nil
+	}
+	if j.plan == nil {
+		if j.problem = j.begin(samplers); j.problem != nil {
+			return nil
+		}
+	}
+	if fresh {
+		j.setScale(v)
+		if err := j.rescale(v); err != nil {
+			return err
+		}
+	}
+	for n := j.known + 1; n <= record.GetLastTrial(); n++ {
+		t := v.Trial(j.id, n)
+		if t == nil {
+			return fmt.Errorf("read trial %d of job %s: %w", n, j.id, store.ErrNotFound)
+		}
+		j.pending[n] = search.Trial{Number: int(n) - 1, Config: t.GetConfig().GetPoint()}
+		j.known = n
+	}
+	for _, t := range v.TrialsByOrder(j.id, j.seen, 0) {
+		j.finish(t)
+		j.seen = t.GetOrder()
+	}
+	return nil
+}
+
+func (j *job) begin(samplers func(string) (search.Sampler, error)) (err error) {
+	if j.sampler, err = samplers(j.record.GetSpec().GetSearch().GetSampler()); err != nil {
+		return err
+	}
+	if j.plan, err = newPlan(j.record.GetSpec(), j.record.GetBaseline()); err != nil {
+		return err
+	}
+	j.at, j.early, j.pending = map[int32]int{}, map[int32]search.Trial{}, map[int32]search.Trial{}
+	return nil
+}
+
+func (j *job) setScale(v *store.View) {
+	j.scale = scale{base: j.record.GetBaseline(), tabled: j.deterministic()}
+	for _, name := range j.record.GetDevices() {
+		j.scale.devices = append(j.scale.devices, device{name, v.Device(name).GetFormat()})
+	}
+}
+
+// rescale computes the objectives of all finished trials again, after the baseline was measured on a further device.
+func (j *job) rescale(v *store.View) error {
+	for n, i := range j.at {
+		t := v.Trial(j.id, n)
+		if t == nil {
+			return fmt.Errorf("read trial %d of job %s: %w", n, j.id, store.ErrNotFound)
+		}
+		j.history[i] = j.scale.search(t)
+	}
+	return nil
+}
+
+// finish moves a trial from pending to the history.
+func (j *job) finish(t *v1.Trial) {
+	n := t.GetNumber()
+	delete(j.pending, n)
+	if !j.deterministic() {
+		j.at[n] = len(j.history)
+		j.history = append(j.history, j.scale.search(t))
+		return
+	}
+	j.early[n] = j.scale.search(t)
+	for {
+		next := int32(len(j.history)) + 1
+		done, ok := j.early[next]
+		if !ok {
+			return
+		}
+		delete(j.early, next)
+		j.at[next] = len(j.history)
+		j.history = append(j.history, done)
+	}
+}
+
+// measured replaces a predicted latency by a measured one.
+func (j *job) measured(t *v1.Trial) {
+	if i, ok := j.at[t.GetNumber()]; ok && !j.scale.tabled {
+		j.history[i] = j.scale.search(t)
+	}
+}
+
+// reason returns why the job should stop now, or "".
+func (j *job) reason(now time.Time) string {
+	if j.exhausted {
+		return "space: every configuration was tried"
+	}
+	history := j.history
+	if j.deterministic() {
+		history = j.visible(j.known + 1)
+		if history == nil {
+			return ""
+		}
+	}
+	return stopReason(j.record, history, now)
+}
+
+// visible returns what the proposal of trial k of a deterministic job may see: the trials up to k - window; nil while one
+// of them is missing.
+func (j *job) visible(k int32) []search.Trial {
+	n := max(k-1-j.window()+1, 0)
+	if int(n) > len(j.history) {
+		return nil
+	}
+	if n == 0 {
+		return []search.Trial{}
+	}
+	return j.history[:n:n]
+}
+
+// propose asks for up to n trials after the last one.
+func (j *job) propose(n int) ([]*v1.NewTrial, error) {
+	if limit := j.record.GetSpec().GetStop().GetTrials(); limit > 0 {
+		n = min(n, int(limit-j.known))
+	}
+	if n <= 0 || j.exhausted {
+		return nil, nil
+	}
+	var out []*v1.NewTrial
+	add := func(c search.Config, seen int) error {
+		config, err := j.plan.config(c)
+		if err != nil {
+			return err
+		}
+		out = append(out, &v1.NewTrial{Job: j.id, Number: j.known + 1 + int32(len(out)), Config: config, Seen: int32(seen)})
+		return nil
+	}
+	pending := j.pendingTrials()
+	for len(out) < n && j.seeded(j.known+1+int32(len(out))) {
+		number := j.known + 1 + int32(len(out))
+		c := j.plan.seed(number)
+		if err := add(c, 0); err != nil {
+			return nil, err
+		}
+		pending = append(pending, search.Trial{Number: int(number) - 1, Config: c})
+	}
+	for len(out) < n {
+		k, want := j.known+1+int32(len(out)), n-len(out)
+		history, hidden := j.history, pending
+		if j.deterministic() {
+			if history = j.visible(k); history == nil {
+				break
+			}
+			want, hidden = 1, j.hidden(k, pending)
+		}
+		configs, err := j.suggest(k, want, history, hidden)
+		if err != nil || len(configs) == 0 {
+			return out, err
+		}
+		for _, c := range configs {
+			pending = append(pending, search.Trial{Number: int(j.known) + len(out), Config: c})
+			if err := add(c, len(history)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return out, nil
+}
+
+// seeded reports whether the trial is of the fixed design. In deterministic mode the design must fit the window, so
+// that its trials need no results.
+func (j *job) seeded(number int32) bool {
+	if j.record.GetSpec().GetSearch().GetSampler() == "random" {
+		return false
+	}
+	n := j.plan.seedCount(j.record.GetSpec().GetStop().GetTrials())
+	if j.deterministic() {
+		n = min(n, j.window())
+	}
+	return number <= n
+}
+
+func (j *job) suggest(k int32, n int, history, pending []search.Trial) ([]search.Config, error) {
+	configs, err := j.sampler.Suggest(search.Request{
+		Space: j.plan.space, Seed: j.record.GetSpec().GetSearch().GetSeed(), History: history, Pending: pending,
+		First: int(k) - 1, N: n, Objectives: objectiveCount,
+	})
+	if errors.Is(err, search.ErrExhausted) {
+		j.exhausted = true
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("suggest trial %d of job %s: %w", k, j.id, err)
+	}
+	return configs, nil
+}
+
+// pendingTrials returns the trials without a result by number.
+func (j *job) pendingTrials() []search.Trial {
+	out := make([]search.Trial, 0, len(j.pending))
+	for _, t := range j.pending {
+		out = append(out, t)
+	}
+	slices.SortFunc(out, func(a, b search.Trial) int { return a.Number - b.Number })
+	return out
+}
+
+// hidden returns the trials that the proposal of trial k of a deterministic job knows of without their results: those
+// after k - window, whether they have finished or not, by number.
+func (j *job) hidden(k int32, pending []search.Trial) []search.Trial {
+	out := slices.Clone(pending)
+	for _, t := range j.history[len(j.visible(k)):] {
+		out = append(out, search.Trial{Number: t.Number, Config: t.Config})
+	}
+	for _, t := range j.early {
+		out = append(out, search.Trial{Number: t.Number, Config: t.Config})
+	}
+	slices.SortFunc(out, func(a, b search.Trial) int { return a.Number - b.Number })
+	return out
+}

@@ -1,0 +1,106 @@
+package leader
+
+import (
+	"math"
+	"time"
+
+	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
+	"github.com/espalier-ml/espalier/search"
+	"github.com/espalier-ml/espalier/search/pareto"
+)
+
+// objectiveCount is how many objectives a trial has: error, bytes, latency.
+const objectiveCount = 3
+
+// predictedKey marks, in a search.Trial's Extra, that the latency objective is a prediction and no measurement. Such
+// values reach the sampler and the stall rule only, never a front.
+const predictedKey = "latency_predicted"
+
+// overhead is the share of the dense model's latency that a prediction does not scale with the MACs.
+const overhead = 0.2
+
+// scale turns records into the sampler's objectives, on the normalised scale that the baseline fixes.
+type scale struct {
+	base *v1.Baseline
+	// devices in the job's order, each with its file format.
+	devices []device
+	// tabled takes every latency from the prediction, so that nothing depends on when a measurement arrives.
+	tabled bool
+}
+
+type device struct{ name, format string }
+
+// search translates a finished trial. Its number counts from 0, the store's from 1.
+func (s *scale) search(t *v1.Trial) search.Trial {
+	out := search.Trial{Number: int(t.GetNumber()) - 1, Config: t.GetConfig().GetPoint(), State: search.Failed}
+	if t.GetState() != v1.TrialState_TRIAL_STATE_DONE || !finite(t.GetResult().GetAccuracy()) {
+		return out
+	}
+	out.State = search.Complete
+	var predicted bool
+	out.Objectives, predicted = s.objectives(t)
+	if predicted {
+		out.Extra = map[string]float64{predictedKey: 1}
+	}
+	return out
+}
+
+// objectives returns error, bytes and latency of a trial with a result, each in [0, 1], lower is better; bytes and
+// latency are means over the devices. predicted says that at least one latency was not measured.
+func (s *scale) objectives(t *v1.Trial) (out []float64, predicted bool) {
+	var size, latency float64
+	for _, d := range s.devices {
+		dense := s.base.GetMeasurements()[d.name]
+		m := t.GetMeasurements()[d.name]
+		b := pareto.Baseline{
+			Error:      1 - s.base.GetAccuracy(),
+			SizeBytes:  denseSize(s.base, dense, d.format),
+			LatencyP50: time.Duration(dense.GetP50Ns()),
+		}
+		bytes := fileSize(t.GetResult().GetArtifacts(), d.format)
+		size += b.NormalisedSize(bytes)
+		if m.GetP50Ns() > 0 && b.LatencyP50 > 0 && !s.tabled {
+			latency += b.NormalisedLatency(time.Duration(m.GetP50Ns()))
+			continue
+		}
+		predicted = true
+		latency += s.predict(t.GetResult().GetMacs())
+	}
+	n := float64(max(len(s.devices), 1))
+	b := pareto.Baseline{Error: 1 - s.base.GetAccuracy()}
+	return []float64{b.NormalisedError(1 - t.GetResult().GetAccuracy()), size / n, latency / n}, predicted
+}
+
+// predict returns the latency term of a model with so many MACs: a fixed share of the dense latency and the rest in
+// proportion to the MACs.
+func (s *scale) predict(macs int64) float64 {
+	ratio := 1.0
+	if dense := s.base.GetMacs(); dense > 0 && macs > 0 {
+		ratio = min(float64(macs)/float64(dense), 1)
+	}
+	const unit = time.Hour // any unit: only the ratio counts
+	b := pareto.Baseline{LatencyP50: unit}
+	return b.NormalisedLatency(time.Duration(float64(unit) * (overhead + (1-overhead)*ratio)))
+}
+
+func denseSize(base *v1.Baseline, dense *v1.Measurement, format string) int64 {
+	if n := dense.GetSizeBytes(); n > 0 {
+		return n
+	}
+	return fileSize(base.GetArtifacts(), format)
+}
+
+// fileSize returns the size of the artifact in the given format, of the first one if none has it.
+func fileSize(files []*v1.FileRef, format string) int64 {
+	for _, f := range files {
+		if f.GetFormat() == format {
+			return f.GetSizeBytes()
+		}
+	}
+	if len(files) > 0 {
+		return files[0].GetSizeBytes()
+	}
+	return 0
+}
+
+func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }
