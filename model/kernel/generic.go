@@ -58,10 +58,11 @@ func activate(v float32, flags uint64) float32 {
 func genericTile(t *tileArgs, h0, h1, n int) {
 	var acc [64]float32
 	for i := range h0 + h1 {
-		a, c := unsafe.Add(t.a0, i*t.as), unsafe.Add(t.c0, i*t.cs)
+		a, c, r := t.a0, t.c0, i
 		if i >= h0 {
-			a, c = unsafe.Add(t.a1, (i-h0)*t.as), unsafe.Add(t.c1, (i-h0)*t.cs)
+			a, c, r = t.a1, t.c1, i-h0
 		}
+		a, c = unsafe.Add(a, r*t.as), unsafe.Add(c, r*t.cs)
 		row := acc[:n]
 		clear(row)
 		ao, bo := 0, 0
