@@ -22,15 +22,12 @@ func pointOf(trial *v1.Trial, m *v1.Measurement) point {
 }
 
 // beats tells whether p keeps q off the front: p is nowhere worse and somewhere
-// better, or they are equal and p is the lower trial.
+// better. Equal points are both members.
 func (p point) beats(q point) bool {
 	if p.err > q.err || p.bytes > q.bytes || p.p50 > q.p50 {
 		return false
 	}
-	if p.err == q.err && p.bytes == q.bytes && p.p50 == q.p50 {
-		return p.trial < q.trial
-	}
-	return true
+	return p.err < q.err || p.bytes < q.bytes || p.p50 < q.p50
 }
 
 const pointBytes = 4 + 8 + 8 + 8
