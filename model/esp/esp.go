@@ -37,8 +37,10 @@ func (l Limits) withDefaults() Limits {
 	return l
 }
 
+// Magic is what every esp file begins with.
+const Magic = "\x89ESP"
+
 const (
-	magic   = "\x89ESP"
 	version = 1
 
 	headerPlain   = 0

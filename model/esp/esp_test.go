@@ -172,7 +172,7 @@ func TestAnyFlippedByteIsFound(t *testing.T) {
 // Behind a right checksum nothing else is believed either.
 func TestReadErrors(t *testing.T) {
 	header := func(kind byte, size, stored uint64, rest string) []byte {
-		b := binary.AppendUvarint(append([]byte(magic), version, kind), size)
+		b := binary.AppendUvarint(append([]byte(Magic), version, kind), size)
 		b = append(binary.AppendUvarint(b, stored), rest...)
 		return seal(append(b, 0, 0, 0, 0))
 	}
@@ -186,7 +186,7 @@ func TestReadErrors(t *testing.T) {
 	}{
 		{"nothing", nil, ErrCorrupt},
 		{"another file", []byte("PK\x03\x04 and so on"), ErrCorrupt},
-		{"another version", seal([]byte(magic + "\x02....")), ErrVersion},
+		{"another version", seal([]byte(Magic + "\x02....")), ErrVersion},
 		{"unknown kind of header", header(7, n, n, structure), ErrVersion},
 		{"absurd structure", header(0, 1<<40, 1<<40, ""), ErrTooLarge},
 		{"structure past the end", header(0, n, n+1, structure), ErrCorrupt},

@@ -27,14 +27,14 @@ func Read(r io.Reader, limits Limits) (*model.Graph, error) {
 	if int64(len(b)) > limits.Bytes {
 		return nil, fmt.Errorf("%w: more than %d bytes", ErrTooLarge, limits.Bytes)
 	}
-	if len(b) < len(magic)+1+checksumBytes || string(b[:len(magic)]) != magic {
+	if len(b) < len(Magic)+1+checksumBytes || string(b[:len(Magic)]) != Magic {
 		return nil, fmt.Errorf("%w: does not begin as an esp file does", ErrCorrupt)
 	}
 	end := len(b) - checksumBytes
 	if got, want := crc32.Checksum(b[:end], castagnoli), binary.LittleEndian.Uint32(b[end:]); got != want {
 		return nil, fmt.Errorf("%w: checksum %08x: want %08x", ErrCorrupt, got, want)
 	}
-	d := &decoder{b: b[len(magic):end]}
+	d := &decoder{b: b[len(Magic):end]}
 	if v := d.byte(); v != version {
 		return nil, fmt.Errorf("%w: %d: want %d", ErrVersion, v, version)
 	}

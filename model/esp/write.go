@@ -80,7 +80,7 @@ func encodeHeader(g *model.Graph) ([]byte, error) {
 	if len(stored) >= len(structure) {
 		kind, stored = headerPlain, structure
 	}
-	b := append([]byte(magic), version, kind)
+	b := append([]byte(Magic), version, kind)
 	b = binary.AppendUvarint(b, uint64(len(structure)))
 	b = binary.AppendUvarint(b, uint64(len(stored)))
 	return append(b, stored...), nil
