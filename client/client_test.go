@@ -75,7 +75,7 @@ func TestAddresses(t *testing.T) {
 
 func TestAnotherReplicaAnswers(t *testing.T) {
 	s := clienttest.New(t)
-	s.Brokers = []string{"nats://x"}
+	s.SetBrokers("nats://x")
 	c := dial(t, clienttest.Unused(t), s.URL, clienttest.Unused(t))
 	for range 2 {
 		info, err := c.Info(t.Context())

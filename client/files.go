@@ -125,7 +125,7 @@ func (c *Client) Upload(ctx context.Context, ref *espalierv1.FileRef, r io.Reade
 // offset may have been overtaken by another upload of the same file.
 func resumable(err error) bool {
 	code := connect.CodeOf(err)
-	return temporary(err) || code == connect.CodeOutOfRange || code == connect.CodeFailedPrecondition
+	return Temporary(err) || code == connect.CodeOutOfRange || code == connect.CodeFailedPrecondition
 }
 
 // uploadFrom sends one stream.
@@ -245,7 +245,7 @@ func (c *Client) fetch(ctx context.Context, ref *espalierv1.FileRef, w io.Writer
 		if n > 0 {
 			stuck = 0
 		}
-		if !temporary(err) || stuck >= transferTries || !wait.sleep(ctx) {
+		if !Temporary(err) || stuck >= transferTries || !wait.sleep(ctx) {
 			return err
 		}
 	}

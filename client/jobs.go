@@ -79,7 +79,7 @@ func (c *Client) Watch(ctx context.Context, job string, see func(*espalierv1.Job
 			return last, nil
 		case ctx.Err() != nil:
 			return last, ctx.Err()
-		case err != nil && !temporary(err):
+		case err != nil && !Temporary(err):
 			return last, fmt.Errorf("watch %s: %w", job, err)
 		case err != nil && lost != nil:
 			lost(err)

@@ -10,10 +10,10 @@ import (
 	"connectrpc.com/connect"
 )
 
-// temporary tells whether the same idempotent request may succeed a little later:
+// Temporary tells whether the same idempotent request may succeed a little later:
 // no server answered, the connection broke, or the one that answered has no leader
 // now.
-func temporary(err error) bool {
+func Temporary(err error) bool {
 	var ce *connect.Error
 	if !errors.As(err, &ce) {
 		return false
@@ -39,7 +39,7 @@ func again[T any](ctx context.Context, patience time.Duration, request func() (T
 	var wait backoff
 	for {
 		res, err := request()
-		if err == nil || !temporary(err) || ctx.Err() != nil {
+		if err == nil || !Temporary(err) || ctx.Err() != nil {
 			return res, err
 		}
 		if time.Now().After(deadline) || !wait.sleep(ctx) {

@@ -31,8 +31,6 @@ type Server struct {
 	URL string
 	// Token that requests must carry; empty asks for none.
 	Token string
-	// Brokers are the broker's addresses that Info tells.
-	Brokers []string
 	// OnSubmit and OnWatch answer the requests of these names.
 	OnSubmit func(*espalierv1.SubmitRequest) (*espalierv1.SubmitResponse, error)
 	OnWatch  func(*espalierv1.WatchRequest, *connect.ServerStream[espalierv1.WatchResponse]) error
@@ -43,7 +41,7 @@ type Server struct {
 	files    map[string][]byte
 	parts    map[string][]byte
 	cut      int64
-	infos    int
+	brokers  []string
 	requests int
 	loads    map[string]int
 }
@@ -129,6 +127,13 @@ func (s *Server) Files() map[string][]byte {
 	return maps.Clone(s.files)
 }
 
+// SetBrokers sets the broker's addresses that Info tells.
+func (s *Server) SetBrokers(urls ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.brokers = urls
+}
+
 // Cut breaks the next transfer after about n bytes; 0 stops that.
 func (s *Server) Cut(n int64) {
 	s.mu.Lock()
@@ -169,8 +174,7 @@ func (s *Server) spend(n int64) (int64, bool) {
 func (s *Server) Info(context.Context, *espalierv1.InfoRequest) (*espalierv1.InfoResponse, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.infos++
-	return &espalierv1.InfoResponse{Version: "test", BrokerUrls: s.Brokers, IsLeader: true, Replicas: []string{s.URL}}, nil
+	return &espalierv1.InfoResponse{Version: "test", BrokerUrls: s.brokers, IsLeader: true, Replicas: []string{s.URL}}, nil
 }
 
 // Submit implements the job service.
