@@ -6,7 +6,10 @@ import (
 	"testing"
 
 	"github.com/espalier-ml/espalier/search"
+	"github.com/espalier-ml/espalier/search/nsga2"
+	"github.com/espalier-ml/espalier/search/problem"
 	"github.com/espalier-ml/espalier/search/searchtest"
+	"github.com/espalier-ml/espalier/search/tpe"
 )
 
 func TestEverySamplerConforms(t *testing.T) {
@@ -24,6 +27,37 @@ func TestEverySamplerConforms(t *testing.T) {
 				return s
 			})
 		})
+	}
+}
+
+func TestAutoConformsAcrossItsHandover(t *testing.T) {
+	searchtest.Conformance(t, func() search.Sampler {
+		return auto{early: tpe.Sampler{}, late: nsga2.Sampler{}, handover: 25} // in the middle of a batch of the suite
+	})
+}
+
+func TestAutoHandsOver(t *testing.T) {
+	p, err := problem.Get("levels")
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := newAuto().(auto)
+	trials, err := searchtest.Search{Problem: p, Sampler: a, Seed: 1, Trials: a.handover}.Run()
+	if err != nil {
+		t.Fatal(err)
+	}
+	req := search.Request{Space: p.Space, Seed: 1, History: trials[:a.handover-1], First: a.handover - 1, N: 1, Objectives: 3}
+	same := func(s search.Sampler) bool {
+		got, err := a.Suggest(req)
+		want, err2 := s.Suggest(req)
+		return err == nil && err2 == nil && got[0].Equal(want[0])
+	}
+	if !same(a.early) || same(a.late) {
+		t.Errorf("trial %d is not suggested by the early sampler", req.First)
+	}
+	req.History, req.First = trials, a.handover
+	if same(a.early) || !same(a.late) {
+		t.Errorf("trial %d is not suggested by the late sampler", req.First)
 	}
 }
 
