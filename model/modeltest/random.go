@@ -133,9 +133,10 @@ func (b *random) imageLayer() {
 		b.add(b.conv(1+b.r.IntN(8), 1))
 	case 3: // depthwise, at times with a multiplier
 		b.add(b.conv(c*(1+b.r.IntN(2)), c))
-	case 4: // grouped: make the channels even first
-		b.add(b.conv(2*(1+b.r.IntN(3)), 1))
-		b.add(b.conv(2*(1+b.r.IntN(3)), 2))
+	case 4: // grouped: make the channels a multiple first
+		n := 2 + b.r.IntN(3)
+		b.add(b.conv(n*(1+b.r.IntN(3)), 1))
+		b.add(b.conv(n*(1+b.r.IntN(3)), n))
 	case 5:
 		b.add(model.BatchNorm{Epsilon: 1e-3, Momentum: 0.1})
 	case 6:
