@@ -159,7 +159,9 @@ func (a *applier) setJobState(c *v1.SetJobState) (Result, error) {
 	case paused:
 		if running {
 			job.ResumeTo, job.PausedAtMs, job.State = job.State, a.nowMS, paused
-			job.Reason = cut(c.Reason)
+			if !job.Stopping {
+				job.Reason = cut(c.Reason)
+			}
 		} else if job.State != paused {
 			return Result{}, refused
 		}
