@@ -62,3 +62,52 @@ func BenchmarkConv(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkSparse compares sparse with dense at one image.
+func BenchmarkSparse(b *testing.B) {
+	shapes := []struct {
+		name string
+		s    ConvShape
+	}{
+		{"conv2", ConvShape{H: 15, W: 15, IC: 32, OC: 64, KH: 3, KW: 3}},
+		{"conv3", ConvShape{H: 6, W: 6, IC: 64, OC: 64, KH: 3, KW: 3}},
+		{"point256", ConvShape{H: 14, W: 14, IC: 256, OC: 256, KH: 1, KW: 1}},
+		{"fc1024", ConvShape{H: 1, W: 1, IC: 1024, OC: 64, KH: 1, KW: 1}},
+	}
+	for _, v := range Available() {
+		if v == Generic {
+			continue
+		}
+		for _, bc := range shapes {
+			c, err := NewConv(bc.s)
+			must(b, err)
+			r := rng(1)
+			x, w, y := random(r, c.inSize, 0).s, random(r, c.wSize, 0).s, random(r, c.outSize, 0).s
+			run := func(name string, f func(s *Scratch) error) {
+				b.Run(fmt.Sprintf("%s/%s/%s", v, bc.name, name), func(b *testing.B) {
+					restore, err := Force(v)
+					must(b, err)
+					defer restore()
+					s := new(Scratch)
+					best := time.Hour
+					for b.Loop() {
+						start := time.Now()
+						must(b, f(s))
+						best = min(best, time.Since(start))
+					}
+					b.ReportMetric(float64(best.Nanoseconds())/1e3, "best-µs")
+				})
+			}
+			run("dense", func(s *Scratch) error { return c.Forward(s, x, w, y, 0, 1, Epilogue{}) })
+			for _, block := range []int{1, 4} {
+				for _, sp := range []float64{0.7, 0.9, 0.95} {
+					ww := append([]float32(nil), w...)
+					thin(r, c, ww, sp, block)
+					p, err := NewSparseConv(bc.s, ww, block)
+					must(b, err)
+					run(fmt.Sprintf("b%d/%g", block, sp), func(s *Scratch) error { return p.Forward(s, x, y, 0, 1, Epilogue{}) })
+				}
+			}
+		}
+	}
+}

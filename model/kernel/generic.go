@@ -28,6 +28,10 @@ var genericImpl = impl{
 	affine2:     genericAffine2,
 	sgd:         genericSGD,
 	adam:        genericAdam,
+	lanes:       8,
+	sparseMost:  [2]int{8, 8},
+	sparse:      genericSparse,
+	gather:      genericGather,
 	transpose:   genericTranspose,
 }
 
@@ -151,4 +155,40 @@ func genericTranspose(dst, src ptr, m, n, ldd, lds int) {
 			*(*float32)(at(dst, j*ldd+i)) = v
 		}
 	}
+}
+
+func genericSparse(a *sparseArgs, block, vectors int) {
+	var acc [64]float32
+	pixels := vectors * 8
+	row := acc[:pixels]
+	entry := 0
+	for k := range a.blocks {
+		first, n := entry, int(*(*int32)(unsafe.Add(unsafe.Pointer(a.count), 4*k)))
+		for b := range block {
+			v := f32(a.bias, 4*(k*block+b))
+			for i := range row {
+				row[i] = v
+			}
+			for e := first; e < first+n; e++ {
+				w := f32(a.w, 4*(e*block+b))
+				off := int(*(*int32)(unsafe.Add(unsafe.Pointer(a.offs), 4*e)))
+				for i, x := range floats(unsafe.Add(a.x, off), pixels) {
+					row[i] += float32(w * x)
+				}
+			}
+			out := floats(unsafe.Add(a.out, (k*block+b)*a.outStride), pixels)
+			for i, s := range row {
+				out[i] = activate(s, a.flags)
+			}
+		}
+		entry = first + n
+	}
+}
+
+func genericGather(w ptr, idx *int32, x ptr, n int) float32 {
+	var s float32
+	for i, v := range floats(w, n) {
+		s += float32(v * f32(x, 4*int(*(*int32)(unsafe.Add(unsafe.Pointer(idx), 4*i)))))
+	}
+	return s
 }

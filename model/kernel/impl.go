@@ -84,6 +84,23 @@ type rowsArgs struct {
 	z       ptr // c channels
 }
 
+// sparseArgs describes a sparse convolution of a tile of pixels, all blocks of bs output channels one after the other:
+//
+//	s[b] = bias[b]; for each of count[block] entries { s[b] += w[b] * x[offs]; w += bs; offs++ }; out[b*outStride] = act(s[b])
+//
+// where x and out are vectors of pixels, offs holds byte offsets from x, and out, bias and count advance after a block.
+type sparseArgs struct {
+	blocks    int
+	x         ptr
+	count     *int32
+	offs      *int32
+	w         ptr
+	out       ptr
+	outStride int // bytes from one output channel to the next
+	bias      ptr
+	flags     uint64
+}
+
 // impl is one variant's primitives. Sizes of zero never reach them.
 type impl struct {
 	variant Variant
@@ -119,6 +136,11 @@ type impl struct {
 
 	sgd  func(w, v, g ptr, n int, h *[6]float32)
 	adam func(w, m, v, g ptr, n int, h *[11]float32)
+
+	lanes      int    // pixels of one vector of sparse
+	sparseMost [2]int // most vectors for blocks of 1 and of 4
+	sparse     func(a *sparseArgs, block, vectors int)
+	gather     func(w ptr, idx *int32, x ptr, n int) float32 // Σ w[i]*x[idx[i]]
 
 	// transpose writes dst[j*ldd+i] = src[i*lds+j] for i < m, j < n; leading dimensions in elements.
 	transpose func(dst, src ptr, m, n, ldd, lds int)

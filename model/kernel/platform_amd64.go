@@ -5,6 +5,7 @@ package kernel
 import (
 	"encoding/binary"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/cpu"
 )
@@ -22,6 +23,12 @@ func platformImpls() []*impl {
 	}
 	fill(&avx512Tiles, tiles512)
 	fill(&avx2Tiles, tiles256)
+	for k, f := range sparse512 {
+		avx512Sparse[k[0]][k[1]] = f
+	}
+	for k, f := range sparse256 {
+		avx2Sparse[k[0]][k[1]] = f
+	}
 	return impls
 }
 
@@ -44,6 +51,9 @@ func brand() string {
 type tileTable [8][9][9]func(*tileArgs)
 
 var avx512Tiles, avx2Tiles tileTable
+
+// Sparse kernels by block and number of vectors.
+var avx512Sparse, avx2Sparse [5][15]func(*sparseArgs)
 
 func fill(t *tileTable, from map[[3]int]func(*tileArgs)) {
 	for k, f := range from {
@@ -118,6 +128,8 @@ var avx512Impl = impl{
 	add: add512, axpy: axpy512, scale: scale512, relu: relu512, reluGrad: reluGrad512,
 	colSum: colSum512, colSqDev: colSqDev512, colDot: colDot512, affine: affine512, affine2: affine2512,
 	sgd: sgd512, adam: adam512, transpose: transposeAVX,
+	lanes: 16, sparseMost: [2]int{14, 6}, gather: gatherAVX,
+	sparse: func(a *sparseArgs, block, vectors int) { avx512Sparse[block][vectors](a) },
 }
 
 var avx2Impl = impl{
@@ -156,6 +168,8 @@ var avx2Impl = impl{
 	add: add256, axpy: axpy256, scale: scale256, relu: relu256, reluGrad: reluGrad256,
 	colSum: colSum256, colSqDev: colSqDev256, colDot: colDot256, affine: affine256, affine2: affine2256,
 	sgd: sgd256, adam: adam256, transpose: transposeAVX,
+	lanes: 8, sparseMost: [2]int{12, 3}, gather: gatherAVX,
+	sparse: func(a *sparseArgs, block, vectors int) { avx2Sparse[block][vectors](a) },
 }
 
 // transposeAVX transposes blocks of 8 by 8, and the rest in Go.
@@ -172,4 +186,21 @@ func transposeAVX(dst, src ptr, m, n, ldd, lds int) {
 	if n8 < n {
 		genericTranspose(at(dst, n8*ldd), at(src, n8), m, n-n8, ldd, lds)
 	}
+}
+
+// gatherAVX sums eight lanes over the elements up to a multiple of 8, then the lanes, then the rest.
+func gatherAVX(w ptr, idx *int32, x ptr, n int) float32 {
+	n8 := n &^ 7
+	var s float32
+	if n8 > 0 {
+		var lanes [8]float32
+		gatherDot(w, unsafe.Pointer(idx), x, unsafe.Pointer(&lanes), n8)
+		for _, v := range lanes {
+			s += v
+		}
+	}
+	if n8 < n {
+		s += genericGather(at(w, n8), (*int32)(unsafe.Add(unsafe.Pointer(idx), 4*n8)), x, n-n8)
+	}
+	return s
 }

@@ -5,15 +5,20 @@ package kernel
 // allocates nothing. A Scratch must not be used by two goroutines at a time. Where a method takes a *Scratch, nil means
 // a fresh one for this call.
 type Scratch struct {
-	tile  tileArgs
-	depth depthArgs
-	rows  rowsArgs
-	pool  poolArgs
-	wt    []float32 // transposed weights
-	pack  []float32 // packed rows
-	block []float32 // per-channel block sums
-	sgd   [6]float32
-	adam  [11]float32
+	tile   tileArgs
+	depth  depthArgs
+	rows   rowsArgs
+	pool   poolArgs
+	spars  sparseArgs
+	wt     []float32 // transposed weights
+	pack   []float32 // packed rows
+	block  []float32 // per-channel block sums
+	planes []float32 // activations as channel planes
+	outs   []float32 // results as channel planes
+	image  []float32 // one image of results, to be added
+	edge   []float32 // pixels past the last full block of a transposition
+	sgd    [6]float32
+	adam   [11]float32
 }
 
 // orNew returns s, or a new Scratch when s is nil.

@@ -26,6 +26,11 @@ func main() {
 			log.Fatal(err)
 		}
 		g = newISA(bits)
+		g.sparse()
+		if err := g.write(*dir, "sparse"); err != nil {
+			log.Fatal(err)
+		}
+		g = newISA(bits)
 		g.elementwise()
 		g.columns()
 		g.pools()

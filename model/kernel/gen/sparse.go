@@ -1,0 +1,126 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// Offsets in sparseArgs.
+const (
+	sBlocks = 8 * iota
+	sX
+	sCount
+	sOffs
+	sW
+	sOut
+	sOutStride
+	sBias
+	sFlags
+)
+
+// sparse emits the sparse convolutions: blocks of 1 or 4 output channels, as many vectors of pixels as registers hold.
+func (g *isa) sparse() {
+	most := map[int]int{1: 14, 4: 6}
+	if g.bits == 256 {
+		most = map[int]int{1: 12, 4: 3}
+	}
+	var init strings.Builder
+	for _, block := range []int{1, 4} {
+		for nv := 1; nv <= most[block]; nv++ {
+			name := g.sparseTile(block, nv)
+			fmt.Fprintf(&init, "\t{%d, %d}: %s,\n", block, nv, name)
+		}
+	}
+	g.tables += fmt.Sprintf("\n// sparse%d lists the sparse kernels by block and vectors of pixels.\nvar sparse%d = map[[2]int]func(*sparseArgs){\n%s}\n",
+		g.bits, g.bits, init.String())
+	if g.bits == 256 {
+		g.gatherDot()
+	}
+}
+
+func (g *isa) sparseTile(block, nv int) string {
+	name := fmt.Sprintf("sparse%d_b%d_v%d", g.bits, block, nv)
+	g.fnNamed(name, "(p *sparseArgs)", fmt.Sprintf("computes %d vectors of pixels for blocks of %d channels as sparseArgs says.", nv, block))
+	p := g.arg("p")
+	left, x, cnt, offs, w, out, bias := g.field(p, sBlocks), g.field(p, sX), g.field(p, sCount), g.field(p, sOffs), g.field(p, sW), g.field(p, sOut), g.field(p, sBias)
+	flags, stride := g.field(p, sFlags), g.field(p, sOutStride)
+	acc := make([][]reg.VecVirtual, block)
+	g.Label("block")
+	for b := range acc {
+		acc[b] = g.vecs(nv)
+		for j := range acc[b] {
+			g.VBROADCASTSS(Mem{Base: bias, Disp: 4 * b}, acc[b][j])
+		}
+	}
+	n, o := g.GP64(), g.GP64()
+	g.MOVLQSX(Mem{Base: cnt}, n)
+	g.TESTQ(n, n)
+	g.JZ(LabelRef("store"))
+	tmp := g.vec()
+	var xs []reg.VecVirtual
+	if block > 1 {
+		xs = g.vecs(nv)
+	}
+	g.Label("entry")
+	g.MOVLQSX(Mem{Base: offs}, o)
+	at := func(j int) Mem { return Mem{Base: x, Index: o, Scale: 1, Disp: j * g.bytes()} }
+	for j := range xs {
+		g.VMOVUPS(at(j), xs[j])
+	}
+	for b := range acc {
+		g.VBROADCASTSS(Mem{Base: w, Disp: 4 * b}, tmp)
+		for j := range nv {
+			if xs != nil {
+				g.VFMADD231PS(xs[j], tmp, acc[b][j])
+			} else {
+				g.VFMADD231PS(at(j), tmp, acc[b][j])
+			}
+		}
+	}
+	g.ADDQ(U8(4), offs)
+	g.ADDQ(U8(4*block), w)
+	g.DECQ(n)
+	g.JNZ(LabelRef("entry"))
+	g.Label("store")
+	var all []reg.VecVirtual
+	for _, a := range acc {
+		all = append(all, a...)
+	}
+	g.activate(flags, all, tmp)
+	for b := range acc {
+		for j := range acc[b] {
+			g.VMOVUPS(acc[b][j], Mem{Base: out, Disp: j * g.bytes()})
+		}
+		g.ADDQ(stride, out)
+	}
+	g.ADDQ(U8(4), cnt)
+	g.ADDQ(U8(4*block), bias)
+	g.DECQ(left)
+	g.JNZ(LabelRef("block"))
+	g.end()
+	return name
+}
+
+// gatherDot emits the product of a sparse row with a dense vector; n is a positive multiple of 8.
+func (g *isa) gatherDot() {
+	g.fnNamed("gatherDot", "(w, idx, x, out ptr, n int)", "writes eight partial sums of w[i]*x[idx[i]] to out, lane i%8 each.")
+	w, idx, x, out, n := g.arg("w"), g.arg("idx"), g.arg("x"), g.arg("out"), g.arg("n")
+	acc, v, at, ones := g.vec(), g.vec(), g.vec(), g.vec()
+	g.zero(acc)
+	g.SHRQ(U8(3), n)
+	g.Label("loop")
+	g.VMOVDQU(Mem{Base: idx}, at)
+	g.VPCMPEQD(ones, ones, ones)
+	g.zero(v)
+	g.VGATHERDPS(ones, Mem{Base: x, Index: at, Scale: 4}, v)
+	g.VFMADD231PS(Mem{Base: w}, v, acc)
+	g.ADDQ(U8(32), w)
+	g.ADDQ(U8(32), idx)
+	g.DECQ(n)
+	g.JNZ(LabelRef("loop"))
+	g.VMOVUPS(acc, Mem{Base: out})
+	g.end()
+}
