@@ -29,7 +29,7 @@ func (w *Worker) claim(ctx, lastCtx context.Context) (*espalierv1.Lease, error) 
 			// The request may have arrived: only "no responders" says that it did not.
 			open = open || !errors.Is(err, nats.ErrNoResponders)
 			w.log.Debug().Err(err).Msg("claim not answered")
-			wait.sleep(ctx)
+			w.link.pause(ctx, wait)
 			continue
 		}
 		switch e := reply.GetError(); {
@@ -42,7 +42,7 @@ func (w *Worker) claim(ctx, lastCtx context.Context) (*espalierv1.Lease, error) 
 			return nil, fmt.Errorf("%w: %s", ErrRefused, e.GetMessage())
 		default:
 			w.log.Debug().Str("reason", e.GetMessage()).Msg("claim refused for now")
-			wait.sleep(ctx)
+			w.link.pause(ctx, wait)
 		}
 	}
 	if open {

@@ -65,6 +65,9 @@ type waits struct {
 	reply  time.Duration // how long its answer may take beyond that
 	report time.Duration // how long the answer to a report may take, before it is sent again
 	retry  time.Duration // first delay before a request is made again
+	// refresh is how long the connection may be down before the brokers' addresses
+	// are asked for again.
+	refresh time.Duration
 }
 
 const (
@@ -97,6 +100,7 @@ func (c Config) withDefaults() Config {
 	c.waits = waits{
 		claim: cmp.Or(c.waits.claim, 15*time.Second), reply: cmp.Or(c.waits.reply, 5*time.Second),
 		report: cmp.Or(c.waits.report, 10*time.Second), retry: cmp.Or(c.waits.retry, 100*time.Millisecond),
+		refresh: cmp.Or(c.waits.refresh, 2*time.Second),
 	}
 	return c
 }

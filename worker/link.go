@@ -20,9 +20,6 @@ const (
 	// notLeaderLimit is how many replies in a row may say "not leader" before the
 	// worker connects to another replica's broker.
 	notLeaderLimit = 6
-	// refreshAfter is how long a connection may be down before the brokers'
-	// addresses are asked for again.
-	refreshAfter = 2 * time.Second
 	// connectTimeout bounds one attempt to reach one broker.
 	connectTimeout = 2 * time.Second
 )
@@ -34,17 +31,20 @@ type link struct {
 	api   *client.Client
 	cfg   client.Config
 	log   zerolog.Logger
-	retry time.Duration // first delay of backoffs
+	waits waits
 
 	mu        sync.Mutex
 	nc        *nats.Conn
 	notLeader int
 	downSince time.Time
+	broken    context.Context // ends when the connection breaks
+	breaking  context.CancelFunc
+	again     chan struct{} // closed at the next connection
 }
 
 // connect asks where the broker is, until ctx ends, and connects.
 func (l *link) connect(ctx context.Context) error {
-	for wait := newBackoff(l.retry); ; {
+	for wait := newBackoff(l.waits.retry); ; {
 		err := l.refresh(ctx)
 		if err == nil {
 			return nil
@@ -73,7 +73,8 @@ func (l *link) refresh(ctx context.Context) error {
 	}
 	l.mu.Lock()
 	old := l.nc
-	l.nc, l.notLeader, l.downSince = nc, 0, time.Time{}
+	l.nc, l.notLeader = nc, 0
+	l.connected()
 	l.mu.Unlock()
 	if old != nil {
 		old.Close()
@@ -92,14 +93,8 @@ func (l *link) options() []nats.Option {
 		nats.ReconnectBufSize(-1),
 		nats.PingInterval(5 * time.Second),
 		nats.MaxPingsOutstanding(2),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil {
-				l.log.Warn().Err(err).Msg("connection to the broker lost")
-			}
-		}),
-		nats.ReconnectHandler(func(nc *nats.Conn) {
-			l.log.Info().Str("broker", nc.ConnectedUrlRedacted()).Msg("connected to the broker again")
-		}),
+		nats.DisconnectErrHandler(l.onDisconnect),
+		nats.ReconnectHandler(l.onReconnect),
 		nats.ErrorHandler(func(_ *nats.Conn, _ *nats.Subscription, err error) {
 			l.log.Warn().Err(err).Msg("broker error")
 		}),
@@ -113,9 +108,55 @@ func (l *link) options() []nats.Option {
 	return opts
 }
 
+// connected starts a stretch of being connected. The caller holds mu.
+func (l *link) connected() {
+	if l.breaking != nil {
+		l.breaking()
+	}
+	l.broken, l.breaking = context.WithCancel(context.Background())
+	l.downSince = time.Time{}
+	if l.again != nil {
+		close(l.again)
+	}
+	l.again = make(chan struct{})
+}
+
+// onDisconnect ends the requests that wait: their replies will not come.
+func (l *link) onDisconnect(nc *nats.Conn, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if nc != l.nc {
+		return
+	}
+	if err != nil {
+		l.log.Warn().Err(err).Msg("connection to the broker lost")
+	}
+	l.breaking()
+}
+
+// onReconnect wakes those who wait to make a request again.
+func (l *link) onReconnect(nc *nats.Conn) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if nc != l.nc {
+		return
+	}
+	l.log.Info().Str("broker", nc.ConnectedUrlRedacted()).Msg("connected to the broker again")
+	l.connected()
+}
+
+// pause waits before a request is made again: the backoff's time, or until the
+// next connection. It tells whether ctx still stands.
+func (l *link) pause(ctx context.Context, b *backoff) bool {
+	l.mu.Lock()
+	again := l.again
+	l.mu.Unlock()
+	return b.wait(ctx, again)
+}
+
 // keep watches the connection until ctx ends.
 func (l *link) keep(ctx context.Context) {
-	tick := time.NewTicker(refreshAfter / 4)
+	tick := time.NewTicker(l.waits.refresh / 4)
 	defer tick.Stop()
 	for {
 		select {
@@ -144,7 +185,7 @@ func (l *link) downTooLong() bool {
 		l.downSince = time.Now()
 		return false
 	default:
-		return time.Since(l.downSince) > refreshAfter
+		return time.Since(l.downSince) > l.waits.refresh
 	}
 }
 
@@ -153,6 +194,7 @@ func (l *link) close() {
 	defer l.mu.Unlock()
 	if l.nc != nil {
 		l.nc.Close()
+		l.breaking()
 	}
 }
 
@@ -164,10 +206,11 @@ func (l *link) request(ctx context.Context, subject string, in, out proto.Messag
 		return fmt.Errorf("encode request: %w", err)
 	}
 	l.mu.Lock()
-	nc := l.nc
+	nc, broken := l.nc, l.broken
 	l.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	defer context.AfterFunc(broken, cancel)()
 	msg, err := nc.RequestWithContext(ctx, subject, data)
 	if err != nil {
 		return err
@@ -210,13 +253,19 @@ func newBackoff(first time.Duration) *backoff {
 func (b *backoff) reset() { b.next = b.first }
 
 // sleep waits and tells whether ctx still stands.
-func (b *backoff) sleep(ctx context.Context) bool {
+func (b *backoff) sleep(ctx context.Context) bool { return b.wait(ctx, nil) }
+
+// wait is sleep that wake ends early, and starts over.
+func (b *backoff) wait(ctx context.Context, wake <-chan struct{}) bool {
 	d := b.next/2 + rand.N(b.next/2+1)
 	b.next = min(2*b.next, max(b.most, b.first))
 	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-t.C:
+		return true
+	case <-wake:
+		b.reset()
 		return true
 	case <-ctx.Done():
 		return false

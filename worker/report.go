@@ -23,7 +23,7 @@ func (w *Worker) report(ctx context.Context, req *espalierv1.ReportRequest, file
 		err := w.link.request(ctx, subject.Report, req, &reply, w.cfg.waits.report)
 		if err != nil {
 			w.log.Debug().Err(err).Str("task", req.GetTask()).Msg("report not answered")
-			wait.sleep(ctx)
+			w.link.pause(ctx, wait)
 			continue
 		}
 		e := reply.GetError()
@@ -38,7 +38,7 @@ func (w *Worker) report(ctx context.Context, req *espalierv1.ReportRequest, file
 				return none, err
 			}
 		}
-		wait.sleep(ctx)
+		w.link.pause(ctx, wait)
 	}
 	return none, context.Cause(ctx)
 }
@@ -77,7 +77,7 @@ func (w *Worker) upload(ctx context.Context, files []*cache.File) error {
 				return fmt.Errorf("upload %s file: %w", file.Ref.GetFormat(), err)
 			}
 			w.log.Warn().Err(err).Msg("upload interrupted; going on")
-			wait.sleep(ctx)
+			w.link.pause(ctx, wait)
 		}
 	}
 	return nil

@@ -58,7 +58,7 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, w.close()) }()
-	w.link = &link{api: w.api, cfg: w.cfg.Server, log: w.log, retry: w.cfg.waits.retry}
+	w.link = &link{api: w.api, cfg: w.cfg.Server, log: w.log, waits: w.cfg.waits}
 	if err := w.link.connect(ctx); err != nil {
 		return nil // asked to end before there was a server
 	}
