@@ -42,13 +42,14 @@ func volumeAfter(tb testing.TB, s Search) float64 {
 	return Hypervolume(s.Problem, trials)
 }
 
-// BenchmarkSuggest times one suggestion on a history of n trials that a mixture of good and random configurations made.
-func BenchmarkSuggest(b *testing.B, p problem.Problem, s search.Sampler, n int) {
+// LongRequest asks for one suggestion after n trials, of which half are near earlier ones, so that the front grows as in a
+// search.
+func LongRequest(p problem.Problem, n int) search.Request {
 	req := search.Request{Space: p.Space, Seed: 1, First: n, N: 1, Objectives: len(p.Reference)}
 	rng := search.Rand(1, -1)
 	for i := range n {
 		c := p.Space.Sample(rng)
-		if i > 100 && i%2 == 0 { // near an earlier one, which lets the front grow as in a search
+		if i > 100 && i%2 == 0 {
 			earlier := req.History[rng.IntN(i)].Config
 			for j := range c {
 				if rng.Float64() < 0.8 {
@@ -59,6 +60,12 @@ func BenchmarkSuggest(b *testing.B, p problem.Problem, s search.Sampler, n int) 
 		}
 		req.History = append(req.History, search.Trial{Number: i, Config: c, State: search.Complete, Objectives: p.Evaluate(c)})
 	}
+	return req
+}
+
+// BenchmarkSuggest times one suggestion after n trials.
+func BenchmarkSuggest(b *testing.B, p problem.Problem, s search.Sampler, n int) {
+	req := LongRequest(p, n)
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := s.Suggest(req); err != nil {

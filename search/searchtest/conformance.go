@@ -275,7 +275,7 @@ func (s suite) objectives(t *testing.T) {
 	}
 }
 
-// exhausts runs a search over a small space to its end.
+// exhausts runs a search over a small space, three trials at a time, to its end.
 func exhausts(t *testing.T, sampler search.Sampler) {
 	space := search.Space{Params: []search.Param{
 		{Name: "a", Kind: search.Choice, Choices: []string{"x", "y"}},
@@ -291,11 +291,16 @@ func exhausts(t *testing.T, sampler search.Sampler) {
 			t.Fatalf("trial %d of %d: %v is known or invalid", req.First, size, c)
 		}
 		seen.Add(c)
-		trial := search.Trial{Number: req.First, Config: c, State: search.Complete, Objectives: objectives(space, c, 2)}
-		if req.First%5 == 4 {
-			trial.State, trial.Objectives = search.Failed, nil
+		req.Pending = append(req.Pending, search.Trial{Number: req.First, Config: c})
+		if len(req.Pending) == 3 {
+			ended := req.Pending[0]
+			req.Pending = slices.Clone(req.Pending[1:])
+			ended.State, ended.Objectives = search.Complete, objectives(space, ended.Config, 2)
+			if req.First%5 == 4 {
+				ended.State, ended.Objectives = search.Failed, nil
+			}
+			req.History = append(req.History, ended)
 		}
-		req.History = append(req.History, trial)
 		if req.First++; req.First == size-2 {
 			long := req
 			long.N = 10
