@@ -92,13 +92,20 @@ type Space struct {
 	Params []Param `json:"params"`
 }
 
-// maxInt bounds an Int's range: beyond it float64 no longer holds every whole number.
-const maxInt = 1 << 53
+const (
+	// maxInt bounds an Int's range: beyond it float64 no longer holds every whole number.
+	maxInt = 1 << 53
+	// most bounds the parameters of a space and the choices of a parameter, since spaces come from users.
+	most = 4096
+)
 
 // Validate reports the first contradiction of the space as an ErrSpace.
 func (s Space) Validate() error {
 	if len(s.Params) == 0 {
 		return fmt.Errorf("%w: no parameters, at least one is needed", ErrSpace)
+	}
+	if len(s.Params) > most {
+		return fmt.Errorf("%w: %d parameters, at most %d are possible", ErrSpace, len(s.Params), most)
 	}
 	seen := make(map[string]int, len(s.Params))
 	for i, p := range s.Params {
@@ -156,6 +163,9 @@ func (p Param) validateChoice() error {
 	if len(p.Choices) == 0 {
 		return errors.New("a choice needs at least one value")
 	}
+	if len(p.Choices) > most {
+		return fmt.Errorf("%d choices, at most %d are possible", len(p.Choices), most)
+	}
 	if p.Log || p.Min != 0 || p.Max != 0 {
 		return errors.New("min, max and log are for numbers, not for a choice")
 	}
@@ -207,8 +217,7 @@ func (s Space) Active(c Config, i int) bool {
 	}
 	for j := range i {
 		if p := &s.Params[j]; p.Name == w.Param {
-			k := int(c[j])
-			return c[j] >= 0 && k < len(p.Choices) && slices.Contains(w.Values, p.Choices[k])
+			return c[j] >= 0 && c[j] < float64(len(p.Choices)) && slices.Contains(w.Values, p.Choices[int(c[j])])
 		}
 	}
 	return false

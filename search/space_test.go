@@ -33,6 +33,8 @@ func TestSpaceValidate(t *testing.T) {
 		params     []Param
 	}{
 		{"empty", "no parameters", nil},
+		{"too many", "4097 parameters, at most 4096", make([]Param, 4097)},
+		{"too many choices", "4097 choices, at most 4096", []Param{{Name: "a", Kind: Choice, Choices: make([]string, 4097)}}},
 		{"unnamed", "parameter 0 has no name", []Param{{Kind: Float}}},
 		{"twice", `"a" occurs twice`, []Param{choice, choice}},
 		{"no kind", "kind 0 is none of", []Param{{Name: "a"}}},
@@ -132,6 +134,15 @@ func TestSampleRepairDecode(t *testing.T) {
 	}
 	if v, ok := s.Get(Config{1, 0.5, math.NaN(), math.NaN(), 2, 1e-3}, "steps"); ok {
 		t.Errorf("inactive steps is %v", v)
+	}
+}
+
+func TestActiveOfAnything(t *testing.T) {
+	s := pruning()
+	for _, v := range []float64{-1, 3, 1e300, -1e300, math.Inf(1), math.Inf(-1), math.NaN()} {
+		if s.Active(Config{v, 0, 0, 0, 0, 0}, 2) {
+			t.Errorf("schedule is active while the strategy is %v", v)
+		}
 	}
 }
 
