@@ -147,7 +147,8 @@ func (a *analysis) layer(i int) {
 	case model.Concat:
 		a.out[i] = slices.Concat(in...)
 	case model.Flatten, model.Reshape:
-		a.out[i] = a.reshape(x, a.g.InputShapes(i, a.shapes)[0], a.shapes[i])
+		s := a.shapes[i]
+		a.out[i] = a.reshape(x, s[len(s)-1])
 	case model.Softmax: // the sum below the line needs every channel
 		a.freeze(x)
 		a.out[i] = x
@@ -170,18 +171,27 @@ func (a *analysis) tieConvGroups(groups int, in, out []int) {
 	}
 }
 
-// reshape follows elements: those that share a place in the last dimension of either
-// shape go together. The pattern repeats after the product of the two.
-func (a *analysis) reshape(x []int, from, to model.Shape) []int {
-	ci, co := from[len(from)-1], to[len(to)-1]
+// reshape follows elements: element e has place e mod ci in the last dimension before,
+// e mod co after, and all that share a place in either go together. The number of
+// elements being a multiple of both, places i and j share an element exactly where
+// they are equal modulo the greatest common divisor of ci and co.
+func (a *analysis) reshape(x []int, co int) []int {
+	d := gcd(len(x), co)
+	for i, l := range x {
+		a.unite(l, x[i%d])
+	}
 	out := make([]int, co)
 	for j := range out {
-		out[j] = x[j%ci]
-	}
-	for e := range min(from.Elements(), ci*co) {
-		a.unite(out[e%co], x[e%ci])
+		out[j] = x[j%d]
 	}
 	return out
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
 }
 
 // isProducer reports whether a layer makes channels of its own.
