@@ -1,0 +1,137 @@
+package api
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"connectrpc.com/connect"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"github.com/espalier-ml/espalier/coordinator/store"
+	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
+)
+
+// Errors of this package.
+var (
+	// ErrConfig marks a configuration that cannot work.
+	ErrConfig = errors.New("invalid API configuration")
+	// ErrInsecure says that an address beyond loopback would be served without TLS and a token.
+	ErrInsecure = errors.New("not secure")
+)
+
+// Store is what the API needs of the replicated store.
+type Store interface {
+	// Apply commits the commands as one entry and returns a result for each.
+	Apply(ctx context.Context, cmds ...*v1.Command) ([]store.Result, error)
+	// View runs f on one consistent local snapshot.
+	View(f func(*store.View) error) error
+	// Linearizable returns once a View sees everything that was committed before the call.
+	Linearizable(ctx context.Context) error
+	// Subscribe tells of changes until cancel is called; what a slow reader misses is merged.
+	Subscribe() (changes <-chan store.Change, cancel func())
+	IsLeader() bool
+	Term() uint64
+}
+
+// Dispatch shows what runs. Only the leader's has anything to show.
+type Dispatch interface {
+	// Running returns the leases of a job with their progress, of all jobs for "".
+	Running(job string) []*v1.RunningTask
+	// Seen returns when workers were last heard of.
+	Seen() map[string]time.Time
+}
+
+// Files keeps immutable files by hash on this replica.
+type Files interface {
+	// Stat tells whether the file is here, and how far an unfinished upload got.
+	Stat(hash string) (*v1.FileStat, error)
+	// Upload appends what r gives from offset on, and returns once the file is complete, checked and on a majority of
+	// replicas.
+	Upload(ctx context.Context, file *v1.FileRef, offset int64, r io.Reader) error
+	// Open opens a file, wherever in the cluster it is.
+	Open(ctx context.Context, hash string) (f io.ReadSeekCloser, size int64, err error)
+	// Missing returns those of the files that a majority of replicas does not hold.
+	Missing(ctx context.Context, files []*v1.FileRef) ([]string, error)
+}
+
+// Cluster tells where things are.
+type Cluster interface {
+	// BrokerURLs returns the addresses of the brokers, this replica's first.
+	BrokerURLs() []string
+	// Leader returns the API address of the leader, "" if there is none.
+	Leader() string
+	// Replicas returns the API addresses of all replicas.
+	Replicas() []string
+}
+
+// FileError is an error of Files and the code that tells clients of it.
+type FileError struct {
+	Err  error
+	Code connect.Code
+}
+
+// Known lists the names that a job may use; a nil list is not checked here.
+type Known struct {
+	Zoo, Strategies, Schedules, Optimizers, Quantize []string
+}
+
+// Config says how the API works.
+type Config struct {
+	Store    Store
+	Dispatch Dispatch
+	Files    Files
+	Cluster  Cluster
+	Known    Known
+	// FileErrors gives the errors of Files their codes.
+	FileErrors []FileError
+	// Version is this build's.
+	Version string
+	// Token, if set, is asked of every request but the health checks.
+	Token string
+	// Changed is told which jobs a command of the API changed; nil tells nobody.
+	Changed func(job string)
+	// Metrics is registered besides what the API exports itself.
+	Metrics []prometheus.Collector
+	// TLS, if set, serves over TLS; ClientTLS is for handing on to the leader.
+	TLS, ClientTLS *tls.Config
+	// Interval is the least time between two messages of a watch; 0 means 200 ms.
+	Interval time.Duration
+	Log      zerolog.Logger
+}
+
+// Validate reports the first field that cannot work, as an ErrConfig.
+func (c Config) Validate() error {
+	if c.Store == nil || c.Dispatch == nil || c.Files == nil || c.Cluster == nil {
+		return fmt.Errorf("%w: store, dispatch, files and cluster must be set", ErrConfig)
+	}
+	if c.Interval < 0 {
+		return fmt.Errorf("%w: interval %v must not be negative", ErrConfig, c.Interval)
+	}
+	return nil
+}
+
+// CheckAddress refuses, as an ErrInsecure, to serve beyond loopback without TLS and a token unless insecure is set.
+func CheckAddress(address string, withTLS, withToken, insecure bool) error {
+	host, _, err := net.SplitHostPort(address)
+	if err != nil {
+		return fmt.Errorf("%w: address %q: %w", ErrConfig, address, err)
+	}
+	if insecure || withTLS && withToken || isLoopback(host) {
+		return nil
+	}
+	return fmt.Errorf("%w: address %q is open to other machines: give TLS and a token, or allow it with --insecure", ErrInsecure, address)
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	ip := net.ParseIP(host)
+	return ip != nil && ip.IsLoopback()
+}
