@@ -19,6 +19,11 @@ func main() {
 	dir := flag.String("dir", "..", "folder to write to")
 	flag.Parse()
 	log.SetFlags(0)
+	a := new(arm)
+	a.neon()
+	if err := a.write(*dir); err != nil {
+		log.Fatal(err)
+	}
 	for _, bits := range []int{512, 256} {
 		g := newISA(bits)
 		g.tiles()
