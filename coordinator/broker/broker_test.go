@@ -1,0 +1,297 @@
+package broker
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"errors"
+	"math/big"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func start(t *testing.T, cfg Config) *Broker {
+	t.Helper()
+	b, err := Start(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Shutdown)
+	return b
+}
+
+func connect(t *testing.T, b *Broker) *nats.Conn {
+	t.Helper()
+	nc, err := b.Connect("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+// echo answers requests on a subject.
+func echo(t *testing.T, nc *nats.Conn) {
+	t.Helper()
+	if _, err := nc.Subscribe("echo", func(m *nats.Msg) { _ = m.Respond(m.Data) }); err != nil {
+		t.Fatal(err)
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func dial(t *testing.T, b *Broker, opts ...nats.Option) *nats.Conn {
+	t.Helper()
+	nc, err := nats.Connect(b.URL(), opts...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	return nc
+}
+
+func request(t *testing.T, nc *nats.Conn) {
+	t.Helper()
+	m, err := nc.Request("echo", []byte("hello"), 5*time.Second)
+	if err != nil || string(m.Data) != "hello" {
+		t.Fatalf("echo: %v %v", m, err)
+	}
+}
+
+func TestRequests(t *testing.T) {
+	b := start(t, Config{Token: "s3cret+/=", Name: "one"})
+	inside := connect(t, b)
+	outside := dial(t, b, nats.Token("s3cret+/="))
+	if _, err := outside.Request("echo", nil, time.Second); !errors.Is(err, nats.ErrNoResponders) {
+		t.Fatalf("without a subscriber: %v, want no responders", err)
+	}
+	echo(t, inside)
+	request(t, outside)
+	stats, err := b.Stats()
+	if err != nil || stats.Clients != 2 {
+		t.Errorf("stats %+v, %v: want 2 clients", stats, err)
+	}
+	if !strings.HasPrefix(b.URL(), "nats://127.0.0.1:") || len(b.URLs()) != 1 {
+		t.Errorf("URLs %v", b.URLs())
+	}
+}
+
+func TestWrongToken(t *testing.T) {
+	b := start(t, Config{Token: "right"})
+	for _, token := range []string{"", "wrong"} {
+		if nc, err := nats.Connect(b.URL(), nats.Token(token)); err == nil {
+			nc.Close()
+			t.Errorf("token %q connects", token)
+		}
+	}
+}
+
+func TestConfig(t *testing.T) {
+	cases := []struct {
+		name string
+		cfg  Config
+		want string
+	}{
+		{"default", Config{}, ""},
+		{"name", Config{Name: "a b"}, "Name"},
+		{"token", Config{Token: `x" listen: "0.0.0.0:1`}, "Token"},
+		{"bcrypt token", Config{Token: "$2a$11$abc"}, "Token"},
+		{"listen", Config{Listen: "nonsense"}, "Listen"},
+		{"injection", Config{Listen: "127.0.0.1:0\"\nhttp: \"0.0.0.0:1"}, "Listen"},
+		{"beyond loopback", Config{Listen: "0.0.0.0:0", Token: "t"}, "Listen"},
+		{"beyond loopback, insecure", Config{Listen: "0.0.0.0:0", Insecure: true}, ""},
+		{"certificate", Config{TLS: &TLS{CertFile: "/nowhere", KeyFile: "/nowhere"}}, "TLS."},
+		{"cluster name", Config{Cluster: &Cluster{Listen: "127.0.0.1:0"}}, "Cluster.Name"},
+		{"cluster listen", Config{Cluster: &Cluster{Name: "c"}}, "Cluster.Listen"},
+		{"cluster beyond loopback", Config{Cluster: &Cluster{Name: "c", Listen: "0.0.0.0:0", Secret: "s"}}, "Cluster.Listen"},
+		{"route", Config{Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Routes: []string{"a:1", ""}}}, "Cluster.Routes[1]"},
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			err := c.cfg.Validate()
+			if c.want == "" {
+				if err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("%v, want ErrConfig naming %s", err, c.want)
+			}
+		})
+	}
+}
+
+// TestTextReadsBack: every value arrives in the server's options as it was given.
+func TestTextReadsBack(t *testing.T) {
+	certs := certificates(t)
+	cfg := Config{
+		Name: "r1", Listen: "127.0.0.1:4333", Advertise: "broker.example:4333", Token: "a+b/c=d", TLS: certs,
+		Cluster: &Cluster{Name: "c1", Listen: "127.0.0.1:6333", Advertise: "r1.example:6333", Routes: []string{"r2.example:6333"}, Secret: "x/y", TLS: certs},
+	}
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	o := &server.Options{}
+	if err := o.ProcessConfigString(cfg.text()); err != nil {
+		t.Fatalf("%v in\n%s", err, cfg.text())
+	}
+	pass, _ := o.Routes[0].User.Password()
+	got := []any{o.ServerName, o.Host, o.Port, o.ClientAdvertise, o.Authorization, o.Cluster.Name, o.Cluster.Port, o.Cluster.Advertise, o.Routes[0].Host, pass, o.Cluster.Password, o.TLS, o.Cluster.TLSConfig != nil, o.JetStream}
+	want := []any{"r1", "127.0.0.1", 4333, "broker.example:4333", "a+b/c=d", "c1", 6333, "r1.example:6333", "r2.example:6333", "x/y", "x/y", true, true, false}
+	for i := range want {
+		if i == 11 {
+			got[i] = o.TLSConfig != nil
+		}
+		if got[i] != want[i] {
+			t.Errorf("option %d is %v, want %v", i, got[i], want[i])
+		}
+	}
+}
+
+func TestPortInUse(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	begin := time.Now()
+	_, err = Start(t.Context(), Config{Listen: l.Addr().String()})
+	if !errors.Is(err, ErrStart) || !strings.Contains(err.Error(), "address already in use") {
+		t.Fatalf("%v, want ErrStart with the cause", err)
+	}
+	if time.Since(begin) > startTimeout {
+		t.Error("waited for the timeout")
+	}
+}
+
+// TestCluster: a request finds the one subscriber over another broker, and a client
+// whose broker goes away finds another one that it was told of.
+func TestCluster(t *testing.T) {
+	certs := certificates(t)
+	config := func(name string, routes ...string) Config {
+		return Config{
+			Name: name, Token: "token", TLS: certs,
+			Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Secret: "se/cret", Routes: routes, TLS: certs},
+		}
+	}
+	a := start(t, config("a"))
+	b := start(t, config("b", a.ClusterAddress()))
+	c := start(t, config("c", a.ClusterAddress()))
+	brokers := []*Broker{a, b, c}
+	wait(t, "the brokers to meet", func() bool {
+		for _, x := range brokers {
+			if s, err := x.Stats(); err != nil || s.Routes != 2 || len(x.URLs()) != 3 {
+				return false
+			}
+		}
+		return true
+	})
+	echo(t, connect(t, c))
+	client := dial(t, a, nats.Token("token"), nats.RootCAs(certs.CAFile), nats.ReconnectWait(10*time.Millisecond), nats.MaxReconnects(-1))
+	wait(t, "the subscription to spread", func() bool {
+		_, err := client.Request("echo", nil, time.Second)
+		return err == nil
+	})
+	a.Shutdown()
+	wait(t, "the client to find another broker", func() bool {
+		_, err := client.Request("echo", nil, time.Second)
+		return err == nil
+	})
+}
+
+func TestClusterRefusesStrangers(t *testing.T) {
+	var out lines
+	a := start(t, Config{Name: "a", Logger: zerolog.New(&out), Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Secret: "right"}})
+	start(t, Config{Name: "b", Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Secret: "wrong", Routes: []string{a.ClusterAddress()}}})
+	wait(t, "the stranger to be refused", func() bool { return out.contain("authentication error") })
+	if s, err := a.Stats(); err != nil || s.Routes != 0 {
+		t.Fatalf("%+v, %v: a broker with another secret has a route", s, err)
+	}
+}
+
+// lines is a log that can be read while it is written.
+type lines struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(p)
+}
+
+func (l *lines) contain(s string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.buf.String(), s)
+}
+
+func TestShutdownTwice(t *testing.T) {
+	b := start(t, Config{})
+	b.Shutdown()
+	b.Shutdown()
+}
+
+func wait(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(20 * time.Second)
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// certificates writes a self-signed pair that serves as its own authority.
+func certificates(t *testing.T) *TLS {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true,
+		KeyUsage:    x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, cert, cert, &key.PublicKey, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalECPrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	write := func(name, kind string, data []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: data}), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	c := write("cert.pem", "CERTIFICATE", der)
+	return &TLS{CertFile: c, KeyFile: write("key.pem", "EC PRIVATE KEY", keyDER), CAFile: c}
+}
