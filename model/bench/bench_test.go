@@ -3,7 +3,9 @@ package bench
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math"
+	"math/rand/v2"
 	"runtime/debug"
 	"testing"
 	"time"
@@ -130,22 +132,47 @@ func TestMeasureGraph(t *testing.T) {
 	}
 }
 
+// prune zeroes a fraction of the weights, in blocks of neighbouring outputs.
+func prune(g *model.Graph, fraction float64, block int) {
+	r := rand.New(rand.NewPCG(6, 6))
+	for i := range g.Layers {
+		w := g.Layers[i].Params[model.Weight]
+		if w == nil {
+			continue
+		}
+		out := w.Shape[len(w.Shape)-1]
+		for row := 0; row < len(w.Data); row += out {
+			for b := 0; b < out; b += block {
+				if r.Float64() < fraction {
+					clear(w.Data[row+b : row+min(out, b+block)])
+				}
+			}
+		}
+	}
+}
+
 // BenchmarkLatency is one example on one thread.
 func BenchmarkLatency(b *testing.B) {
 	for _, c := range []struct {
-		name  string
-		input model.Shape
+		name   string
+		input  model.Shape
+		sparse float64
+		block  int
 	}{
-		{"seed-cnn", model.Shape{32, 32, 3}},
-		{"mlp-784-128-10", model.Shape{28, 28, 1}},
-		{"resnet-8", model.Shape{32, 32, 3}},
-		{"ds-cnn", model.Shape{49, 10, 1}},
+		{"seed-cnn", model.Shape{32, 32, 3}, 0, 1},
+		{"seed-cnn", model.Shape{32, 32, 3}, 0.9, 1},
+		{"seed-cnn", model.Shape{32, 32, 3}, 0.9, 4},
+		{"mlp-784-128-10", model.Shape{28, 28, 1}, 0, 1},
+		{"mlp-784-128-10", model.Shape{28, 28, 1}, 0.9, 1},
+		{"resnet-8", model.Shape{32, 32, 3}, 0, 1},
+		{"ds-cnn", model.Shape{49, 10, 1}, 0, 1},
 	} {
-		b.Run(c.name, func(b *testing.B) {
+		b.Run(fmt.Sprintf("%s/sparse=%v/block=%d", c.name, c.sparse, c.block), func(b *testing.B) {
 			g, err := zoo.Build(c.name, c.input, 10, 1)
 			if err != nil {
 				b.Fatal(err)
 			}
+			prune(g, c.sparse, c.block)
 			for b.Loop() {
 				r, err := MeasureGraph(b.Context(), g, infer.Options{}, Options{})
 				if err != nil {
@@ -153,6 +180,9 @@ func BenchmarkLatency(b *testing.B) {
 				}
 				b.ReportMetric(float64(r.P50.Nanoseconds())/1e3, "p50-µs")
 				b.ReportMetric(float64(r.P95.Nanoseconds())/1e3, "p95-µs")
+				for _, l := range r.Layers {
+					b.Logf("%s %s %v", l.Name, l.Kernel, l.Time)
+				}
 			}
 		})
 	}

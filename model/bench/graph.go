@@ -16,10 +16,12 @@ type Graph struct {
 	Layers  []infer.Layer // how the plan computes it
 }
 
-// MeasureGraph compiles g for the native runtime and measures a run on random
+// MeasureGraph compiles g for the native runtime, with the fastest kernels
+// (infer.Options.Tune, unless p fixes kernels), and measures a run on random
 // numbers. The latency is that of the whole batch; one example on one thread
 // when p is zero.
 func MeasureGraph(ctx context.Context, g *model.Graph, p infer.Options, o Options) (Graph, error) {
+	p.Tune = p.Tune || p.Kernels == nil
 	plan, err := infer.Compile(g, p)
 	if err != nil {
 		return Graph{}, err

@@ -341,3 +341,84 @@ func TestTeacher(t *testing.T) {
 		t.Errorf("%v: want %v", err, ErrLength)
 	}
 }
+
+// prune zeroes a fraction of the weights, in blocks of neighbouring outputs.
+func prune(g *model.Graph, fraction float64, block int) {
+	r := rand.New(rand.NewPCG(6, 6))
+	for i := range g.Layers {
+		w := g.Layers[i].Params[model.Weight]
+		if w == nil {
+			continue
+		}
+		out := w.Shape[len(w.Shape)-1]
+		for row := 0; row < len(w.Data); row += out {
+			for b := 0; b < out; b += block {
+				if r.Float64() < fraction {
+					clear(w.Data[row+b : row+min(out, b+block)])
+				}
+			}
+		}
+	}
+}
+
+// Every kernel gives the same results but for rounding, on every graph.
+func TestKernelsAgree(t *testing.T) {
+	for seed := range uint64(60) {
+		g := modeltest.Graph(seed)
+		prune(g, 0.8, 1+3*int(seed%2))
+		dense := mustCompile(t, g, Options{Batch: 3})
+		x := examples(g, 3)
+		want := make([]float32, 3*dense.OutputSize())
+		if err := dense.Run(x, want); err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range []string{KernelSparse, KernelSparse4x1, "tune"} {
+			o := Options{Batch: 3, Tune: k == "tune", Kernels: map[string]string{}}
+			for _, l := range dense.Layers() {
+				if l.Kernel == KernelDense && !o.Tune {
+					o.Kernels[l.Name] = k
+				}
+			}
+			p := mustCompile(t, g, o)
+			got := make([]float32, len(want))
+			if err := p.Run(x, got); err != nil {
+				t.Fatal(err)
+			}
+			for i, v := range got {
+				if math.Abs(float64(v-want[i])) > 1e-4*(1+math.Abs(float64(want[i]))) || math.IsNaN(float64(v)) {
+					t.Fatalf("seed %d, %s: output %d is %v: want %v", seed, k, i, v, want[i])
+				}
+			}
+		}
+	}
+}
+
+// A choice that was told can be made again, without timing.
+func TestKernelsAreRecorded(t *testing.T) {
+	g, err := zoo.Build("lenet-5", model.Shape{28, 28, 1}, 10, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	prune(g, 0.95, 4)
+	tuned := mustCompile(t, g, Options{Tune: true})
+	kernels := map[string]string{}
+	for _, l := range tuned.Layers() {
+		kernels[l.Name] = l.Kernel
+		if timed := l.Time > 0; timed != (l.Kernel != "plain") {
+			t.Errorf("layer %q: kernel %s, time %v: want a time for every layer with weights", l.Name, l.Kernel, l.Time)
+		}
+	}
+	again := mustCompile(t, g, Options{Kernels: kernels})
+	x, a, b := examples(g, 1), make([]float32, 10), make([]float32, 10)
+	if err := errors.Join(tuned.Run(x, a), again.Run(x, b)); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(a, b) {
+		t.Errorf("%v with the recorded kernels: want %v", b, a)
+	}
+	for layer, k := range map[string]string{"nowhere": KernelDense, "conv1": "fast", "pool1": KernelSparse} {
+		if _, err := Compile(g, Options{Kernels: map[string]string{layer: k}}); !errors.Is(err, ErrOptions) {
+			t.Errorf("kernel %s of %q: %v: want %v", k, layer, err, ErrOptions)
+		}
+	}
+}

@@ -270,7 +270,7 @@ func (l *lowering) describe(i, last int) Layer {
 	d := Layer{Name: l.g.Layers[i].Name, Kind: l.g.Layers[i].Op.Kind(), Kernel: "plain", Output: slices.Clone(l.shapes[last])}
 	switch l.g.Layers[i].Op.(type) {
 	case model.Conv, model.Dense:
-		d.Kernel = "dense"
+		d.Kernel = KernelDense
 	}
 	var fused []string
 	for j := last; j > i; {

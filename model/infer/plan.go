@@ -9,10 +9,19 @@ import (
 	"github.com/espalier-ml/espalier/model/kernel"
 )
 
-// Options says what a plan is for. Zero fields mean 1.
+// Options says what a plan is for.
 type Options struct {
-	Batch   int // the most examples of one Run
-	Threads int // goroutines that share a Run of several examples
+	Batch   int // the most examples of one Run; 0 means 1
+	Threads int // goroutines that share a Run of several examples; 0 means 1
+
+	// Tune chooses, for every layer with weights, the fastest kernel on this
+	// machine by timing: dense, or sparse where enough weights are zero. The
+	// kernels add in different orders, so that the last bits of results depend
+	// on the choice; without Tune all are dense, and the bits always the same.
+	Tune bool
+	// Kernels fixes the kernel of layers by name (KernelDense, KernelSparse,
+	// KernelSparse4x1): a choice that Plan.Layers once told.
+	Kernels map[string]string
 }
 
 // maxBatch bounds Options.Batch, and with it memory.
@@ -23,7 +32,7 @@ type Layer struct {
 	Name   string        // of the graph's layer
 	Kind   string        // of the operator
 	Fused  []string      // layers that are computed with it
-	Kernel string        // what computes it: "dense", "sparse", "sparse-4x1" for layers with weights, else "plain"
+	Kernel string        // what computes it: KernelDense and so on for layers with weights, else "plain"
 	Time   time.Duration // of one example, where kernels were compared by timing; else 0
 	Output model.Shape
 }
@@ -77,6 +86,9 @@ func Compile(g *model.Graph, o Options) (*Plan, error) {
 	if o.Threads > threads && o.Batch > 1 { // smaller chunks for more threads
 		threads = min(o.Threads, o.Batch)
 		p.chunk = (o.Batch + threads - 1) / threads
+	}
+	if err := p.choose(o); err != nil {
+		return nil, err
 	}
 	p.errs = make([]error, threads)
 	for range threads {
