@@ -3,6 +3,8 @@ package search
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strings"
 )
 
 // State is how a trial ended.
@@ -20,19 +22,32 @@ const (
 	Infeasible
 )
 
+var stateNames = [...]string{Pending: "pending", Complete: "complete", Failed: "failed", Infeasible: "infeasible"}
+
 // String returns "pending", "complete", "failed" or "infeasible".
 func (s State) String() string {
-	switch s {
-	case Pending:
-		return "pending"
-	case Complete:
-		return "complete"
-	case Failed:
-		return "failed"
-	case Infeasible:
-		return "infeasible"
+	if int(s) >= len(stateNames) {
+		return fmt.Sprintf("state(%d)", uint8(s))
 	}
-	return fmt.Sprintf("state(%d)", uint8(s))
+	return stateNames[s]
+}
+
+// MarshalText writes the name that String returns; an invalid state is an ErrRequest.
+func (s State) MarshalText() ([]byte, error) {
+	if int(s) >= len(stateNames) {
+		return nil, fmt.Errorf("%w: state %d is none of %s", ErrRequest, uint8(s), strings.Join(stateNames[:], ", "))
+	}
+	return []byte(s.String()), nil
+}
+
+// UnmarshalText reads the name that String returns; anything else is an ErrRequest.
+func (s *State) UnmarshalText(text []byte) error {
+	i := slices.Index(stateNames[:], string(text))
+	if i < 0 {
+		return fmt.Errorf("%w: state %q is none of %s", ErrRequest, text, strings.Join(stateNames[:], ", "))
+	}
+	*s = State(i)
+	return nil
 }
 
 // Trial is one configuration and what is known of it.

@@ -1,7 +1,9 @@
 package search
 
 import (
+	"encoding/json"
 	"errors"
+	"math"
 	"math/rand/v2"
 	"slices"
 	"strings"
@@ -32,6 +34,31 @@ func TestRequestValidate(t *testing.T) {
 	}
 	if err := (Request{Objectives: 1}).Validate(); !errors.Is(err, ErrSpace) {
 		t.Errorf("empty space: %v", err)
+	}
+}
+
+func TestTrialJSON(t *testing.T) {
+	trial := Trial{Number: 3, Config: Config{1, math.NaN(), 0.5}, State: Infeasible, Violation: 2, Extra: map[string]float64{"epochs": 4}}
+	text, err := json.Marshal(trial)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := `{"number":3,"config":[1,null,0.5],"state":"infeasible","violation":2,"extra":{"epochs":4}}`
+	if string(text) != want {
+		t.Errorf("got %s, want %s", text, want)
+	}
+	var back Trial
+	if err := json.Unmarshal(text, &back); err != nil || back.State != Infeasible || !back.Config.Equal(trial.Config) {
+		t.Errorf("%s became %+v: %v", text, back, err)
+	}
+	if err := json.Unmarshal([]byte(`{"state":"lost"}`), &back); !errors.Is(err, ErrRequest) {
+		t.Errorf("unknown state: %v", err)
+	}
+	if _, err := json.Marshal(Trial{State: 9}); err == nil {
+		t.Error("an invalid state was written")
+	}
+	if _, err := json.Marshal(Trial{Config: Config{math.Inf(1)}}); err == nil {
+		t.Error("an infinite value was written")
 	}
 }
 

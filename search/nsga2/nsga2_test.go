@@ -15,8 +15,12 @@ func TestConformance(t *testing.T) {
 	searchtest.Conformance(t, func() search.Sampler { return Sampler{} })
 }
 
+func TestBeatsRandomWithWorkers(t *testing.T) {
+	searchtest.Beats(t, Sampler{}, random.Sampler{}, 8, map[string]int{"zdt3-shifted": 200, "dtlz7-shifted": 200, "levels": 100})
+}
+
 func TestBeatsRandom(t *testing.T) {
-	searchtest.Beats(t, Sampler{}, random.Sampler{}, map[string]int{
+	searchtest.Beats(t, Sampler{}, random.Sampler{}, 1, map[string]int{
 		"zdt1": 200, "zdt2": 300, "zdt3": 200, "zdt4": 200, "zdt6": 200, "dtlz2": 200, "dtlz7": 200,
 		"zdt1-shifted": 200, "zdt3-shifted": 300, "zdt6-shifted": 200, "dtlz7-shifted": 200, "levels": 200,
 	})

@@ -11,8 +11,8 @@ import (
 const compareSeeds = 5
 
 // Beats checks that better reaches more hypervolume than worse, in the median of five seeds, on each named problem after
-// that many trials.
-func Beats(t *testing.T, better, worse search.Sampler, trials map[string]int) {
+// that many trials, of which workers run at a time.
+func Beats(t *testing.T, better, worse search.Sampler, workers int, trials map[string]int) {
 	t.Helper()
 	for name, n := range trials {
 		t.Run(name, func(t *testing.T) {
@@ -23,8 +23,8 @@ func Beats(t *testing.T, better, worse search.Sampler, trials map[string]int) {
 			}
 			var b, w []float64
 			for seed := range uint64(compareSeeds) {
-				b = append(b, volumeAfter(t, Search{Problem: p, Sampler: better, Seed: seed, Trials: n}))
-				w = append(w, volumeAfter(t, Search{Problem: p, Sampler: worse, Seed: seed, Trials: n}))
+				b = append(b, volumeAfter(t, Search{Problem: p, Sampler: better, Seed: seed, Trials: n, Workers: workers}))
+				w = append(w, volumeAfter(t, Search{Problem: p, Sampler: worse, Seed: seed, Trials: n, Workers: workers}))
 			}
 			if Median(b) <= Median(w) {
 				t.Errorf("after %d trials: median hypervolume %v, the other sampler's is %v (best %v)", n, Median(b), Median(w), p.Best)

@@ -13,8 +13,12 @@ func TestConformance(t *testing.T) {
 	searchtest.Conformance(t, func() search.Sampler { return Sampler{} })
 }
 
+func TestBeatsRandomWithWorkers(t *testing.T) {
+	searchtest.Beats(t, Sampler{}, random.Sampler{}, 8, map[string]int{"zdt3-shifted": 200, "dtlz7-shifted": 200, "levels": 100})
+}
+
 func TestBeatsRandom(t *testing.T) {
-	searchtest.Beats(t, Sampler{}, random.Sampler{}, map[string]int{
+	searchtest.Beats(t, Sampler{}, random.Sampler{}, 1, map[string]int{
 		"zdt1": 60, "zdt3": 60, "zdt4": 100, "dtlz2": 60, "dtlz7": 60,
 		"zdt3-shifted": 80, "dtlz7-shifted": 60, "levels": 60,
 	})
