@@ -23,9 +23,10 @@ type job struct {
 	record *v1.Job
 	// problem is why the job cannot be searched.
 	problem error
-	plan    *plan
-	scale   scale
-	sampler search.Sampler
+	plan    Plan
+	// measuredOn is on how many devices the baseline was measured when the plan was made.
+	measuredOn int
+	sampler    search.Sampler
 	// history holds the finished trials in the order of their results, in deterministic mode by number and without gaps.
 	history []search.Trial
 	// at finds trials in history by number, counted from 1.
@@ -49,26 +50,22 @@ func (j *job) window() int32 {
 }
 
 // read brings j up to date. A job that is not there is an error.
-func (j *job) read(v *store.View, samplers func(string) (search.Sampler, error)) error {
+func (j *job) read(v *store.View, cfg *Config) error {
 	record := v.Job(j.id)
 	if record == nil {
 		return fmt.Errorf("read job %s: %w", j.id, store.ErrNotFound)
 	}
-	fresh := j.record.GetBaseline() == nil || len(j.record.GetBaseline().GetMeasurements()) != len(record.GetBaseline().GetMeasurements())
+	measured := len(record.GetBaseline().GetMeasurements())
+	fresh := j.plan == nil || measured != j.measuredOn
 	j.record = record
 	if record.GetBaseline() == nil || j.problem != nil {
 		return nil
 	}
-	if j.plan == nil {
-		if j.problem = j.begin(samplers); j.problem != nil {
+	if fresh {
+		if j.problem = j.begin(v, cfg); j.problem != nil {
 			return nil
 		}
-	}
-	if fresh {
-		j.setScale(v)
-		if err := j.rescale(v); err != nil {
-			return err
-		}
+		j.measuredOn = measured
 	}
 	for n := j.known + 1; n <= record.GetLastTrial(); n++ {
 		t := v.Trial(j.id, n)
@@ -85,34 +82,46 @@ func (j *job) read(v *store.View, samplers func(string) (search.Sampler, error))
 	return nil
 }
 
-func (j *job) begin(samplers func(string) (search.Sampler, error)) (err error) {
-	if j.sampler, err = samplers(j.record.GetSpec().GetSearch().GetSampler()); err != nil {
+// begin makes the plan, and computes the objectives of finished trials again if there was one before.
+func (j *job) begin(v *store.View, cfg *Config) (err error) {
+	formats := make([]string, len(j.record.GetDevices()))
+	for i, name := range j.record.GetDevices() {
+		formats[i] = v.Device(name).GetFormat()
+	}
+	if j.plan, err = cfg.Planner(j.record, formats); err != nil {
 		return err
 	}
-	if j.plan, err = newPlan(j.record.GetSpec(), j.record.GetBaseline()); err != nil {
-		return err
-	}
-	j.at, j.early, j.pending = map[int32]int{}, map[int32]search.Trial{}, map[int32]search.Trial{}
-	return nil
-}
-
-func (j *job) setScale(v *store.View) {
-	j.scale = scale{base: j.record.GetBaseline(), tabled: j.deterministic()}
-	for _, name := range j.record.GetDevices() {
-		j.scale.devices = append(j.scale.devices, device{name, v.Device(name).GetFormat()})
-	}
-}
-
-// rescale computes the objectives of all finished trials again, after the baseline was measured on a further device.
-func (j *job) rescale(v *store.View) error {
-	for n, i := range j.at {
-		t := v.Trial(j.id, n)
-		if t == nil {
-			return fmt.Errorf("read trial %d of job %s: %w", n, j.id, store.ErrNotFound)
+	if j.sampler == nil {
+		if j.sampler, err = cfg.Sampler(j.record.GetSpec().GetSearch().GetSampler()); err != nil {
+			return err
 		}
-		j.history[i] = j.scale.search(t)
+		j.at, j.early, j.pending = map[int32]int{}, map[int32]search.Trial{}, map[int32]search.Trial{}
+	}
+	for n, i := range j.at {
+		if t := v.Trial(j.id, n); t != nil {
+			j.history[i] = j.translate(t)
+		}
 	}
 	return nil
+}
+
+// predictedKey marks, in a search.Trial's Extra, that an objective is a prediction and no measurement. Such values reach
+// the sampler and the stall rule only, never a front.
+const predictedKey = "predicted"
+
+// translate turns a finished trial's record into the sampler's. Its number counts from 0, the store's from 1.
+func (j *job) translate(t *v1.Trial) search.Trial {
+	out := search.Trial{Number: int(t.GetNumber()) - 1, Config: t.GetConfig().GetPoint(), State: search.Failed}
+	if t.GetState() != v1.TrialState_TRIAL_STATE_DONE {
+		return out
+	}
+	var predicted bool
+	out.State = search.Complete
+	out.Objectives, predicted = j.plan.Objectives(t)
+	if predicted {
+		out.Extra = map[string]float64{predictedKey: 1}
+	}
+	return out
 }
 
 // finish moves a trial from pending to the history.
@@ -121,10 +130,10 @@ func (j *job) finish(t *v1.Trial) {
 	delete(j.pending, n)
 	if !j.deterministic() {
 		j.at[n] = len(j.history)
-		j.history = append(j.history, j.scale.search(t))
+		j.history = append(j.history, j.translate(t))
 		return
 	}
-	j.early[n] = j.scale.search(t)
+	j.early[n] = j.translate(t)
 	for {
 		next := int32(len(j.history)) + 1
 		done, ok := j.early[next]
@@ -139,8 +148,8 @@ func (j *job) finish(t *v1.Trial) {
 
 // measured replaces a predicted latency by a measured one.
 func (j *job) measured(t *v1.Trial) {
-	if i, ok := j.at[t.GetNumber()]; ok && !j.scale.tabled {
-		j.history[i] = j.scale.search(t)
+	if i, ok := j.at[t.GetNumber()]; ok && !j.deterministic() {
+		j.history[i] = j.translate(t)
 	}
 }
 
@@ -156,7 +165,14 @@ func (j *job) reason(now time.Time) string {
 			return ""
 		}
 	}
-	return stopReason(j.record, history, now)
+	return stopReason(j.record, history, j.plan.Reference(), now)
+}
+
+// stalledBefore reports whether a deterministic job stops before trial k, so that a batch of proposals ends where
+// proposals one by one would.
+func (j *job) stalledBefore(k int32) bool {
+	n := int(j.record.GetSpec().GetStop().GetStall())
+	return n > 0 && stalled(j.visible(k), j.plan.Reference(), n)
 }
 
 // visible returns what the proposal of trial k of a deterministic job may see: the trials up to k - window; nil while one
@@ -182,7 +198,7 @@ func (j *job) propose(n int) ([]*v1.NewTrial, error) {
 	}
 	var out []*v1.NewTrial
 	add := func(c search.Config, seen int) error {
-		config, err := j.plan.config(c)
+		config, err := j.plan.Config(c)
 		if err != nil {
 			return err
 		}
@@ -190,9 +206,12 @@ func (j *job) propose(n int) ([]*v1.NewTrial, error) {
 		return nil
 	}
 	pending := j.pendingTrials()
-	for len(out) < n && j.seeded(j.known+1+int32(len(out))) {
+	for len(out) < n {
 		number := j.known + 1 + int32(len(out))
-		c := j.plan.seed(number)
+		c, ok := j.seed(number)
+		if !ok {
+			break
+		}
 		if err := add(c, 0); err != nil {
 			return nil, err
 		}
@@ -202,7 +221,7 @@ func (j *job) propose(n int) ([]*v1.NewTrial, error) {
 		k, want := j.known+1+int32(len(out)), n-len(out)
 		history, hidden := j.history, pending
 		if j.deterministic() {
-			if history = j.visible(k); history == nil {
+			if history = j.visible(k); history == nil || j.stalledBefore(k) {
 				break
 			}
 			want, hidden = 1, j.hidden(k, pending)
@@ -221,23 +240,19 @@ func (j *job) propose(n int) ([]*v1.NewTrial, error) {
 	return out, nil
 }
 
-// seeded reports whether the trial is of the fixed design. In deterministic mode the design must fit the window, so
-// that its trials need no results.
-func (j *job) seeded(number int32) bool {
-	if j.record.GetSpec().GetSearch().GetSampler() == "random" {
-		return false
+// seed returns the point of the fixed design for a trial. In deterministic mode the design must fit the window, so that its
+// trials need no results.
+func (j *job) seed(number int32) (search.Config, bool) {
+	if j.deterministic() && number > j.window() {
+		return nil, false
 	}
-	n := j.plan.seedCount(j.record.GetSpec().GetStop().GetTrials())
-	if j.deterministic() {
-		n = min(n, j.window())
-	}
-	return number <= n
+	return j.plan.Seed(number)
 }
 
 func (j *job) suggest(k int32, n int, history, pending []search.Trial) ([]search.Config, error) {
 	configs, err := j.sampler.Suggest(search.Request{
-		Space: j.plan.space, Seed: j.record.GetSpec().GetSearch().GetSeed(), History: history, Pending: pending,
-		First: int(k) - 1, N: n, Objectives: objectiveCount,
+		Space: j.plan.Space(), Seed: j.record.GetSpec().GetSearch().GetSeed(), History: history, Pending: pending,
+		First: int(k) - 1, N: n, Objectives: len(j.plan.Reference()),
 	})
 	if errors.Is(err, search.ErrExhausted) {
 		j.exhausted = true

@@ -38,6 +38,8 @@ type Config struct {
 	Store Store
 	// Sampler finds a search algorithm by name; nil means those of package sampler.
 	Sampler func(name string) (search.Sampler, error)
+	// Planner makes the plans of jobs; nil means Pruning.
+	Planner Planner
 	// Clock defaults to the machine's.
 	Clock Clock
 	Log   zerolog.Logger
@@ -57,6 +59,9 @@ func New(cfg Config) (*Leader, error) {
 	}
 	if cfg.Sampler == nil {
 		cfg.Sampler = sampler.New
+	}
+	if cfg.Planner == nil {
+		cfg.Planner = Pruning
 	}
 	if cfg.Clock == nil {
 		cfg.Clock = systemClock{}
@@ -162,7 +167,7 @@ func (l *Leader) verdict(id string) (*v1.Command, error) {
 
 // read brings the job up to date with the store.
 func (l *Leader) read(j *job) error {
-	return l.cfg.Store.View(func(v *store.View) error { return j.read(v, l.cfg.Sampler) })
+	return l.cfg.Store.View(func(v *store.View) error { return j.read(v, &l.cfg) })
 }
 
 // CheckAll checks every live job.

@@ -1,20 +1,11 @@
 package leader
 
 import (
-	"math"
 	"time"
 
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
-	"github.com/espalier-ml/espalier/search"
 	"github.com/espalier-ml/espalier/search/pareto"
 )
-
-// objectiveCount is how many objectives a trial has: error, bytes, latency.
-const objectiveCount = 3
-
-// predictedKey marks, in a search.Trial's Extra, that the latency objective is a prediction and no measurement. Such
-// values reach the sampler and the stall rule only, never a front.
-const predictedKey = "latency_predicted"
 
 // overhead is the share of the dense model's latency that a prediction does not scale with the MACs.
 const overhead = 0.2
@@ -29,21 +20,6 @@ type scale struct {
 }
 
 type device struct{ name, format string }
-
-// search translates a finished trial. Its number counts from 0, the store's from 1.
-func (s *scale) search(t *v1.Trial) search.Trial {
-	out := search.Trial{Number: int(t.GetNumber()) - 1, Config: t.GetConfig().GetPoint(), State: search.Failed}
-	if t.GetState() != v1.TrialState_TRIAL_STATE_DONE || !finite(t.GetResult().GetAccuracy()) {
-		return out
-	}
-	out.State = search.Complete
-	var predicted bool
-	out.Objectives, predicted = s.objectives(t)
-	if predicted {
-		out.Extra = map[string]float64{predictedKey: 1}
-	}
-	return out
-}
 
 // objectives returns error, bytes and latency of a trial with a result, each in [0, 1], lower is better; bytes and
 // latency are means over the devices. predicted says that at least one latency was not measured.
@@ -102,5 +78,3 @@ func fileSize(files []*v1.FileRef, format string) int64 {
 	}
 	return 0
 }
-
-func finite(v float64) bool { return !math.IsNaN(v) && !math.IsInf(v, 0) }

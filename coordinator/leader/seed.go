@@ -27,8 +27,11 @@ func (p *plan) seedCount(trials int32) int32 {
 	return n
 }
 
-// seed returns the design's point for trial number, from 1.
-func (p *plan) seed(number int32) search.Config {
+// Seed implements Plan.
+func (p *plan) Seed(number int32) (search.Config, bool) {
+	if number > p.seeds {
+		return nil, false
+	}
 	i := int(number) - 1
 	level := seedLevels[i/len(p.strategies)%len(seedLevels)]
 	c := make(search.Config, len(p.space.Params))
@@ -51,5 +54,5 @@ func (p *plan) seed(number int32) search.Config {
 			c[j] = level.weights
 		}
 	}
-	return p.space.Repair(c)
+	return p.space.Repair(c), true
 }

@@ -41,6 +41,8 @@ type plan struct {
 	prunable   []*v1.Group // groups whose channels may go
 	weighted   []*v1.Group // groups with weights
 	spec       *v1.SpaceSpec
+	scale      scale
+	seeds      int32
 }
 
 // newPlan builds the plan from a specification and the baseline's groups. Without a strategy that applies the error is an
@@ -131,8 +133,8 @@ func numbers(values []float64) []string {
 	return out
 }
 
-// config translates a point of the space into what a trial is asked to do.
-func (p *plan) config(c search.Config) (*v1.TrialConfig, error) {
+// Config implements Plan.
+func (p *plan) Config(c search.Config) (*v1.TrialConfig, error) {
 	if err := p.space.Check(c); err != nil {
 		return nil, err
 	}

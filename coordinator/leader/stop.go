@@ -12,9 +12,6 @@ import (
 // stallGain is how much more hypervolume, as a fraction, counts as progress.
 const stallGain = 0.001
 
-// reference is the corner of the normalised objectives.
-var reference = []float64{1, 1, 1}
-
 // elapsed returns how long the job has searched, pauses left out.
 func elapsed(job *v1.Job, now time.Time) time.Duration {
 	if job.GetStartedMs() == 0 {
@@ -28,7 +25,7 @@ func elapsed(job *v1.Job, now time.Time) time.Duration {
 }
 
 // stopReason returns which stop rule holds for the job, or "". history is what the stall rule looks at, in order.
-func stopReason(job *v1.Job, history []search.Trial, now time.Time) string {
+func stopReason(job *v1.Job, history []search.Trial, reference []float64, now time.Time) string {
 	stop := job.GetSpec().GetStop()
 	if n := stop.GetTrials(); n > 0 && job.GetCompleted()+job.GetFailed() >= n {
 		return fmt.Sprintf("trials: %d of %d done", job.GetCompleted()+job.GetFailed(), n)
@@ -36,22 +33,22 @@ func stopReason(job *v1.Job, history []search.Trial, now time.Time) string {
 	if limit := time.Duration(stop.GetTimeMs()) * time.Millisecond; limit > 0 && elapsed(job, now) >= limit {
 		return fmt.Sprintf("time: %v have passed", limit)
 	}
-	if n := int(stop.GetStall()); n > 0 && stalled(history, n) {
+	if n := int(stop.GetStall()); n > 0 && stalled(history, reference, n) {
 		return fmt.Sprintf("stall: less than 0.1 %% more hypervolume in %d trials", n)
 	}
 	return ""
 }
 
 // stalled reports whether the last n trials added less than stallGain to the hypervolume.
-func stalled(history []search.Trial, n int) bool {
+func stalled(history []search.Trial, reference []float64, n int) bool {
 	if len(history) <= n {
 		return false
 	}
-	before := hypervolume(history[:len(history)-n])
-	return before > 0 && hypervolume(history) < before*(1+stallGain)
+	before := hypervolume(history[:len(history)-n], reference)
+	return before > 0 && hypervolume(history, reference) < before*(1+stallGain)
 }
 
-func hypervolume(history []search.Trial) float64 {
+func hypervolume(history []search.Trial, reference []float64) float64 {
 	points := make([][]float64, 0, len(history))
 	for i := range history {
 		if history[i].Usable() {
