@@ -111,3 +111,78 @@ func BenchmarkSparse(b *testing.B) {
 		}
 	}
 }
+
+// bench reports the best call of f; flops may be zero.
+func bench(b *testing.B, flops float64, f func() error) {
+	best := time.Hour
+	for b.Loop() {
+		start := time.Now()
+		must(b, f())
+		best = min(best, time.Since(start))
+	}
+	b.ReportMetric(float64(best.Nanoseconds())/1e3, "best-µs")
+	if flops > 0 {
+		b.ReportMetric(flops/float64(best.Nanoseconds()), "GFLOP/s")
+	}
+}
+
+func BenchmarkDense(b *testing.B) {
+	for _, v := range Available() {
+		if v == Generic {
+			continue
+		}
+		for _, sz := range [][3]int{{64, 1024, 64}, {64, 784, 128}, {64, 64, 10}, {1, 784, 128}, {1, 1024, 64}} {
+			n, in, out := sz[0], sz[1], sz[2]
+			d, err := NewDense(in, out)
+			must(b, err)
+			r := rng(1)
+			x, w, y, dx, dw := random(r, n*in, 0).s, random(r, in*out, 0).s, random(r, n*out, 0).s, random(r, n*in, 0).s, random(r, in*out, 0).s
+			s := new(Scratch)
+			wt := make([]float32, in*out)
+			flops := 2 * float64(n*in*out)
+			restore, err := Force(v)
+			must(b, err)
+			name := fmt.Sprintf("%s/%dx%dx%d/", v, n, in, out)
+			b.Run(name+"forward", func(b *testing.B) {
+				bench(b, flops, func() error { return d.Forward(s, x, w, y, 0, n, Epilogue{Activation: ReLU}) })
+			})
+			b.Run(name+"weights", func(b *testing.B) { bench(b, flops, func() error { return d.GradWeights(s, x, y, dw, 0, n) }) })
+			b.Run(name+"input", func(b *testing.B) { bench(b, flops, func() error { return d.GradInputTransposed(s, y, wt, dx, 0, n) }) })
+			b.Run(name+"transpose", func(b *testing.B) { bench(b, 0, func() error { return d.TransposeWeights(w, wt) }) })
+			restore()
+		}
+	}
+}
+
+func BenchmarkRows(b *testing.B) {
+	p, err := NewPool(PoolShape{H: 30, W: 30, C: 32, KH: 2, KW: 2, StrideH: 2, StrideW: 2})
+	must(b, err)
+	r := rng(1)
+	const n = 8
+	x, y, dy, dx := random(r, n*p.InSize(), 0).s, random(r, n*p.OutSize(), 0).s, random(r, n*p.OutSize(), 0).s, random(r, n*p.InSize(), 0).s
+	w, m, v, g := random(r, 122570, 0).s, random(r, 122570, 0).s, make([]float32, 122570), random(r, 122570, 0).s
+	out := make([]float32, 32)
+	out64 := make([]float64, 32)
+	s := new(Scratch)
+	for _, va := range Available() {
+		restore, err := Force(va)
+		must(b, err)
+		for _, op := range []struct {
+			name string
+			f    func() error
+		}{
+			{"max", func() error { return p.Max(s, x, y, 0, n) }},
+			{"maxgrad", func() error { return p.MaxGrad(s, x, y, dy, dx, 0, n, true) }},
+			{"avg", func() error { return p.Avg(s, x, y, 0, n) }},
+			{"relugrad", func() error { return ActivateGrad(dx, x, dx, ReLU) }},
+			{"colsum", func() error { return ColumnSums(x, out, 32, 0, len(x)/32) }},
+			{"chansum", func() error { return ChannelSums(s, x, 32, 0, len(x)/32, out64) }},
+			{"affine", func() error { return Affine(dx, x, out, out, 32, 0, len(x)/32, ReLU, false) }},
+			{"adam", func() error { return Adam(s, w, m, v, g, AdamStep{Rate: 1e-3, Step: 5}) }},
+			{"sgd", func() error { return SGD(s, w, m, g, SGDStep{Rate: 1e-3, Momentum: 0.9}) }},
+		} {
+			b.Run(fmt.Sprintf("%s/%s", va, op.name), func(b *testing.B) { bench(b, 0, op.f) })
+		}
+		restore()
+	}
+}

@@ -172,12 +172,19 @@ var avx2Impl = impl{
 	sparse: func(a *sparseArgs, block, vectors int) { avx2Sparse[block][vectors](a) },
 }
 
-// transposeAVX transposes blocks of 8 by 8, and the rest in Go.
+// transposeAVX transposes blocks of 8 by 8, and the rest in Go. It goes along the rows of src, or along those of dst
+// where these would compete for cache lines.
 func transposeAVX(dst, src ptr, m, n, ldd, lds int) {
 	m8, n8 := m&^7, n&^7
-	if n8 > 0 {
+	switch {
+	case n8 == 0 || m8 == 0:
+	case aliases(ldd):
+		for j := 0; j < n8; j += 8 {
+			transpose8(at(dst, j*ldd), at(src, j), m8/8, 4*ldd, 4*lds, 32, 32*lds)
+		}
+	default:
 		for i := 0; i < m8; i += 8 {
-			transpose8(at(dst, i), at(src, i*lds), n8/8, 4*ldd, 4*lds)
+			transpose8(at(dst, i), at(src, i*lds), n8/8, 4*ldd, 4*lds, 32*ldd, 32)
 		}
 	}
 	if m8 < m && n8 > 0 {

@@ -109,10 +109,10 @@ func depthGrad256(p *rowsArgs)
 //go:noescape
 func depthBack256(p *rowsArgs)
 
-// transpose8 transposes 8 rows of 8n elements; strides in bytes.
+// transpose8 transposes n blocks of 8 by 8, each sstep and dstep bytes after the last; row strides in bytes.
 //
 //go:noescape
-func transpose8(dst, src ptr, n, ldd, lds int)
+func transpose8(dst, src ptr, n, ldd, lds, dstep, sstep int)
 
 // cpuid executes CPUID.
 //

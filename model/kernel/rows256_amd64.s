@@ -2831,9 +2831,9 @@ done_225:
 	VZEROUPPER
 	RET
 
-// func transpose8(dst *byte, src *byte, n int, ldd int, lds int)
+// func transpose8(dst *byte, src *byte, n int, ldd int, lds int, dstep int, sstep int)
 // Requires: AVX
-TEXT ·transpose8(SB), NOSPLIT, $0-40
+TEXT ·transpose8(SB), NOSPLIT, $0-56
 	MOVQ dst+0(FP), AX
 	MOVQ src+8(FP), CX
 	MOVQ n+16(FP), DX
@@ -2887,8 +2887,8 @@ block:
 	VPERM2F128 $0x31, Y4, Y0, Y0
 	VMOVUPS    Y1, (AX)(R10*1)
 	VMOVUPS    Y0, (AX)(R12*1)
-	ADDQ       $0x20, CX
-	LEAQ       (AX)(BX*8), AX
+	ADDQ       sstep+48(FP), CX
+	ADDQ       dstep+40(FP), AX
 	DECQ       DX
 	JNZ        block
 	VZEROUPPER

@@ -10,15 +10,17 @@ type Scratch struct {
 	rows   rowsArgs
 	pool   poolArgs
 	spars  sparseArgs
+	sgd    [6]float32
+	adam   [11]float32
 	wt     []float32 // transposed weights
-	pack   []float32 // packed rows
+	pack   []float32 // zeros, a bias spread over blocks, depthwise weights
+	spread []float32 // rows of a matrix, spread over the cache
+	panel  []float32 // columns of a matrix, packed
 	block  []float32 // per-channel block sums
 	planes []float32 // activations as channel planes
 	outs   []float32 // results as channel planes
 	image  []float32 // one image of results, to be added
 	edge   []float32 // pixels past the last full block of a transposition
-	sgd    [6]float32
-	adam   [11]float32
 }
 
 // orNew returns s, or a new Scratch when s is nil.

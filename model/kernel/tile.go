@@ -81,17 +81,27 @@ type matrix struct {
 	ldc     int
 }
 
+// aliases reports whether rows this many elements apart compete for the same few lines of a first-level cache.
+func aliases(stride int) bool { return stride > 0 && stride%512 == 0 }
+
 func (x matrix) run(im *impl, s *Scratch, bias ptr, flags uint64) {
-	t := &s.tile
-	*t = tileArgs{k: x.k, k2: 1, k3: 1, as: 4 * x.as, ak: 4 * x.ak, bk: 4 * x.ldb, cs: 4 * x.ldc, flags: flags}
 	if x.k == 0 {
 		x.runEmpty(im, s, bias, flags)
 		return
 	}
+	t := &s.tile
+	*t = tileArgs{k: x.k, k2: 1, k3: 1, as: 4 * x.as, ak: 4 * x.ak, cs: 4 * x.ldc, flags: flags}
+	if x.ak == 1 && aliases(x.as) && x.m > 4 && x.n > 8 {
+		x.spreadA(s)
+		t.as = 4 * x.as
+	}
 	step := evenStep(x.m, im.mr)
 	for j := 0; j < x.n; {
 		n := im.width(step, x.n-j)
-		t.b, t.bias = at(x.b, j), atOrNil(bias, j)
+		t.b, t.bk, t.bias = at(x.b, j), 4*x.ldb, atOrNil(bias, j)
+		if x.scattered(n) && x.m >= 2*im.mr && x.n > n {
+			x.packB(s, t, j, n)
+		}
 		for i := 0; i < x.m; i += step {
 			h0, h1 := halves(min(step, x.m-i))
 			t.a0, t.c0 = at(x.a, i*x.as), at(x.c, i*x.ldc+j)
@@ -100,6 +110,31 @@ func (x matrix) run(im *impl, s *Scratch, bias ptr, flags uint64) {
 		}
 		j += n
 	}
+}
+
+// scattered reports whether a panel of n columns of b makes poor use of the first-level cache where it lies: its rows
+// compete for lines, or are single lines far apart and many.
+func (x *matrix) scattered(n int) bool {
+	return aliases(x.ldb) || n <= 16 && x.ldb >= 64 && x.k >= 256
+}
+
+// spreadA copies the rows of a to where they do not compete for cache lines.
+func (x *matrix) spreadA(s *Scratch) {
+	ld := x.k + 16
+	s.spread = grow(s.spread, x.m*ld)
+	for i := range x.m {
+		copy(s.spread[i*ld:i*ld+x.k], floats(at(x.a, i*x.as), x.k))
+	}
+	x.a, x.as = addr(s.spread, 0), ld
+}
+
+// packB copies columns [j, j+n) of b next to each other.
+func (x *matrix) packB(s *Scratch, t *tileArgs, j, n int) {
+	s.panel = grow(s.panel, x.k*n)
+	for p := range x.k {
+		copy(s.panel[p*n:(p+1)*n], floats(at(x.b, p*x.ldb+j), n))
+	}
+	t.b, t.bk = addr(s.panel, 0), 4*n
 }
 
 // runEmpty is a product over no terms: a zero row of b stands in.

@@ -5,9 +5,9 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// transpose emits the transposition of 8 rows of 8n elements into 8n rows of 8. Strides are in bytes.
+// transpose emits the transposition of n blocks of 8 by 8. Strides and the steps from block to block are in bytes.
 func (g *isa) transpose() {
-	g.fnNamed("transpose8", "(dst, src ptr, n, ldd, lds int)", "transposes 8 rows of 8n elements; strides in bytes.")
+	g.fnNamed("transpose8", "(dst, src ptr, n, ldd, lds, dstep, sstep int)", "transposes n blocks of 8 by 8, each sstep and dstep bytes after the last; row strides in bytes.")
 	dst, src, n, ldd, lds := g.arg("dst"), g.arg("src"), g.arg("n"), g.arg("ldd"), g.arg("lds")
 	ss, ds := g.multiples(lds, 8), g.multiples(ldd, 8)
 	g.Label("block")
@@ -35,8 +35,8 @@ func (g *isa) transpose() {
 		out(i, lo)
 		out(i+4, hi)
 	}
-	g.ADDQ(U8(32), src)
-	g.LEAQ(Mem{Base: dst, Index: ldd, Scale: 8}, dst)
+	g.ADDQ(g.param("sstep"), src)
+	g.ADDQ(g.param("dstep"), dst)
 	g.DECQ(n)
 	g.JNZ(LabelRef("block"))
 	g.end()
