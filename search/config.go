@@ -72,7 +72,7 @@ func (c Config) hash() uint64 {
 			bits = 1
 		}
 		h = (h ^ bits) * 0x9e3779b97f4a7c15
-		h ^= h >> 29
+		h ^= h >> 32
 	}
 	return h
 }

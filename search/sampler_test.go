@@ -77,16 +77,41 @@ func TestRandStreams(t *testing.T) {
 	}
 }
 
-func TestSeenSurvivesEqualHashes(t *testing.T) {
+func TestSeen(t *testing.T) {
 	s := Request{}.Seen()
+	nan := math.NaN()
+	rng := Rand(1, 1)
+	var all []Config
+	for range 3000 {
+		c := Config{float64(rng.IntN(40)), nan, float64(rng.IntN(40))}
+		if want := slices.ContainsFunc(all, c.Equal); s.Has(c) != want {
+			t.Fatalf("has %v: %v, want %v", c, !want, want)
+		}
+		s.Add(c)
+		if !s.Has(c) {
+			t.Fatalf("%v is not in the set that it was added to", c)
+		}
+		if !slices.ContainsFunc(all, c.Equal) {
+			all = append(all, c)
+		}
+	}
+	if s.Len() != len(all) {
+		t.Errorf("%d of %d configurations", s.Len(), len(all))
+	}
+	if s.Add(nil); s.Has(nil) || s.Len() != len(all) {
+		t.Error("an empty configuration was added")
+	}
+}
+
+func TestSeenSurvivesEqualHashes(t *testing.T) {
+	s := Request{N: 4}.Seen()
 	a, b := Config{1}, Config{2}
-	s.byHash[b.hash()] = a // as if both had the same hash
+	*s.find(b.hash(), a) = seenSlot{b.hash(), a} // as if both had the same hash
 	if s.Has(b) {
 		t.Error("an unequal configuration of the same hash counts as seen")
 	}
-	s.Add(b)
-	if !s.Has(b) || s.Len() != 2 {
-		t.Errorf("after adding: has %v, len %d", s.Has(b), s.Len())
+	if s.Add(b); !s.Has(b) {
+		t.Error("a configuration is missing after it was added beside one of the same hash")
 	}
 }
 

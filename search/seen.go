@@ -2,18 +2,28 @@ package search
 
 import (
 	"math"
+	"math/bits"
 	"math/rand/v2"
 )
 
 // Seen is the set of configurations that need not be tried again. It belongs to one request and is not safe for
 // concurrent use.
 type Seen struct {
-	byHash map[uint64]Config
+	// slots is a hash table with open addressing and linear probing; its length is a power of two.
+	slots []seenSlot
+	count int
+}
+
+// seenSlot is free while its config is nil.
+type seenSlot struct {
+	hash   uint64
+	config Config
 }
 
 // Seen returns the set of all configurations in the history and pending.
 func (r Request) Seen() *Seen {
-	s := &Seen{byHash: make(map[uint64]Config, len(r.History)+len(r.Pending)+r.N)}
+	n := len(r.History) + len(r.Pending) + max(r.N, 0)
+	s := &Seen{slots: make([]seenSlot, 1<<bits.Len(uint(n+n/2)))}
 	for i := range r.History {
 		s.Add(r.History[i].Config)
 	}
@@ -23,34 +33,44 @@ func (r Request) Seen() *Seen {
 	return s
 }
 
-// slot returns the hash under which c is or would be stored: unequal configurations of one hash take the next ones.
-func (s *Seen) slot(c Config) (h uint64, found bool) {
-	for h = c.hash(); ; h++ {
-		d, taken := s.byHash[h]
-		if !taken {
-			return h, false
-		}
-		if c.Equal(d) {
-			return h, true
+// find returns the slot that holds c or, free, would hold it. At least one slot is free.
+func (s *Seen) find(hash uint64, c Config) *seenSlot {
+	mask := uint64(len(s.slots) - 1)
+	for i := hash & mask; ; i = (i + 1) & mask {
+		slot := &s.slots[i]
+		if slot.config == nil || slot.hash == hash && slot.config.Equal(c) {
+			return slot
 		}
 	}
 }
 
 // Has reports whether c is in the set.
-func (s *Seen) Has(c Config) bool {
-	_, found := s.slot(c)
-	return found
-}
+func (s *Seen) Has(c Config) bool { return s.find(c.hash(), c).config != nil }
 
-// Add puts c, which must not change afterwards, into the set.
+// Add puts c, which must not be empty nor change afterwards, into the set.
 func (s *Seen) Add(c Config) {
-	if h, found := s.slot(c); !found {
-		s.byHash[h] = c
+	if len(c) == 0 {
+		return
+	}
+	hash := c.hash()
+	slot := s.find(hash, c)
+	if slot.config != nil {
+		return
+	}
+	*slot = seenSlot{hash, c}
+	if s.count++; 4*s.count > 3*len(s.slots) {
+		old := s.slots
+		s.slots = make([]seenSlot, 2*len(old))
+		for _, o := range old {
+			if o.config != nil {
+				*s.find(o.hash, o.config) = o
+			}
+		}
 	}
 }
 
 // Len returns how many different configurations the set has.
-func (s *Seen) Len() int { return len(s.byHash) }
+func (s *Seen) Len() int { return s.count }
 
 // How often Fresh asks before it falls back to the next means.
 const (

@@ -185,5 +185,13 @@ func (n *normals) draw(rng *rand.Rand) float64 {
 	return n.param.FromUnit(k.mean)
 }
 
-// normal is the cumulative distribution of the standard normal.
-func normal(z float64) float64 { return 0.5 * math.Erfc(-z/math.Sqrt2) }
+// normal is the cumulative distribution of the standard normal, exact to a double's precision below 1.
+func normal(z float64) float64 {
+	if z >= 9 {
+		return 1
+	}
+	if z <= -9 {
+		return 0
+	}
+	return 0.5 * math.Erfc(-z/math.Sqrt2)
+}

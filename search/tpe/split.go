@@ -22,7 +22,7 @@ const (
 	// latest is how many of the rest keep their full weight.
 	latest = 25
 	// mostRest bounds the rest, beyond which it is thinned.
-	mostRest = 500
+	mostRest = 400
 	// mostLast bounds the last rank before the choice by volume; the least crowded stay.
 	mostLast = 100
 	// leastWeight keeps a good trial in the mixture that dominates nothing alone.
@@ -37,7 +37,8 @@ func split(history []search.Trial) (good, rest []observation) {
 		trials[i] = &history[i]
 	}
 	slices.SortStableFunc(trials, func(a, b *search.Trial) int { return a.Number - b.Number })
-	var usable, infeasible []int
+	usable := make([]int, 0, len(trials))
+	var infeasible []int
 	for i, t := range trials {
 		switch {
 		case t.Usable():
@@ -62,6 +63,7 @@ func split(history []search.Trial) (good, rest []observation) {
 	for _, i := range chosen {
 		isGood[i] = true
 	}
+	rest = make([]observation, 0, len(trials))
 	for i, t := range trials {
 		if !isGood[i] {
 			rest = append(rest, observation{config: t.Config})
