@@ -189,23 +189,33 @@ func (u *dropout) backward(w *worker, c chunk) error {
 	return u.in.end(w, c.n0, c.n1)
 }
 
+// drop writes src to dst with elements zeroed. One draw of 64 bits decides four
+// elements: an element stays if its 16 bits are at least rate·65536.
 func (u *dropout) drop(dst, src []float32, n int) {
-	limit := uint32(u.rate * (1 << 32))
+	limit := uint64(u.rate*(1<<16) + 0.5)
 	state := mix(mix(mix(u.seed)+*u.step) + uint64(n))
-	for i, v := range src {
-		var bits uint32
-		if i&1 == 0 {
-			state += golden
-			bits = uint32(mix(state))
-		} else {
-			bits = uint32(mix(state) >> 32)
-		}
-		if bits < limit {
-			dst[i] = 0
-		} else {
-			dst[i] = v * u.scale
-		}
+	dst = dst[:len(src)]
+	i := 0
+	for ; i+4 <= len(src); i += 4 {
+		state += golden
+		bits := mix(state)
+		d, s := dst[i:i+4:i+4], src[i:i+4:i+4]
+		d[0] = u.scaled(s[0], bits&0xffff, limit)
+		d[1] = u.scaled(s[1], bits>>16&0xffff, limit)
+		d[2] = u.scaled(s[2], bits>>32&0xffff, limit)
+		d[3] = u.scaled(s[3], bits>>48, limit)
 	}
+	for bits := mix(state + golden); i < len(src); i++ {
+		dst[i] = u.scaled(src[i], bits&0xffff, limit)
+		bits >>= 16
+	}
+}
+
+// scaled is v*scale, or 0 when bits are below limit; without a branch, since
+// none could be predicted.
+func (u *dropout) scaled(v float32, bits, limit uint64) float32 {
+	keep := uint32((bits-limit)>>63) - 1
+	return math.Float32frombits(math.Float32bits(v*u.scale) & keep)
 }
 
 // golden and mix are the increment and the finalizer of SplitMix64 (Steele, Lea
@@ -213,7 +223,6 @@ func (u *dropout) drop(dst, src []float32, n int) {
 const golden = 0x9e3779b97f4a7c15
 
 func mix(z uint64) uint64 {
-	z += golden
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb
 	return z ^ z>>31
