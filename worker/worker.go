@@ -16,6 +16,8 @@ import (
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/worker/cache"
 	"github.com/espalier-ml/espalier/worker/lock"
+	"github.com/espalier-ml/espalier/worker/task"
+	"github.com/espalier-ml/espalier/worker/trainer"
 )
 
 // reportGrace is how long reports may go on after DrainTimeout.
@@ -54,10 +56,10 @@ func New(cfg Config) (*Worker, error) {
 // reported, the others handed back. It returns nil after that, and otherwise an
 // error that wraps ErrHostLock, cache.ErrInUse or ErrRefused. A Worker runs once.
 func (w *Worker) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, w.close()) }()
 	if err := w.open(); err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, w.close()) }()
 	w.link = &link{api: w.api, cfg: w.cfg.Server, log: w.log, waits: w.cfg.waits}
 	if err := w.link.connect(ctx); err != nil {
 		return nil // asked to end before there was a server
@@ -153,7 +155,7 @@ func (w *Worker) open() (err error) {
 		}
 	}
 	if err := w.openCache(); err != nil {
-		return errors.Join(err, w.close())
+		return err
 	}
 	if w.cfg.Name == "" {
 		w.cfg.Name = fmt.Sprintf("%s-%04x", hostName(), crc32.ChecksumIEEE([]byte(w.cfg.CacheDir))&0xffff)
@@ -164,7 +166,12 @@ func (w *Worker) open() (err error) {
 		Fingerprint: Fingerprint(), Device: w.cfg.Device, Labels: w.cfg.Labels, Kinds: w.cfg.kinds(),
 	}
 	w.log = w.log.With().Str("worker", w.cfg.Name).Logger()
-	return nil
+	if w.runner == nil {
+		w.runner, err = task.New(task.Config{
+			Files: w.cache, Gate: w.gate, Trainer: trainer.Native{}, Threads: w.cfg.Threads, Device: w.cfg.Device, Version: w.cfg.Version,
+		})
+	}
+	return err
 }
 
 // kinds are the tasks that this worker does.
