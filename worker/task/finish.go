@@ -11,6 +11,7 @@ import (
 	"github.com/espalier-ml/espalier/model/data"
 	"github.com/espalier-ml/espalier/model/esp"
 	"github.com/espalier-ml/espalier/model/infer"
+	"github.com/espalier-ml/espalier/model/onnx"
 	"github.com/espalier-ml/espalier/model/prune"
 	"github.com/espalier-ml/espalier/model/safetensors"
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
@@ -105,6 +106,7 @@ func (j *job) store(o *Outcome, m *made, trained, final *model.Graph, masks *pru
 		write  func(*bytes.Buffer) error
 	}{
 		{"esp", func(b *bytes.Buffer) error { return esp.Write(b, final) }},
+		{"onnx", func(b *bytes.Buffer) error { return onnx.Write(b, final, onnx.Options{ProducerVersion: j.cfg.Version}) }},
 	} {
 		ref, err := keep(a.format, a.write)
 		if err != nil {

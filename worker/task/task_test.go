@@ -20,6 +20,7 @@ import (
 	"github.com/espalier-ml/espalier/model/data"
 	"github.com/espalier-ml/espalier/model/esp"
 	"github.com/espalier-ml/espalier/model/infer"
+	"github.com/espalier-ml/espalier/model/onnx"
 	"github.com/espalier-ml/espalier/model/prune"
 	"github.com/espalier-ml/espalier/model/safetensors"
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
@@ -303,6 +304,13 @@ func TestBaseline(t *testing.T) {
 	last := base.GetGroups()[len(base.GetGroups())-1]
 	if last.GetPrunable() || last.GetWeights() == 0 || len(last.GetLayers()) != 1 || last.GetChannels() != 10 {
 		t.Errorf("last group %v", last)
+	}
+	fromONNX, err := onnx.Read(b.artifact(base.GetArtifacts(), "onnx"), onnx.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if score, err := infer.Evaluate(t.Context(), fromONNX, set, set.Test, infer.EvaluateOptions{}); err != nil || score.Accuracy != base.GetTestAccuracy() {
+		t.Errorf("the onnx file: %+v, %v", score, err)
 	}
 	c, err := safetensors.ReadGraph(bytes.NewReader(b.files[base.GetCheckpoint().GetHash()]), safetensors.Limits{})
 	if err != nil || len(c.Graph.Layers) < len(g.Layers) {
