@@ -132,7 +132,7 @@ func start(t *testing.T, change func(*api.Config)) *server {
 	}
 	s := &server{t: t, store: &replica{Local: local}, files: &memory{files: map[string][]byte{}, part: map[string][]byte{}}, cluster: &cluster{}}
 	cfg := api.Config{Store: s.store, Files: s.files, Cluster: s.cluster, Dispatch: dispatcher{}, Interval: time.Millisecond,
-		Known: api.Known{Zoo: []string{"seed-cnn"}}, Version: "test",
+		Known: api.Known{Zoo: []string{"seed-cnn"}, Samplers: []string{"random"}}, Version: "test",
 		FileErrors: []api.FileError{{Err: os.ErrNotExist, Code: connect.CodeNotFound}, {Err: errHash, Code: connect.CodeDataLoss}}}
 	if change != nil {
 		change(&cfg)

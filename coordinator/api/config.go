@@ -78,7 +78,12 @@ type FileError struct {
 
 // Known lists the names that a job may use; a nil list is not checked here.
 type Known struct {
-	Zoo, Strategies, Schedules, Optimizers, Quantize []string
+	Zoo        []string // built-in networks
+	Strategies []string // pruning strategies
+	Schedules  []string // pruning schedules
+	Samplers   []string // search algorithms
+	Optimizers []string // of the training of the baseline
+	Builtins   []string // built-in data sets
 }
 
 // Config says how the API works.
@@ -94,8 +99,6 @@ type Config struct {
 	Version string
 	// Token, if set, is asked of every request but the health checks.
 	Token string
-	// Changed is told which jobs a command of the API changed; nil tells nobody.
-	Changed func(job string)
 	// Metrics is registered besides what the API exports itself.
 	Metrics []prometheus.Collector
 	// TLS, if set, serves over TLS; ClientTLS is for handing on to the leader.

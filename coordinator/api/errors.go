@@ -58,7 +58,7 @@ func wrap(err error) error {
 	return connect.NewError(connect.CodeInternal, err)
 }
 
-// apply commits one command and tells who caches the job.
+// apply commits one command.
 func (s *service) apply(ctx context.Context, cmd *v1.Command) (store.Result, error) {
 	cmd.TimeMs = s.now().UnixMilli()
 	results, err := s.cfg.Store.Apply(ctx, cmd)
@@ -68,9 +68,6 @@ func (s *service) apply(ctx context.Context, cmd *v1.Command) (store.Result, err
 	r := results[0]
 	if r.Err != nil {
 		return r, wrap(r.Err)
-	}
-	if r.Job != nil && s.cfg.Changed != nil {
-		s.cfg.Changed(r.Job.GetId())
 	}
 	return r, nil
 }

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
-	"github.com/espalier-ml/espalier/search/sampler"
 )
 
 // Bounds of a specification, so that no job can ask for the absurd.
@@ -41,7 +40,7 @@ func checkSpec(s *v1.JobSpec, known Known) error {
 		func() error { return checkTrain(s.GetTrain(), known) },
 		func() error { return checkSpace(s.GetSpace(), known) },
 		func() error { return checkDevices(s) },
-		func() error { return checkSearch(s) },
+		func() error { return checkSearch(s, known) },
 		func() error { return checkStop(s) },
 	)
 }
@@ -142,7 +141,7 @@ func checkSpace(s *v1.SpaceSpec, known Known) error {
 			return nil
 		},
 		func() error { return checkRange("space.finetune.rate", s.GetFinetuneRate(), 1e-12, 100) },
-		func() error { return checkNames("space.quantize", s.GetQuantize(), known.Quantize, 0) },
+		func() error { return checkNames("space.quantize", s.GetQuantize(), nil, 0) },
 		func() error {
 			if d := s.GetDistill(); len(d) > 2 || len(d) == 2 && d[0] == d[1] {
 				return invalid("space.distill", d, "false, true or both, each once")
@@ -209,10 +208,10 @@ func checkBudget(field string, b *v1.Budget) error {
 	)
 }
 
-func checkSearch(s *v1.JobSpec) error {
+func checkSearch(s *v1.JobSpec, known Known) error {
 	c := s.GetSearch()
 	return checks(
-		func() error { return checkOneOf("search.sampler", c.GetSampler(), append(sampler.Names(), "")) },
+		func() error { return checkOneOf("search.sampler", c.GetSampler(), known.Samplers) },
 		func() error { return checkNumber("search.window", float64(c.GetWindow()), 0, maxTrials) },
 		func() error {
 			return checkNumber("search.checkpoints", float64(c.GetCheckpointBytes()), 0, math.MaxInt64)

@@ -37,7 +37,12 @@ type job struct {
 	pending map[int32]search.Trial
 	// seen is the order of the last result read, known the last trial.
 	seen, known int32
-	exhausted   bool
+	// stall is the last answer of the stall rule and the number of results that it was for.
+	stall struct {
+		results int
+		holds   bool
+	}
+	exhausted bool
 }
 
 func (j *job) deterministic() bool { return j.record.GetSpec().GetSearch().GetDeterministic() }
@@ -165,14 +170,22 @@ func (j *job) reason(now time.Time) string {
 			return ""
 		}
 	}
-	return stopReason(j.record, history, j.plan.Reference(), now)
+	return stopReason(j.record, now, func(n int) bool { return j.stalls(history, n) })
 }
 
 // stalledBefore reports whether a deterministic job stops before trial k, so that a batch of proposals ends where
 // proposals one by one would.
 func (j *job) stalledBefore(k int32) bool {
 	n := int(j.record.GetSpec().GetStop().GetStall())
-	return n > 0 && stalled(j.visible(k), j.plan.Reference(), n)
+	return n > 0 && j.stalls(j.visible(k), n)
+}
+
+// stalls is the stall rule, computed once for each further result.
+func (j *job) stalls(history []search.Trial, n int) bool {
+	if j.stall.results != len(history) {
+		j.stall.results, j.stall.holds = len(history), stalled(history, j.plan.Reference(), n)
+	}
+	return j.stall.holds
 }
 
 // visible returns what the proposal of trial k of a deterministic job may see: the trials up to k - window; nil while one

@@ -187,19 +187,36 @@ func (l *Leader) CheckAll(ctx context.Context) error {
 	return err
 }
 
-// Run checks jobs when told that something changed, and once a second for the rules of time, until ctx ends.
-func (l *Leader) Run(ctx context.Context, changed <-chan struct{}) {
+// Run checks jobs when they change, and all once a second for the rules of time, until ctx ends. Checks are at least a
+// moment apart, so that a busy job is not checked for each of its results.
+func (l *Leader) Run(ctx context.Context, changes <-chan store.Change) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
+		var err error
 		select {
 		case <-ctx.Done():
 			return
 		case <-tick.C:
-		case <-changed:
+			err = l.CheckAll(ctx)
+		case c, open := <-changes:
+			if !open {
+				return // the store is closed
+			}
+			for _, id := range c.Jobs {
+				err = errors.Join(err, l.Check(ctx, id))
+			}
 		}
-		if err := l.CheckAll(ctx); err != nil && ctx.Err() == nil {
+		if err != nil && ctx.Err() == nil {
 			l.cfg.Log.Warn().Err(err).Msg("stop rules not checked, trying again")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(checkInterval):
 		}
 	}
 }
+
+// checkInterval is the least time between two checks.
+const checkInterval = 50 * time.Millisecond

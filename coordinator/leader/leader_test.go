@@ -188,7 +188,7 @@ func TestStopReason(t *testing.T) {
 		{"still gaining", &v1.Job{}, &v1.StopSpec{Stall: 3}, append(flat, point(0.4)), ""},
 	} {
 		tc.job.Spec = &v1.JobSpec{Stop: tc.stop}
-		if got := stopReason(tc.job, tc.history, ref, now); (got == "") != (tc.want == "") || !strings.HasPrefix(got, tc.want) {
+		if got := stopReason(tc.job, now, func(n int) bool { return stalled(tc.history, ref, n) }); (got == "") != (tc.want == "") || !strings.HasPrefix(got, tc.want) {
 			t.Errorf("%s: %q, want %q", tc.name, got, tc.want)
 		}
 	}

@@ -24,8 +24,8 @@ func elapsed(job *v1.Job, now time.Time) time.Duration {
 	return time.Duration(max(end-job.GetStartedMs()-job.GetPausedMs(), 0)) * time.Millisecond
 }
 
-// stopReason returns which stop rule holds for the job, or "". history is what the stall rule looks at, in order.
-func stopReason(job *v1.Job, history []search.Trial, reference []float64, now time.Time) string {
+// stopReason returns which stop rule holds for the job, or "". stalls answers whether so many trials brought nothing.
+func stopReason(job *v1.Job, now time.Time, stalls func(n int) bool) string {
 	stop := job.GetSpec().GetStop()
 	if n := stop.GetTrials(); n > 0 && job.GetCompleted()+job.GetFailed() >= n {
 		return fmt.Sprintf("trials: %d of %d done", job.GetCompleted()+job.GetFailed(), n)
@@ -33,7 +33,7 @@ func stopReason(job *v1.Job, history []search.Trial, reference []float64, now ti
 	if limit := time.Duration(stop.GetTimeMs()) * time.Millisecond; limit > 0 && elapsed(job, now) >= limit {
 		return fmt.Sprintf("time: %v have passed", limit)
 	}
-	if n := int(stop.GetStall()); n > 0 && stalled(history, reference, n) {
+	if n := int(stop.GetStall()); n > 0 && stalls(n) {
 		return fmt.Sprintf("stall: less than 0.1 %% more hypervolume in %d trials", n)
 	}
 	return ""

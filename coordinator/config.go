@@ -1,0 +1,75 @@
+package coordinator
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/espalier-ml/espalier/coordinator/api"
+)
+
+// ErrConfig marks a configuration that cannot work. Errors of the parts' own configurations keep their own sentinels.
+var ErrConfig = errors.New("invalid server configuration")
+
+// Known lists the names that a job may use.
+type Known = api.Known
+
+// Config says where a replica keeps its state and where it listens.
+type Config struct {
+	// Dir holds everything that the replica keeps; it is made if absent. Required.
+	Dir string
+	// Listen is the address of the API; "" means 127.0.0.1:0, a free port on loopback. Beyond loopback it needs a certificate
+	// and a token, or Insecure.
+	Listen string
+	// BrokerListen is the address of the broker; "" means 127.0.0.1:0.
+	BrokerListen string
+	// Advertise and BrokerAdvertise are the addresses that others are told; "" means those listened on.
+	Advertise, BrokerAdvertise string
+	// CertFile and KeyFile name the PEM files of the certificate; both or neither.
+	CertFile, KeyFile string
+	// CAFile names the PEM file of the authorities that the other replicas' certificates are checked against; "" means the
+	// system's.
+	CAFile string
+	// Token is asked of clients and workers; "" asks for none.
+	Token string
+	// Insecure allows listening beyond loopback without certificate and token.
+	Insecure bool
+	// Known lists the names that a job may use; nil lists are not checked at submission.
+	Known Known
+	// Version is this build's.
+	Version string
+	// Lease is how long a lease stands without a heartbeat; 0 means 30 s.
+	Lease time.Duration
+	// NoSync leaves out fsync: for tests and benchmarks of other things.
+	NoSync bool
+	Logger zerolog.Logger
+}
+
+func (c Config) withDefaults() Config {
+	c.Listen = cmp.Or(c.Listen, "127.0.0.1:0")
+	c.BrokerListen = cmp.Or(c.BrokerListen, "127.0.0.1:0")
+	c.Version = cmp.Or(c.Version, "unknown")
+	return c
+}
+
+// Validate reports the first field that cannot work: an ErrConfig, or an api.ErrInsecure.
+func (c Config) Validate() error {
+	switch {
+	case c.Dir == "":
+		return fmt.Errorf("%w: Dir is empty, it must name a folder", ErrConfig)
+	case (c.CertFile == "") != (c.KeyFile == ""):
+		return fmt.Errorf("%w: CertFile is %q and KeyFile %q, both or neither must be set", ErrConfig, c.CertFile, c.KeyFile)
+	case c.Lease < 0:
+		return fmt.Errorf("%w: Lease is %v, it must not be negative", ErrConfig, c.Lease)
+	}
+	d := c.withDefaults()
+	for _, address := range []string{d.Listen, d.BrokerListen} {
+		if err := api.CheckAddress(address, d.CertFile != "", d.Token != "", d.Insecure); err != nil {
+			return err
+		}
+	}
+	return nil
+}
