@@ -74,17 +74,17 @@ func (o Options) withDefaults() (Options, error) {
 // Latency is the time that one run takes, from the round with the lowest
 // median.
 type Latency struct {
-	P50    time.Duration
-	P95    time.Duration
-	Mean   time.Duration
-	Min    time.Duration
-	Spread float64 // (p90 - p10) / p50 of the round
-	Drift  float64 // (highest - lowest) / lowest median of the rounds
+	P50    time.Duration `json:"p50_ns"`
+	P95    time.Duration `json:"p95_ns"`
+	Mean   time.Duration `json:"mean_ns"`
+	Min    time.Duration `json:"min_ns"`
+	Spread float64       `json:"spread"` // (p90 - p10) / p50 of the round
+	Drift  float64       `json:"drift"`  // (highest - lowest) / lowest median of the rounds
 
-	Samples int // of the round
-	PerRun  int // runs in a sample; percentiles are of such means
-	Runs    int // in all, warm-up included
-	Rounds  int
+	Samples   int `json:"samples"`    // of the round
+	PerSample int `json:"per_sample"` // runs in a sample; percentiles are of such means
+	Runs      int `json:"runs"`       // in all, warm-up included
+	Rounds    int `json:"rounds"`
 }
 
 // sampleTime is how long a sample should last: five hundred times what reading
@@ -129,7 +129,7 @@ func Measure(ctx context.Context, run func() error, o Options) (Latency, error) 
 	}
 	l := summary(best)
 	l.Drift = ratio(high-low, low)
-	l.PerRun, l.Runs, l.Rounds = m.batch, m.runs, rounds
+	l.PerSample, l.Runs, l.Rounds = m.batch, m.runs, rounds
 	return l, nil
 }
 

@@ -24,7 +24,7 @@ func TestMeasureCountsRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.Runs != runs || l.PerRun != 1 || l.Rounds != 3 || l.Samples < 5 {
+	if l.Runs != runs || l.PerSample != 1 || l.Rounds != 3 || l.Samples < 5 {
 		t.Errorf("%+v after %d runs: want them all counted, one per sample, 3 rounds of 5 samples or more", l, runs)
 	}
 	if l.Min < 200*time.Microsecond || l.Min > l.P50 || l.P50 > l.P95 || l.Spread < 0 || l.Drift < 0 {
@@ -39,7 +39,7 @@ func TestMeasureBatchesShortRuns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if l.PerRun < 10 {
+	if l.PerSample < 10 {
 		t.Errorf("%+v: want many runs in a sample", l)
 	}
 }
