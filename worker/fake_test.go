@@ -366,13 +366,19 @@ func (c *cluster) config() Config {
 }
 
 // start runs a worker; stop asks it to end and returns what Run returned.
-func (c *cluster) start(cfg Config) (w *Worker, stop func() error) {
+func (c *cluster) start(cfg Config) (_ *Worker, stop func() error) {
 	c.t.Helper()
 	w, err := New(cfg)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	w.runner = c.runs
+	return c.launch(w)
+}
+
+// launch runs a worker that was made before.
+func (c *cluster) launch(w *Worker) (_ *Worker, stop func() error) {
+	c.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan struct{})
 	var result error

@@ -30,7 +30,7 @@ func (w *Worker) work(ctx, lastCtx context.Context, lease *espalierv1.Lease) {
 	w.leases.add(h)
 	defer w.leases.remove(h)
 
-	log.Info().Stringer("kind", t.GetKind()).Msg("task begun")
+	log.Info().Msg("task begun")
 	outcome, err := w.run(workCtx, lease, h)
 	if outcome != nil {
 		defer outcome.Release()
@@ -89,7 +89,7 @@ func (w *Worker) conclude(ctx context.Context, h *hold, req *espalierv1.ReportRe
 	case status == espalierv1.ReportReply_STATUS_STALE:
 		h.log.Warn().Msg("report came too late: the lease was another's")
 	default:
-		h.log.Info().Stringer("status", status).Msg("task reported")
+		h.log.Info().Msg("task reported")
 	}
 }
 

@@ -65,7 +65,7 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 		return nil // asked to end before there was a server
 	}
 	defer w.link.close()
-	w.log.Info().Str("worker", w.info.GetName()).Int32("slots", w.info.GetSlots()).Str("device", w.info.GetDevice()).
+	w.log.Info().Int32("slots", w.info.GetSlots()).Str("device", w.info.GetDevice()).
 		Str("cpu", w.info.GetFingerprint().GetCpu()).Str("variant", w.info.GetFingerprint().GetVariant()).Msg("worker started")
 	return w.serve(ctx)
 }

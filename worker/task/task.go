@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/espalier-ml/espalier/model/bench"
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/worker/cache"
 	"github.com/espalier-ml/espalier/worker/trainer"
@@ -73,6 +74,8 @@ type Config struct {
 	Device string
 	// Version is recorded with every model that is made here.
 	Version string
+	// Bench says how long to measure; zero takes its defaults.
+	Bench bench.Options
 }
 
 // Runner runs tasks. It is safe for concurrent use; data sets are decoded once
@@ -135,6 +138,8 @@ func (j *job) run() (o *Outcome, err error) {
 		return o, j.baseline(o)
 	case espalierv1.TaskKind_TASK_KIND_TRIAL:
 		return o, j.trial(o)
+	case espalierv1.TaskKind_TASK_KIND_MEASURE:
+		return o, j.measure(o)
 	default:
 		return o, fmt.Errorf("%w: this worker does not know tasks of kind %v", ErrPermanent, kind)
 	}

@@ -11,12 +11,14 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 	"go.uber.org/goleak"
 
 	"github.com/espalier-ml/espalier/client"
 	"github.com/espalier-ml/espalier/model"
+	"github.com/espalier-ml/espalier/model/bench"
 	"github.com/espalier-ml/espalier/model/data"
 	"github.com/espalier-ml/espalier/model/esp"
 	"github.com/espalier-ml/espalier/model/infer"
@@ -44,8 +46,8 @@ var small = sync.OnceValues(func() (*data.Set, []byte) {
 	return s, b.Bytes()
 })
 
-// bench is a runner with the files of a cluster in memory.
-type bench struct {
+// fixture is a runner with the files of a cluster in memory.
+type fixture struct {
 	t      *testing.T
 	files  map[string][]byte
 	cache  *cache.Cache
@@ -58,7 +60,7 @@ type bench struct {
 type gate struct {
 	mu                  sync.Mutex
 	inside, steps, most int
-	quiet               int
+	quiet, quieted      int
 }
 
 func (g *gate) Enter(ctx context.Context) error {
@@ -92,12 +94,13 @@ func (g *gate) Quiet(ctx context.Context) (func(), error) {
 		panic("quiet asked for in noisy work")
 	}
 	g.quiet++
+	g.quieted++
 	return func() { g.mu.Lock(); g.quiet--; g.mu.Unlock() }, ctx.Err()
 }
 
-func newBench(t *testing.T) *bench {
+func newFixture(t *testing.T) *fixture {
 	t.Helper()
-	b := &bench{t: t, files: map[string][]byte{}, gate: &gate{}}
+	b := &fixture{t: t, files: map[string][]byte{}, gate: &gate{}}
 	c, err := cache.Open(cache.Config{Dir: t.TempDir(), MaxBytes: 1 << 30, Fetch: b.fetch})
 	if err != nil {
 		t.Fatal(err)
@@ -120,7 +123,7 @@ func newBench(t *testing.T) *bench {
 }
 
 // use makes a runner of cfg with what it leaves out.
-func (b *bench) use(cfg task.Config) {
+func (b *fixture) use(cfg task.Config) {
 	b.t.Helper()
 	if cfg.Files == nil {
 		cfg.Files = b.cache
@@ -132,6 +135,7 @@ func (b *bench) use(cfg task.Config) {
 		cfg.Trainer = trainer.Native{}
 	}
 	cfg.Device, cfg.Version = "here", "test"
+	cfg.Bench = bench.Options{WarmUp: time.Millisecond, Rounds: 2, Round: 2 * time.Millisecond}
 	r, err := task.New(cfg)
 	if err != nil {
 		b.t.Fatal(err)
@@ -139,13 +143,13 @@ func (b *bench) use(cfg task.Config) {
 	b.runner = r
 }
 
-func (b *bench) put(data []byte) string {
+func (b *fixture) put(data []byte) string {
 	hash := client.HashBytes(data, "").GetHash()
 	b.files[hash] = data
 	return hash
 }
 
-func (b *bench) fetch(_ context.Context, ref *espalierv1.FileRef, path string) error {
+func (b *fixture) fetch(_ context.Context, ref *espalierv1.FileRef, path string) error {
 	d, ok := b.files[ref.GetHash()]
 	if !ok {
 		return connect.NewError(connect.CodeNotFound, errors.New("no such file"))
@@ -172,7 +176,7 @@ func (c *control) Progress(p *espalierv1.Progress) {
 
 func (c *control) Halted() <-chan struct{} { return c.halted }
 
-func (b *bench) run(lease *espalierv1.Lease, c *control) (*task.Outcome, error) {
+func (b *fixture) run(lease *espalierv1.Lease, c *control) (*task.Outcome, error) {
 	b.t.Helper()
 	if c == nil {
 		c = &control{}
@@ -196,7 +200,7 @@ func (b *bench) run(lease *espalierv1.Lease, c *control) (*task.Outcome, error) 
 	return o, nil
 }
 
-func (b *bench) baseline() *espalierv1.Baseline {
+func (b *fixture) baseline() *espalierv1.Baseline {
 	b.t.Helper()
 	o, err := b.run(&espalierv1.Lease{Task: &espalierv1.Task{
 		Id: "j/baseline", Job: "j", Kind: espalierv1.TaskKind_TASK_KIND_BASELINE, Attempt: 1,
@@ -225,7 +229,7 @@ func config(base *espalierv1.Baseline, strategy string, sparsity float64) *espal
 	return c
 }
 
-func (b *bench) trial(lease *espalierv1.Lease) *espalierv1.TrialResult {
+func (b *fixture) trial(lease *espalierv1.Lease) *espalierv1.TrialResult {
 	b.t.Helper()
 	o, err := b.run(lease, nil)
 	if err != nil {
@@ -234,7 +238,7 @@ func (b *bench) trial(lease *espalierv1.Lease) *espalierv1.TrialResult {
 	return o.Trial
 }
 
-func (b *bench) artifact(refs []*espalierv1.FileRef, format string) []byte {
+func (b *fixture) artifact(refs []*espalierv1.FileRef, format string) []byte {
 	b.t.Helper()
 	for _, r := range refs {
 		if r.GetFormat() == format {
@@ -249,7 +253,7 @@ func (b *bench) artifact(refs []*espalierv1.FileRef, format string) []byte {
 	return nil
 }
 
-func (b *bench) graph(refs []*espalierv1.FileRef) *model.Graph {
+func (b *fixture) graph(refs []*espalierv1.FileRef) *model.Graph {
 	b.t.Helper()
 	g, err := esp.Read(bytes.NewReader(b.artifact(refs, "esp")), esp.Limits{})
 	if err != nil {
@@ -259,7 +263,7 @@ func (b *bench) graph(refs []*espalierv1.FileRef) *model.Graph {
 }
 
 // check compares what a result says with its file.
-func (b *bench) check(refs []*espalierv1.FileRef, accuracy, test float64, params, nonzeros, macs int64) *model.Graph {
+func (b *fixture) check(refs []*espalierv1.FileRef, accuracy, test float64, params, nonzeros, macs int64) *model.Graph {
 	b.t.Helper()
 	set, _ := small()
 	g := b.graph(refs)
@@ -286,7 +290,7 @@ func (b *bench) check(refs []*espalierv1.FileRef, accuracy, test float64, params
 }
 
 func TestBaseline(t *testing.T) {
-	b := newBench(t)
+	b := newFixture(t)
 	ctl := &control{}
 	o, err := b.run(&espalierv1.Lease{Task: &espalierv1.Task{Id: "j/baseline", Job: "j", Kind: espalierv1.TaskKind_TASK_KIND_BASELINE}}, ctl)
 	if err != nil {
@@ -347,7 +351,7 @@ func TestBaseline(t *testing.T) {
 }
 
 func TestTrials(t *testing.T) {
-	b := newBench(t)
+	b := newFixture(t)
 	base := b.baseline()
 	for _, tc := range []struct {
 		strategy, schedule string
@@ -409,13 +413,13 @@ func checkPruned(t *testing.T, strategy string, sparsity, weight float64, base *
 }
 
 func TestSameTrialSameBytes(t *testing.T) {
-	b := newBench(t)
+	b := newFixture(t)
 	base := b.baseline()
 	c := config(base, "hybrid", 0.3)
 	c.WeightSparsity, c.Schedule = 0.5, "iterative"
 	first := b.trial(trialLease(base, c))
 
-	other := newBench(t)
+	other := newFixture(t)
 	other.files = b.files
 	other.use(task.Config{Threads: 2})
 	again := trialLease(base, c)
@@ -437,7 +441,7 @@ func TestSameTrialSameBytes(t *testing.T) {
 }
 
 func TestParent(t *testing.T) {
-	b := newBench(t)
+	b := newFixture(t)
 	base := b.baseline()
 	parent := b.trial(trialLease(base, config(base, "channel-l1", 0.3)))
 	child := trialLease(base, config(base, "channel-l1", 0.5))
@@ -456,8 +460,57 @@ func TestParent(t *testing.T) {
 	}
 }
 
+func measureLease(ref *espalierv1.FileRef) *espalierv1.Lease {
+	return &espalierv1.Lease{
+		Task:     &espalierv1.Task{Id: "j/measure/3/here", Job: "j", Kind: espalierv1.TaskKind_TASK_KIND_MEASURE, Trial: 3, Device: "here"},
+		Artifact: ref,
+	}
+}
+
+func TestMeasure(t *testing.T) {
+	b := newFixture(t)
+	b.spec.Train.Epochs = 0.1
+	base := b.baseline()
+	ref := base.GetArtifacts()[0]
+	o, err := b.run(measureLease(ref), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := o.Measurement
+	if m.GetArtifact() != ref.GetHash() || m.GetFormat() != "esp" || m.GetSizeBytes() != ref.GetSizeBytes() || m.GetDevice() != "here" ||
+		m.GetP50Ns() <= 0 || m.GetP95Ns() < m.GetP50Ns() || m.GetSpread() < 0 || m.GetRuns() < 1 || m.GetMeasuredMs() == 0 {
+		t.Errorf("measurement %v", m)
+	}
+	if b.gate.quiet != 0 || b.gate.quieted != 1 {
+		t.Errorf("quiet asked for %d times, %d not given back", b.gate.quieted, b.gate.quiet)
+	}
+}
+
+func TestMeasureFailures(t *testing.T) {
+	b := newFixture(t)
+	junk := &espalierv1.FileRef{Hash: b.put([]byte("junk")), Format: "esp"}
+	for name, tc := range map[string]struct {
+		lease     *espalierv1.Lease
+		text      string
+		permanent bool
+	}{
+		"device": {&espalierv1.Lease{Task: &espalierv1.Task{Kind: espalierv1.TaskKind_TASK_KIND_MEASURE, Device: "there"}, Artifact: junk}, "there", false},
+		"format": {measureLease(&espalierv1.FileRef{Hash: junk.Hash, Format: "onnx"}), "onnx", true},
+		"junk":   {measureLease(junk), "read file", true},
+		"gone":   {measureLease(&espalierv1.FileRef{Hash: strings.Repeat("00", 32), Format: "esp"}), "no such file", false},
+	} {
+		_, err := b.run(tc.lease, nil)
+		if err == nil || !strings.Contains(err.Error(), tc.text) || errors.Is(err, task.ErrPermanent) != tc.permanent {
+			t.Errorf("%s: error %v, want one that names %q, permanent %v", name, err, tc.text, tc.permanent)
+		}
+	}
+	if b.gate.quiet != 0 {
+		t.Errorf("quiet not given back")
+	}
+}
+
 func TestHaltedTrialReports(t *testing.T) {
-	b := newBench(t)
+	b := newFixture(t)
 	base := b.baseline()
 	lease := trialLease(base, config(base, "magnitude", 0.9))
 	lease.Config.FinetuneEpochs, lease.Config.Schedule = 1000, "polynomial"
@@ -487,7 +540,7 @@ func (fullDisk) Add(context.Context, []byte, string) (*cache.File, error) {
 }
 
 func TestFailures(t *testing.T) {
-	b := newBench(t)
+	b := newFixture(t)
 	b.spec.Train.Epochs = 0.2
 	base := b.baseline()
 	change := func(f func(*espalierv1.Lease)) *espalierv1.Lease {
@@ -533,7 +586,7 @@ func TestFailures(t *testing.T) {
 }
 
 // withNaN is a baseline whose checkpoint has a weight that is not a number.
-func (b *bench) withNaN(base *espalierv1.Baseline) *espalierv1.Baseline {
+func (b *fixture) withNaN(base *espalierv1.Baseline) *espalierv1.Baseline {
 	b.t.Helper()
 	c, err := safetensors.ReadGraph(bytes.NewReader(b.files[base.GetCheckpoint().GetHash()]), safetensors.Limits{})
 	if err != nil {
@@ -553,19 +606,19 @@ func (b *bench) withNaN(base *espalierv1.Baseline) *espalierv1.Baseline {
 
 func TestBaselineFailures(t *testing.T) {
 	for name, tc := range map[string]struct {
-		change    func(*bench)
+		change    func(*fixture)
 		text      string
 		permanent bool
 	}{
-		"network":    {func(b *bench) { b.spec.Model.Source = &espalierv1.ModelSpec_Zoo{Zoo: "resnet-9000"} }, "resnet-9000", true},
-		"source":     {func(b *bench) { b.spec.Model.Source = nil }, "zoo", true},
-		"data":       {func(b *bench) { b.spec.Data.Hash = b.put([]byte("no data set")) }, "decode data set", true},
-		"no data":    {func(b *bench) { b.spec.Data.Hash = strings.Repeat("11", 32) }, "no such file", false},
-		"strategies": {func(b *bench) { b.spec.Space.Strategies = []string{"channel-bn-scale"} }, "no strategy", true},
-		"optimizer":  {func(b *bench) { b.spec.Train.Optimizer = "magic" }, "magic", true},
-		"diverges":   {func(b *bench) { b.spec.Train.Optimizer, b.spec.Train.Rate = "sgd", 1e30 }, "diverged", true},
+		"network":    {func(b *fixture) { b.spec.Model.Source = &espalierv1.ModelSpec_Zoo{Zoo: "resnet-9000"} }, "resnet-9000", true},
+		"source":     {func(b *fixture) { b.spec.Model.Source = nil }, "zoo", true},
+		"data":       {func(b *fixture) { b.spec.Data.Hash = b.put([]byte("no data set")) }, "decode data set", true},
+		"no data":    {func(b *fixture) { b.spec.Data.Hash = strings.Repeat("11", 32) }, "no such file", false},
+		"strategies": {func(b *fixture) { b.spec.Space.Strategies = []string{"channel-bn-scale"} }, "no strategy", true},
+		"optimizer":  {func(b *fixture) { b.spec.Train.Optimizer = "magic" }, "magic", true},
+		"diverges":   {func(b *fixture) { b.spec.Train.Optimizer, b.spec.Train.Rate = "sgd", 1e30 }, "diverged", true},
 	} {
-		b := newBench(t)
+		b := newFixture(t)
 		tc.change(b)
 		_, err := b.run(&espalierv1.Lease{Task: &espalierv1.Task{Job: "j", Kind: espalierv1.TaskKind_TASK_KIND_BASELINE}}, nil)
 		if err == nil || !strings.Contains(err.Error(), tc.text) || errors.Is(err, task.ErrPermanent) != tc.permanent {
@@ -575,7 +628,7 @@ func TestBaselineFailures(t *testing.T) {
 }
 
 func TestCancelled(t *testing.T) {
-	b := newBench(t)
+	b := newFixture(t)
 	b.spec.Train.Epochs = 1000
 	mine := errors.New("lease lost")
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -593,7 +646,7 @@ func TestCancelled(t *testing.T) {
 }
 
 func TestConfig(t *testing.T) {
-	b := newBench(t)
+	b := newFixture(t)
 	for name, cfg := range map[string]task.Config{
 		"no files":   {Gate: b.gate, Trainer: trainer.Native{}},
 		"no gate":    {Files: b.cache, Trainer: trainer.Native{}},
