@@ -22,7 +22,7 @@ func TestBeatsRandomWithWorkers(t *testing.T) {
 func TestBeatsRandom(t *testing.T) {
 	searchtest.Beats(t, Sampler{}, random.Sampler{}, 1, map[string]int{
 		"zdt1": 200, "zdt2": 300, "zdt3": 200, "zdt4": 200, "zdt6": 200, "dtlz2": 200, "dtlz7": 200,
-		"zdt1-shifted": 200, "zdt3-shifted": 300, "zdt6-shifted": 200, "dtlz7-shifted": 200, "levels": 200,
+		"zdt1-shifted": 200, "zdt3-shifted": 300, "zdt6-shifted": 200, "dtlz7-shifted": 200, "levels": 200, "pruning": 100,
 	})
 }
 

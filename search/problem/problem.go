@@ -20,7 +20,7 @@ type Problem struct {
 	Space search.Space
 	// Reference bounds the hypervolume; its length is the number of objectives.
 	Reference []float64
-	// Best is the hypervolume of the true front within the reference.
+	// Best is the hypervolume of the true front within the reference, or the best that is known.
 	Best float64
 	// Evaluate returns the objectives of a valid configuration. It is safe for concurrent use.
 	Evaluate func(search.Config) []float64
@@ -34,7 +34,8 @@ const suffix = "-shifted"
 // ZDT1–4 and 6 are from Zitzler, Deb, Thiele: Comparison of multiobjective evolutionary algorithms (2000); DTLZ1, 2 and 7
 // with three objectives from Deb, Thiele, Laumanns, Zitzler: Scalable test problems (2005). A "-shifted" copy replaces
 // each distance variable x, on its unit scale, by |x − 0.3| / 0.7. "levels" resembles pruning: four groups with eight
-// levels to keep, two criteria, and quantization with a conditional width.
+// levels to keep, two criteria, and quantization with a conditional width; its front is found by enumeration. "pruning" is
+// closer still, with conditional sparsities on a scale; its front is only the best that is known.
 func Get(name string) (Problem, error) {
 	for _, p := range all() {
 		if p.Name == name {
@@ -59,7 +60,7 @@ func all() []Problem {
 	for _, p := range bounded {
 		out = append(out, shifted(p))
 	}
-	return append(out, levels())
+	return append(out, levels(), pruning())
 }
 
 // shifted moves the optimum of the distance variables; the objectives' image, and so the front, stays the same.
@@ -215,11 +216,10 @@ func levels() Problem {
 			loss += math.Pow(2, 6-c[6])
 		}
 		accuracy := 0.93 - 0.8*loss/(loss+40)
-		scale := func(v, span float64) float64 { return min(max(1+math.Log(v)/math.Log(span), 0), 1) }
 		return []float64{
 			min((1-accuracy)/0.5, 1),
-			scale(weights*width/(46512*32), 1000),
-			scale(work*speed/184320, 100),
+			logScale(weights*width/(46512*32), 1000),
+			logScale(work*speed/184320, 100),
 		}
 	}}
 }

@@ -17,7 +17,7 @@ type auto struct {
 }
 
 func newAuto() search.Sampler {
-	return auto{early: tpe.Sampler{}, late: nsga2.Sampler{}, handover: 100}
+	return auto{early: tpe.Sampler{}, late: nsga2.Sampler{}, handover: 200}
 }
 
 // Suggest implements search.Sampler.

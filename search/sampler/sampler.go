@@ -30,7 +30,7 @@ var table = []struct {
 	Info
 	make func() search.Sampler
 }{
-	{Info{Auto, "tpe for the first hundred trials, nsga2 beyond"}, newAuto},
+	{Info{Auto, "tpe for the first 200 trials, nsga2 beyond"}, newAuto},
 	{Info{"nsga2", "genetic algorithm with non-dominated sorting and crowding (Deb et al. 2002), steady state"}, func() search.Sampler { return nsga2.Sampler{} }},
 	{Info{"tpe", "densities around good and other trials, parameter by parameter (Bergstra et al. 2011, Ozaki et al. 2022)"}, func() search.Sampler { return tpe.Sampler{} }},
 	{Info{"random", "even draws along each parameter's scale"}, func() search.Sampler { return random.Sampler{} }},

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 var (
 	printIt = flag.Bool("table", false, "print hypervolumes and times on problems with known fronts")
 	seeds   = flag.Int("seeds", 5, "seeds per median in the table")
+	only    = flag.String("problems", "", "problems of the table, separated by commas; none for all")
 	workers = flag.Int("workers", 1, "trials that run at a time in the table")
 )
 
@@ -32,10 +34,10 @@ var optuna = map[string]map[string]map[int]float64{
 
 // budgets are the trials after which each sampler is looked at.
 var budgets = map[string][]int{
-	"random": {100, 200, 500, 1000},
-	"nsga2":  {100, 200, 500, 1000},
-	"tpe":    {100, 200},
-	Auto:     {100, 200, 500, 1000},
+	"random": {25, 50, 100, 200, 500, 1000},
+	"nsga2":  {25, 50, 100, 200, 500, 1000},
+	"tpe":    {25, 50, 100, 200},
+	Auto:     {200, 500, 1000},
 }
 
 // TestTable prints what the samplers reach. It checks nothing and runs only when asked: scripts/bench-search.
@@ -45,7 +47,11 @@ func TestTable(t *testing.T) {
 	}
 	fmt.Printf("medians of %d seeds, %d at a time\n", *seeds, *workers)
 	fmt.Printf("%-15s %-7s %6s %12s %8s %8s\n", "problem", "sampler", "trials", "hypervolume", "of best", "optuna's")
-	for _, name := range problem.Names() {
+	names := problem.Names()
+	if *only != "" {
+		names = strings.Split(*only, ",")
+	}
+	for _, name := range names {
 		p, err := problem.Get(name)
 		if err != nil {
 			t.Fatal(err)

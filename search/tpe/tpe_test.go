@@ -20,7 +20,7 @@ func TestBeatsRandomWithWorkers(t *testing.T) {
 func TestBeatsRandom(t *testing.T) {
 	searchtest.Beats(t, Sampler{}, random.Sampler{}, 1, map[string]int{
 		"zdt1": 60, "zdt3": 60, "zdt4": 100, "dtlz2": 60, "dtlz7": 60,
-		"zdt3-shifted": 80, "dtlz7-shifted": 60, "levels": 60,
+		"zdt3-shifted": 80, "dtlz7-shifted": 60, "levels": 60, "pruning": 60,
 	})
 }
 
