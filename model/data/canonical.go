@@ -106,8 +106,9 @@ func canonicalBits(v float32) uint32 {
 // and within twice of what was really read. The set has the name it was written
 // with, or o.Name.
 func ReadCanonical(r io.Reader, o Options) (*Set, error) {
-	if o.MaxBytes == 0 {
-		o.MaxBytes = DefaultMaxBytes
+	o, err := o.withDefaults()
+	if err != nil {
+		return nil, err
 	}
 	sum := sha256.New()
 	src := bufio.NewReaderSize(r, 1<<16)
@@ -134,7 +135,10 @@ func ReadCanonical(r io.Reader, o Options) (*Set, error) {
 	if err := atEnd(src); err != nil {
 		return nil, err
 	}
-	return s, s.Split(o.Split)
+	if err := s.Split(o.Split); err != nil {
+		return nil, err
+	}
+	return s, nil
 }
 
 func readCanonicalHeader(r io.Reader) (h canonicalHeader, err error) {

@@ -107,3 +107,18 @@ func BenchmarkShapes(b *testing.B) {
 		}
 	}
 }
+
+func TestBuiltin(t *testing.T) {
+	for _, name := range Builtins() {
+		s, err := Builtin(name, Options{Split: SplitOptions{Seed: 4}})
+		if err != nil || s.Name != name || len(s.Train) == 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := Builtin("squares", Options{}); !errors.Is(err, ErrOption) {
+		t.Errorf("error %v", err)
+	}
+	if _, err := Builtin("shapes", Options{Label: "a"}); !errors.Is(err, ErrOption) {
+		t.Errorf("error %v", err)
+	}
+}
