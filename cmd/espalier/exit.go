@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	"connectrpc.com/connect"
+
+	"github.com/espalier-ml/espalier/client"
+	"github.com/espalier-ml/espalier/job"
+	"github.com/espalier-ml/espalier/local"
+	"github.com/espalier-ml/espalier/search/pareto"
+)
+
+// Exit codes.
+const (
+	exitDone    = 0
+	exitFailed  = 1
+	exitUsage   = 2   // wrong use: flags, arguments, job file
+	exitNoFit   = 3   // nothing satisfies the budget
+	exitStopped = 130 // by Ctrl-C or SIGTERM, cleanly
+)
+
+var (
+	// errUsage marks wrong use of the command line.
+	errUsage = errors.New("wrong use")
+	// errQuiet marks an error that was shown already.
+	errQuiet = errors.New("shown")
+)
+
+func exitCode(ctx context.Context, err error) int {
+	switch {
+	case errors.Is(err, pareto.ErrNoFit):
+		return exitNoFit
+	case isUsage(err):
+		return exitUsage
+	case ctx.Err() != nil:
+		return exitStopped
+	}
+	return exitFailed
+}
+
+func isUsage(err error) bool {
+	for _, e := range []error{
+		errUsage, job.ErrField, job.ErrSyntax, client.ErrAddress, client.ErrInsecure,
+		local.ErrOtherJob, local.ErrNotResults,
+	} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return connect.CodeOf(err) == connect.CodeInvalidArgument
+}

@@ -1,0 +1,35 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/espalier-ml/espalier/job"
+	"github.com/espalier-ml/espalier/model/prune"
+	"github.com/espalier-ml/espalier/model/train"
+	"github.com/espalier-ml/espalier/model/zoo"
+	"github.com/espalier-ml/espalier/search/sampler"
+)
+
+// commands lists the subcommands in the order of the help.
+var commands = []func() *cobra.Command{
+	newDemo, newRun, newFront, newPull, newModel,
+}
+
+// known is what this build offers by name.
+func known() job.Names {
+	return job.Names{
+		Zoo:        zoo.Names(),
+		Strategies: prune.Names(),
+		Schedules:  prune.Schedules(),
+		Samplers:   sampler.Names(),
+		Optimizers: train.Optimizers(),
+		Builtins:   []string{"shapes"},
+	}
+}
+
+// usagef is an error of wrong use.
+func usagef(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", errUsage, fmt.Sprintf(format, args...))
+}
