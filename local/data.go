@@ -33,6 +33,11 @@ func SaveData(from job.Data, spec *espalierv1.DataSpec, path string) (*espalierv
 	if err != nil {
 		return nil, fmt.Errorf("read data: %w", err)
 	}
+	return SaveSet(set, spec, path)
+}
+
+// SaveSet writes the canonical form of a data set to path and names it in spec.
+func SaveSet(set *data.Set, spec *espalierv1.DataSpec, path string) (*espalierv1.FileRef, error) {
 	f, err := os.Create(path)
 	if err != nil {
 		return nil, err

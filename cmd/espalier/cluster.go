@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	"github.com/espalier-ml/espalier/client"
+)
+
+// Environment variables that stand in for flags.
+const (
+	envServer = "ESPALIER_SERVER"
+	envToken  = "ESPALIER_TOKEN"
+	envCA     = "ESPALIER_CA"
+)
+
+// defaultServer is where a server listens unless told otherwise.
+const defaultServer = "127.0.0.1:8470"
+
+// clusterFlags say which cluster a command speaks to.
+type clusterFlags struct {
+	servers  []string
+	token    string
+	ca       string
+	insecure bool
+}
+
+func (f *clusterFlags) add(cmd *cobra.Command) {
+	cmd.Flags().StringSliceVar(&f.servers, "server", nil, "address of one or more servers (default $"+envServer+" or "+defaultServer+")")
+	cmd.Flags().StringVar(&f.token, "token-file", "", "file with the cluster's token (default: $"+envToken+" itself)")
+	cmd.Flags().StringVar(&f.ca, "ca", "", "PEM file with the certificate to trust (default $"+envCA+" or the system's)")
+	cmd.Flags().BoolVar(&f.insecure, "insecure", false, "allow a connection beyond this machine without TLS")
+}
+
+// config is the client's configuration from flags and environment.
+func (f *clusterFlags) config() (client.Config, error) {
+	cfg := client.Config{Addresses: f.servers, Insecure: f.insecure, Token: os.Getenv(envToken)}
+	if len(cfg.Addresses) == 0 {
+		cfg.Addresses = strings.FieldsFunc(os.Getenv(envServer), func(r rune) bool { return r == ',' || r == ' ' })
+	}
+	if len(cfg.Addresses) == 0 {
+		cfg.Addresses = []string{defaultServer}
+	}
+	if f.token != "" {
+		token, err := readToken(f.token)
+		if err != nil {
+			return cfg, err
+		}
+		cfg.Token = token
+	}
+	ca := f.ca
+	if ca == "" {
+		ca = os.Getenv(envCA)
+	}
+	if ca != "" {
+		t, err := client.TLSFromCA(ca)
+		if err != nil {
+			return cfg, err
+		}
+		cfg.TLS = t
+	}
+	return cfg, nil
+}
+
+func readToken(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("read token: %w", err)
+	}
+	token := strings.TrimSpace(string(b))
+	if token == "" {
+		return "", usagef("token file %s is empty: want a token on one line", path)
+	}
+	return token, nil
+}
+
+// with runs fn with a client, and explains errors of the connection.
+func (f *clusterFlags) with(cmd *cobra.Command, fn func(context.Context, *client.Client) error) error {
+	cfg, err := f.config()
+	if err != nil {
+		return err
+	}
+	c, err := client.New(cfg)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return explain(fn(cmd.Context(), c), cfg.Addresses)
+}
+
+// explain turns an error of the API into words for people, with the next step.
+func explain(err error, servers []string) error {
+	var api *connect.Error
+	if !errors.As(err, &api) {
+		return err
+	}
+	switch api.Code() {
+	case connect.CodeUnavailable, connect.CodeDeadlineExceeded:
+		return fmt.Errorf("no server answers at %s: start one with `espalier server`, or name it with --server: %w",
+			strings.Join(servers, ", "), err)
+	case connect.CodeUnauthenticated, connect.CodePermissionDenied:
+		return fmt.Errorf("%w: set $%s or --token-file", err, envToken)
+	}
+	return &friendly{err: err, text: api.Message()}
+}
+
+// friendly shows the message of an API error without its code, and keeps both.
+type friendly struct {
+	err  error
+	text string
+}
+
+func (f *friendly) Error() string { return f.text }
+func (f *friendly) Unwrap() error { return f.err }
+
+// sortedLabels turns k=v pairs into a map.
+func parseLabels(pairs []string) (map[string]string, error) {
+	out := map[string]string{}
+	for _, p := range pairs {
+		k, v, ok := strings.Cut(p, "=")
+		if !ok || k == "" {
+			return nil, usagef("--label %q: want key=value", p)
+		}
+		out[k] = v
+	}
+	return out, nil
+}
+
+func joined(names []string) string {
+	names = slices.Clone(names)
+	slices.Sort(names)
+	return strings.Join(names, ", ")
+}
