@@ -14,7 +14,12 @@ import (
 
 // commands lists the subcommands in the order of the help.
 var commands = []func() *cobra.Command{
-	newDemo, newRun, newFront, newPull, newModel,
+	newDemo, newRun, newServer, newWorker,
+	newSubmit, newJobs, newJob, newWatch,
+	newControl("cancel", "End a job: running trials are dropped, what is on its fronts stays", cancelJob),
+	newControl("pause", "Pause a job: its leases end when their trials do, no new ones start", pauseJob),
+	newControl("resume", "Go on with a paused job", resumeJob),
+	newFront, newPull, newWorkers, newDevices, newData, newModel,
 }
 
 // known is what this build offers by name.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
-	"path/filepath"
 	"runtime"
 
 	"github.com/spf13/cobra"
@@ -106,26 +104,6 @@ func (o *runOptions) stopped(cmd *cobra.Command, out *local.Outcome) error {
 	}
 	fmt.Fprintf(w, "stopped after %d trials; the same command goes on from here\n", done)
 	return errors.Join(errQuiet, context.Canceled)
-}
-
-// showFront ends a run: the table, the plot, and where the files are.
-func showFront(w io.Writer, f report.Front, dir string) error {
-	width, _ := isTerminal(w)
-	fmt.Fprintln(w)
-	if err := report.WriteTable(w, f); err != nil {
-		return err
-	}
-	fmt.Fprintln(w)
-	if err := report.WritePlot(w, f, min(width, 100), 18); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintf(w, `
-hypervolume %.4f · %d models on the front
-report     %s
-models     %s
-next       espalier pull --out %s --device %s --max-size 100KB -o model.esp
-`, f.Hypervolume, len(f.Members), filepath.Join(dir, "report.html"), filepath.Join(dir, "models"), dir, f.Device)
-	return err
 }
 
 // bestText says what the best member so far is.

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/espalier-ml/espalier/coordinator"
+)
+
+func newServer() *cobra.Command {
+	o := &serverOptions{}
+	cmd := &cobra.Command{
+		Use:   "server --data DIR",
+		Short: "Run a coordinator: keeps jobs, results and files, and hands out tasks",
+		Long: `Runs a coordinator until SIGTERM or Ctrl-C. It listens on this machine alone unless told
+otherwise; beyond it only with TLS and a token, or --insecure.`,
+		Example: `  espalier server --data /var/lib/espalier
+  espalier server --data DIR --listen 0.0.0.0:8470 --tls-cert c.pem --tls-key k.pem --token-file token`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
+	}
+	cmd.Flags().StringVar(&o.data, "data", "", "folder for the state and the files (required)")
+	cmd.Flags().StringVar(&o.listen, "listen", defaultServer, "address of the API; port 0 takes a free one")
+	cmd.Flags().StringVar(&o.broker, "broker-listen", "127.0.0.1:0", "address of the broker, for workers")
+	cmd.Flags().StringVar(&o.cert, "tls-cert", "", "PEM file with the certificate")
+	cmd.Flags().StringVar(&o.key, "tls-key", "", "PEM file with its key")
+	cmd.Flags().StringVar(&o.token, "token-file", "", "file with the token that clients and workers must show (or $"+envToken+")")
+	cmd.Flags().BoolVar(&o.insecure, "insecure", false, "allow listening beyond this machine without TLS and token")
+	logFlag(cmd, &o.level, "info")
+	return cmd
+}
+
+type serverOptions struct {
+	data, listen, broker, cert, key, token, level string
+	insecure                                      bool
+}
+
+// closeTimeout bounds a clean shutdown.
+const closeTimeout = 15 * time.Second
+
+func (o *serverOptions) run(cmd *cobra.Command) error {
+	if o.data == "" {
+		return usagef("--data is missing: want a folder for the state")
+	}
+	logger, err := newLogger(cmd.ErrOrStderr(), o.level)
+	if err != nil {
+		return err
+	}
+	token := os.Getenv(envToken)
+	if o.token != "" {
+		if token, err = readToken(o.token); err != nil {
+			return err
+		}
+	}
+	ctx := cmd.Context()
+	server, err := coordinator.Start(ctx, coordinator.Config{
+		Dir: o.data, Listen: o.listen, BrokerListen: o.broker, CertFile: o.cert, KeyFile: o.key, Token: token,
+		Insecure: o.insecure, Known: known(), Version: version, Logger: logger,
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(cmd.OutOrStdout(), "espalier server %s listens on %s\n", version, server.Address())
+	select {
+	case <-ctx.Done():
+	case err = <-server.Failed():
+	}
+	closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeTimeout)
+	defer cancel()
+	if closed := server.Close(closing); err == nil {
+		err = closed
+	}
+	return err
+}
