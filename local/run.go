@@ -120,7 +120,7 @@ func (r *run) search(ctx context.Context) (out *Outcome, err error) {
 
 func (r *run) worker(address string) (*worker.Worker, error) {
 	return worker.New(worker.Config{
-		Servers: []string{address}, Name: "local", Device: job.Local, Slots: r.cfg.Slots,
+		Server: client.Config{Addresses: []string{address}}, Name: "local", Device: job.Local, Slots: r.cfg.Slots,
 		DrainTimeout: drainTimeout, CacheDir: r.folder.path("cache"), Version: r.cfg.Version, Logger: r.cfg.Logger,
 	})
 }

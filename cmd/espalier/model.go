@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"math"
@@ -67,8 +68,8 @@ func readModel(path string) (*model.Graph, string, int64, error) {
 	if err != nil {
 		return nil, "", 0, err
 	}
-	if esp.Is(b) {
-		g, err := esp.Decode(b)
+	if bytes.HasPrefix(b, []byte(esp.Magic)) {
+		g, err := esp.Read(bytes.NewReader(b), esp.Limits{})
 		return g, "esp", info.Size(), wrapPath(path, err)
 	}
 	g, err := onnx.Read(b, onnx.Limits{})

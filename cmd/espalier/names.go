@@ -29,7 +29,7 @@ func known() job.Names {
 		Strategies: prune.Names(),
 		Schedules:  prune.Schedules(),
 		Samplers:   sampler.Names(),
-		Optimizers: train.Optimizers(),
+		Optimizers: []string{string(train.Adam), string(train.AdamW), string(train.SGD)},
 		Builtins:   []string{"shapes"},
 	}
 }
