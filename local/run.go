@@ -80,7 +80,7 @@ type run struct {
 // order.
 func (r *run) search(ctx context.Context) (out *Outcome, err error) {
 	server, err := coordinator.Start(ctx, coordinator.Config{
-		Dir: r.folder.path("coordinator"), Known: serverNames(r.cfg.Known), Version: r.cfg.Version, Logger: r.cfg.Logger,
+		Dir: r.folder.path("coordinator"), Known: ServerNames(r.cfg.Known), Version: r.cfg.Version, Logger: r.cfg.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start coordinator: %w", err)
@@ -248,7 +248,7 @@ func StateName(s espalierv1.JobState) string {
 	return "unknown"
 }
 
-// serverNames is what the coordinator checks of a job that was submitted.
-func serverNames(n job.Names) coordinator.Known {
+// ServerNames is what the coordinator checks of a job that was submitted.
+func ServerNames(n job.Names) coordinator.Known {
 	return coordinator.Known{Zoo: n.Zoo, Strategies: n.Strategies, Schedules: n.Schedules, Optimizers: n.Optimizers}
 }
