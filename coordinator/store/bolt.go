@@ -3,7 +3,6 @@ package store
 import (
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"strconv"
@@ -31,9 +30,6 @@ func openBolt(path string, o boltOptions) (db *bolt.DB, err error) {
 		o.mmapBytes = min(o.mmapBytes, 32<<20)
 	}
 	err = guardBolt(path, func() error {
-		if err := checkLength(path); err != nil {
-			return err
-		}
 		opened, err := bolt.Open(path, 0o600, &bolt.Options{
 			Timeout: lockTimeout, NoFreelistSync: true, FreelistType: bolt.FreelistMapType,
 			NoSync: o.noSync, NoGrowSync: o.noSync, InitialMmapSize: o.mmapBytes, MaxSize: o.maxBytes,
@@ -62,33 +58,6 @@ func guardBolt(path string, f func() error) (err error) {
 		}
 	}()
 	return f()
-}
-
-// checkLength refuses a file that ends before the pages its newest meta page counts.
-func checkLength(path string) error {
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if info.Size() == 0 {
-		return nil
-	}
-	want, err := boltLength(f)
-	if err != nil {
-		return fmt.Errorf("%w: %s: %v", ErrCorrupt, path, err)
-	}
-	if info.Size() < want {
-		return fmt.Errorf("%w: %s has %d bytes, its meta page counts %d", ErrCorrupt, path, info.Size(), want)
-	}
-	return nil
 }
 
 // diskError gives ENOSPC and its relatives one name.

@@ -221,10 +221,12 @@ func (c *committer) commitError(err error) error {
 	switch {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
 		return fmt.Errorf("%w: %v", ErrNotLeader, err)
-	case errors.Is(err, raft.ErrRaftShutdown):
-		if cause := c.cause(); cause != nil {
-			return fmt.Errorf("%w: %w", ErrUncertain, cause)
-		}
+	}
+	// Raft loses the chain of a failed write's error.
+	if cause := c.cause(); cause != nil {
+		return fmt.Errorf("%w: %w", ErrUncertain, cause)
+	}
+	if errors.Is(err, raft.ErrRaftShutdown) {
 		return fmt.Errorf("%w: %w", ErrUncertain, ErrClosed)
 	}
 	return fmt.Errorf("%w: %w", ErrUncertain, err)

@@ -1,12 +1,14 @@
 package store
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"sync"
 
 	"github.com/hashicorp/raft"
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 	"google.golang.org/protobuf/proto"
 
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
@@ -172,10 +174,14 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 func (f *fsm) view(fn func(*txn) error) error {
 	f.mu.RLock()
 	defer f.mu.RUnlock()
-	return f.db.View(func(tx *bolt.Tx) (err error) {
+	err := f.db.View(func(tx *bolt.Tx) (err error) {
 		defer catch(&err)
 		return fn(&txn{tx: tx})
 	})
+	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
+		return ErrClosed
+	}
+	return err
 }
 
 func (f *fsm) close() error {

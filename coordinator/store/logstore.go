@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/crc32"
+	"slices"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -16,8 +18,14 @@ var (
 	bucketStable = []byte("stable")
 )
 
-// keyReplica holds the replica's id in bucketStable.
-var keyReplica = []byte("espalier-replica")
+// Keys of bucketStable besides Raft's own.
+var (
+	// keyReplica holds the replica's id.
+	keyReplica = []byte("espalier-replica")
+	// keyBounds holds the first and last index of the log, written together with it,
+	// so that a damaged page cannot hide its end.
+	keyBounds = []byte("espalier-bounds")
+)
 
 // errStableNotFound has the very text that raft compares with.
 var errStableNotFound = errors.New("not found")
@@ -46,6 +54,9 @@ var (
 // openLogStore opens or creates the log file. Its errors wrap ErrInUse, ErrCorrupt or
 // the cause.
 func openLogStore(path string, noSync bool, maxBytes int) (*logStore, error) {
+	if err := checkBoltFile(path); err != nil {
+		return nil, err
+	}
 	db, err := openBolt(path, boltOptions{noSync: noSync, mmapBytes: 64 << 20, maxBytes: maxBytes})
 	if err != nil {
 		return nil, err
@@ -58,24 +69,40 @@ func openLogStore(path string, noSync bool, maxBytes int) (*logStore, error) {
 }
 
 func (s *logStore) init() error {
-	err := s.db.Update(func(tx *bolt.Tx) error {
-		for _, name := range [][]byte{bucketLog, bucketStable} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
-			}
+	return guardBolt(s.path, func() error {
+		if err := s.db.Update(s.create); err != nil {
+			return fmt.Errorf("open log %s: %w", s.path, diskError(err))
 		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("open log %s: %w", s.path, diskError(err))
-	}
-	return s.guard(func() error {
-		return s.db.View(func(tx *bolt.Tx) error { return s.verify(tx) })
+		return s.db.View(s.verify)
 	})
 }
 
-// verify reads every entry once: damage is found at the start, not in the middle of
-// an election. It also learns the first and last index.
+// create makes the buckets of a new file. One that has other buckets, or not all of
+// them, is damaged.
+func (s *logStore) create(tx *bolt.Tx) error {
+	var have []string
+	err := tx.ForEach(func(name []byte, _ *bolt.Bucket) error {
+		have = append(have, string(name))
+		return nil
+	})
+	if err != nil || slices.Equal(have, []string{string(bucketLog), string(bucketStable)}) {
+		return err
+	}
+	if len(have) > 0 {
+		return fmt.Errorf("%w: it has buckets %q", ErrCorrupt, have)
+	}
+	if _, err := tx.CreateBucket(bucketLog); err != nil {
+		return err
+	}
+	stable, err := tx.CreateBucket(bucketStable)
+	if err != nil {
+		return err
+	}
+	return stable.Put(keyBounds, sealValue(keyBounds, encodeBounds(0, 0)))
+}
+
+// verify reads everything once: damage is found at the start, not in the middle of an
+// election. It also learns the first and last index.
 func (s *logStore) verify(tx *bolt.Tx) error {
 	c := tx.Bucket(bucketLog).Cursor()
 	var l raft.Log
@@ -92,13 +119,39 @@ func (s *logStore) verify(tx *bolt.Tx) error {
 		}
 		s.last = index
 	}
+	stable := tx.Bucket(bucketStable)
+	err := stable.ForEach(func(k, v []byte) error {
+		_, err := openValue(k, v)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("log %s: %w", s.path, err)
+	}
+	want, _ := openValue(keyBounds, stable.Get(keyBounds)) // was read above, if it is there
+	if string(want) != string(encodeBounds(s.first, s.last)) {
+		return fmt.Errorf("%w: log %s has entries %d to %d, and was left with %x", ErrCorrupt, s.path, s.first, s.last, want)
+	}
 	return nil
 }
 
-func (s *logStore) close() error { return s.db.Close() }
+func encodeBounds(first, last uint64) []byte {
+	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, first), last)
+}
 
-// guard turns bbolt's panics over a damaged file into ErrCorrupt.
-func (s *logStore) guard(f func() error) error { return guardBolt(s.path, f) }
+// sealValue and openValue put a checksum of key and value behind a value.
+func sealValue(key, val []byte) []byte {
+	sum := crc32.Update(crc32.Checksum(key, castagnoli), castagnoli, val)
+	return binary.BigEndian.AppendUint32(append([]byte{}, val...), sum)
+}
+
+func openValue(key, b []byte) ([]byte, error) {
+	if len(b) < 4 || string(sealValue(key, b[:len(b)-4])) != string(b) {
+		return nil, fmt.Errorf("%w: value %q has a wrong checksum", ErrCorrupt, key)
+	}
+	return append([]byte{}, b[:len(b)-4]...), nil
+}
+
+func (s *logStore) close() error { return s.db.Close() }
 
 // FirstIndex is the index of the first entry, 0 for none.
 func (s *logStore) FirstIndex() (uint64, error) {
@@ -133,7 +186,7 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
 		return nil
 	}
-	err := s.update(func(tx *bolt.Tx) error {
+	return s.update(func(tx *bolt.Tx) error {
 		b := tx.Bucket(bucketLog)
 		b.FillPercent = 0.95 // entries only ever come at the end
 		for _, l := range logs {
@@ -143,16 +196,6 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.first == 0 {
-		s.first = logs[0].Index
-	}
-	s.last = logs[len(logs)-1].Index
-	return nil
 }
 
 // IsMonotonic tells raft to keep the log without gaps: after installing a snapshot it
@@ -161,7 +204,7 @@ func (s *logStore) IsMonotonic() bool { return true }
 
 // DeleteRange removes the entries min to max, both included.
 func (s *logStore) DeleteRange(min, max uint64) error {
-	err := s.update(func(tx *bolt.Tx) error {
+	return s.update(func(tx *bolt.Tx) error {
 		c := tx.Bucket(bucketLog).Cursor()
 		for k, _ := c.Seek(binary.BigEndian.AppendUint64(nil, min)); k != nil && beUint64(k) <= max; k, _ = c.Next() {
 			if err := c.Delete(); err != nil {
@@ -170,37 +213,35 @@ func (s *logStore) DeleteRange(min, max uint64) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	return s.bounds()
 }
 
-// bounds learns the first and last index again.
-func (s *logStore) bounds() error {
-	return s.db.View(func(tx *bolt.Tx) error {
-		c := tx.Bucket(bucketLog).Cursor()
-		first, _ := c.First()
-		last, _ := c.Last()
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.first, s.last = beUint64(first), beUint64(last)
-		return nil
-	})
-}
-
-// update runs one write transaction, unless a write failed before.
+// update runs one write transaction on the log, with its bounds, unless a write failed
+// before.
 func (s *logStore) update(f func(tx *bolt.Tx) error) error {
 	if err := s.failure(); err != nil {
 		return err
 	}
-	err := s.db.Update(f)
-	if err == nil {
-		return nil
+	var first, last uint64
+	err := s.db.Update(func(tx *bolt.Tx) error {
+		if err := f(tx); err != nil {
+			return err
+		}
+		c := tx.Bucket(bucketLog).Cursor()
+		low, _ := c.First()
+		high, _ := c.Last()
+		first, last = beUint64(low), beUint64(high)
+		bounds := encodeBounds(first, last)
+		return tx.Bucket(bucketStable).Put(keyBounds, sealValue(keyBounds, bounds))
+	})
+	if err != nil {
+		err = fmt.Errorf("%w: write log %s: %w", ErrFailed, s.path, diskError(err))
+		s.fail(err)
+		return err
 	}
-	err = fmt.Errorf("%w: write log %s: %w", ErrFailed, s.path, diskError(err))
-	s.fail(err)
-	return err
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.first, s.last = first, last
+	return nil
 }
 
 func (s *logStore) failure() error {
@@ -233,19 +274,19 @@ func (s *logStore) Set(key, val []byte) error {
 }
 
 func (s *logStore) put(key, val []byte) error {
-	return s.update(func(tx *bolt.Tx) error { return tx.Bucket(bucketStable).Put(key, val) })
+	return s.update(func(tx *bolt.Tx) error { return tx.Bucket(bucketStable).Put(key, sealValue(key, val)) })
 }
 
 // Get reads a value; an error that reads "not found" if there is none.
 func (s *logStore) Get(key []byte) ([]byte, error) {
 	var val []byte
-	err := s.db.View(func(tx *bolt.Tx) error {
+	err := s.db.View(func(tx *bolt.Tx) (err error) {
 		b := tx.Bucket(bucketStable).Get(key)
 		if b == nil {
 			return errStableNotFound
 		}
-		val = append([]byte{}, b...)
-		return nil
+		val, err = openValue(key, b)
+		return err
 	})
 	return val, err
 }

@@ -262,3 +262,12 @@ func (s *Store) AppliedIndex() uint64 { return s.fsm.applied.get() }
 func (s *Store) View(fn func(*View) error) error {
 	return s.fsm.view(func(t *txn) error { return fn(&View{t}) })
 }
+
+// Snapshot takes a snapshot now and cuts the log; by itself that happens as
+// Config.SnapshotEvery says.
+func (s *Store) Snapshot() error {
+	if err := s.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+		return fmt.Errorf("take snapshot: %w", s.raftError(err))
+	}
+	return nil
+}

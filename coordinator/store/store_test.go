@@ -1,0 +1,562 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// fill gives a store a job with finished, failed and running trials.
+func fill(t testing.TB, s applies, job string, trials int32) {
+	t.Helper()
+	must(t, s, submit(1000, job, "local", "pi4"))
+	must(t, s, worker(1001, "w", "s"))
+	must(t, s, lease(1002, job+"/baseline", "b-"+job, "w", "s"))
+	must(t, s, reportBaseline(1003, job+"/baseline", 1, "w", "s"))
+	for n := int32(1); n <= trials; n++ {
+		task := TaskID(job, kindTrial, n, "")
+		must(t, s, newTrial(int64(2000+n), job, n, fmt.Sprintf("t-%s-%d", job, n), "w", "s"))
+		switch n % 4 {
+		case 0:
+			must(t, s, reportFailure(int64(3000+n), task, 1, "w", "s", true))
+		case 1:
+		default:
+			must(t, s, reportTrial(int64(3000+n), task, 1, "w", "s", n, 0.5+float64(n%7)/20, int64(100+n%5)))
+			measure := TaskID(job, kindMeasure, n, "local")
+			must(t, s, lease(int64(4000+n), measure, fmt.Sprintf("m-%s-%d", job, n), "w", "s"))
+			must(t, s, reportMeasure(int64(5000+n), measure, 1, "w", "s", "local", n, int64(100+n%5), int64(10+n%3)))
+		}
+	}
+}
+
+func closeStore(t testing.TB, s *Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// copyDir copies a store's folder: what a crash at this moment would leave.
+func copyDir(t testing.TB, from string) string {
+	t.Helper()
+	to := t.TempDir()
+	if err := os.CopyFS(to, os.DirFS(from)); err != nil {
+		t.Fatal(err)
+	}
+	return to
+}
+
+func TestRestart(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	s := open(t, cfg)
+	fill(t, s, "j", 20)
+	want, index := digest(t, s), s.AppliedIndex()
+	closeStore(t, s)
+	damage := map[string]func(t *testing.T, dir string){
+		"as it was":        func(*testing.T, string) {},
+		"state gone":       func(t *testing.T, dir string) { remove(t, dir, "state.db") },
+		"seal gone":        func(t *testing.T, dir string) { remove(t, dir, "state.db.seal") },
+		"seal nonsense":    func(t *testing.T, dir string) { write(t, dir, "state.db.seal", []byte("{]")) },
+		"state cut short":  func(t *testing.T, dir string) { resize(t, dir, "state.db", 0.5) },
+		"state empty":      func(t *testing.T, dir string) { resize(t, dir, "state.db", 0) },
+		"state with a bit": func(t *testing.T, dir string) { flip(t, dir, "state.db", 9000) },
+		"state nonsense":   func(t *testing.T, dir string) { write(t, dir, "state.db", bytes.Repeat([]byte("x"), 20000)) },
+		"half a restore":   func(t *testing.T, dir string) { write(t, dir, "state.db.new", []byte("x")) },
+	}
+	for name, f := range damage {
+		t.Run(name, func(t *testing.T) {
+			next := cfg
+			next.Dir = copyDir(t, cfg.Dir)
+			f(t, next.Dir)
+			s := open(t, next)
+			if got := digest(t, s); got != want {
+				t.Errorf("digest %s, want %s", got, want)
+			}
+			if s.AppliedIndex() != index {
+				t.Errorf("applied %d, want %d", s.AppliedIndex(), index)
+			}
+			must(t, s, submit(9000, "after", "local"))
+		})
+	}
+}
+
+func remove(t *testing.T, dir, name string) {
+	t.Helper()
+	if err := os.Remove(filepath.Join(dir, name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func write(t *testing.T, dir, name string, b []byte) {
+	t.Helper()
+	if err := os.WriteFile(filepath.Join(dir, name), b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func resize(t *testing.T, dir, name string, part float64) {
+	t.Helper()
+	path := filepath.Join(dir, name)
+	st, err := os.Stat(path)
+	if err == nil {
+		err = os.Truncate(path, int64(float64(st.Size())*part))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func flip(t *testing.T, dir, name string, at int) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b[at%len(b)] ^= 0x10
+	write(t, dir, name, b)
+}
+
+// TestSnapshots: state rebuilt from a snapshot and the rest of the log; the log is cut.
+func TestSnapshots(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	cfg.TrailingLogs = 5
+	s := open(t, cfg)
+	for i := range 4 {
+		fill(t, s, fmt.Sprint("j", i), 8)
+		if err := s.Snapshot(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(t, s, submit(1, "late", "local"))
+	want := digest(t, s)
+	if first, last := s.logs.first, s.logs.last; last-first > 10 {
+		t.Errorf("log holds %d to %d after snapshots", first, last)
+	}
+	crashed := copyDir(t, cfg.Dir)
+	closeStore(t, s)
+	for _, dir := range []string{cfg.Dir, crashed} {
+		cfg.Dir = dir
+		s = open(t, cfg)
+		if got := digest(t, s); got != want {
+			t.Errorf("digest %s, want %s", got, want)
+		}
+		closeStore(t, s)
+	}
+	// Without the newest snapshot the cut log is not enough, and that is said.
+	snaps, err := filepath.Glob(filepath.Join(crashed, "snapshots", "*"))
+	if err != nil || len(snaps) != keepSnapshots {
+		t.Fatalf("snapshots %v, %v: want %d", snaps, err, keepSnapshots)
+	}
+	newest := slices.MaxFunc(snaps, func(a, b string) int { return snapshotIndex(t, a) - snapshotIndex(t, b) })
+	if err := os.RemoveAll(newest); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Open(t.Context(), cfg); !errors.Is(err, ErrCorrupt) {
+		t.Errorf("open without the newest snapshot: %v, want ErrCorrupt", err)
+	}
+}
+
+// snapshotIndex reads the index in a snapshot's name: term-index-time.
+func snapshotIndex(t *testing.T, path string) int {
+	t.Helper()
+	parts := strings.Split(filepath.Base(path), "-")
+	n, err := strconv.Atoi(parts[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// TestSnapshotsByThemselves: enough entries make one due.
+func TestSnapshotsByThemselves(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	cfg.TrailingLogs, cfg.SnapshotEvery, cfg.SnapshotInterval = 5, 20, 10*time.Millisecond
+	s := open(t, cfg)
+	fill(t, s, "j", 20)
+	eventually(t, "a snapshot", func() bool {
+		snaps, err := filepath.Glob(filepath.Join(cfg.Dir, "snapshots", "*-*-*"))
+		return err == nil && len(snaps) > 0 && !strings.HasSuffix(snaps[0], ".tmp")
+	})
+}
+
+// TestCrash copies the folder while the store works; whatever was acknowledged before
+// the copy is there after it.
+func TestCrash(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	s := open(t, cfg)
+	fill(t, s, "j", 10)
+	want := digest(t, s)
+	next := cfg
+	next.Dir = copyDir(t, cfg.Dir)
+	if got := digest(t, open(t, next)); got != want {
+		t.Errorf("digest %s, want %s", got, want)
+	}
+}
+
+// TestDamagedLog: bits flipped, the file cut, everywhere. Opening gives the state of
+// some moment that was, or ErrCorrupt; never another state, and no panic.
+func TestDamagedLog(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	s := open(t, cfg)
+	good := map[string]bool{digest(t, s): true}
+	step := func(c *v1.Command) {
+		must(t, s, c)
+		good[digest(t, s)] = true
+	}
+	step(worker(1, "w", "s"))
+	for i := range 12 {
+		job := fmt.Sprint("j", i)
+		step(submit(2, job, "local"))
+		step(lease(3, job+"/baseline", job, "w", "s"))
+		step(reportBaseline(4, job+"/baseline", 1, "w", "s"))
+	}
+	last := digest(t, s)
+	closeStore(t, s)
+	log, err := os.ReadFile(filepath.Join(cfg.Dir, "raft.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, refused := 0, 0
+	try := func(name string, image []byte) {
+		cfg.Dir = t.TempDir()
+		write(t, cfg.Dir, "raft.db", image)
+		s, err := Open(t.Context(), cfg)
+		if err != nil {
+			if !errors.Is(err, ErrCorrupt) {
+				t.Errorf("%s: %v, want ErrCorrupt", name, err)
+			}
+			refused++
+			return
+		}
+		defer closeStore(t, s)
+		lead(t, s)
+		switch got := digest(t, s); {
+		case got == last:
+			kept++
+		case !good[got]:
+			t.Errorf("%s: a state that never was", name)
+		}
+	}
+	for at := 0; at < len(log); at += 1009 {
+		image := slices.Clone(log)
+		image[at] ^= 1 << (at % 8)
+		try(fmt.Sprintf("bit flipped at %d", at), image)
+	}
+	for size := 1; size < len(log); size += 4096 - 7 {
+		try(fmt.Sprintf("cut to %d of %d", size, len(log)), log[:size])
+	}
+	t.Logf("%d kept everything, %d refused", kept, refused)
+	if kept == 0 || refused == 0 {
+		t.Error("the damage was all in one place")
+	}
+}
+
+func TestInUse(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	open(t, cfg)
+	_, err := Open(t.Context(), cfg)
+	if !errors.Is(err, ErrInUse) || !strings.Contains(err.Error(), cfg.Dir) {
+		t.Fatalf("%v, want ErrInUse naming %s", err, cfg.Dir)
+	}
+}
+
+func TestReplicaID(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	cfg.ID = ""
+	s := open(t, cfg)
+	id := s.ID()
+	if leader, ok := s.Leader(); !ok || leader != id || id == "" {
+		t.Errorf("leader %q, %t, want %q", leader, ok, id)
+	}
+	closeStore(t, s)
+	cfg.ID = "other"
+	if _, err := Open(t.Context(), cfg); !errors.Is(err, ErrConfig) {
+		t.Errorf("another id: %v, want ErrConfig", err)
+	}
+	cfg.ID = id
+	if s := open(t, cfg); s.ID() != id {
+		t.Errorf("id %q, want %q", s.ID(), id)
+	}
+}
+
+// TestFullLog: the log may not grow. What was acknowledged stays; the store says why
+// it stopped, and goes on when it is opened with room.
+func TestFullLog(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	cfg.MaxLogBytes = 128 << 10
+	s := open(t, cfg)
+	var acknowledged []string
+	var failure error
+	for i := 0; i < 10_000 && failure == nil; i++ {
+		id := fmt.Sprint("job-", i)
+		_, err := s.Apply(t.Context(), submit(1, id, "local"))
+		if err != nil {
+			failure = err
+			break
+		}
+		acknowledged = append(acknowledged, id)
+	}
+	if !errors.Is(failure, ErrUncertain) || !errors.Is(failure, ErrFull) {
+		t.Fatalf("%v, want ErrUncertain and ErrFull", failure)
+	}
+	<-s.Failed()
+	if err := s.Err(); !errors.Is(err, ErrFailed) || !errors.Is(err, ErrFull) {
+		t.Errorf("Err %v, want ErrFailed and ErrFull", err)
+	}
+	if _, err := s.Apply(t.Context(), submit(1, "more", "local")); !errors.Is(err, ErrNotLeader) {
+		t.Errorf("apply afterwards: %v, want ErrNotLeader", err)
+	}
+	closeStore(t, s)
+	cfg.MaxLogBytes = 0
+	s = open(t, cfg)
+	err := s.View(func(v *View) error {
+		for _, id := range acknowledged {
+			if v.Job(id) == nil {
+				t.Errorf("%s was acknowledged and is lost", id)
+			}
+		}
+		return nil
+	})
+	if err != nil || len(acknowledged) == 0 {
+		t.Fatalf("%d acknowledged, %v", len(acknowledged), err)
+	}
+	must(t, s, submit(1, "more", "local"))
+}
+
+// TestFailingState: the state file cannot be written any more. Nothing of the entry is
+// there half, and all of it after opening again.
+func TestFailingState(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	s := open(t, cfg)
+	fill(t, s, "j", 4)
+	before := digest(t, s)
+	s.fsm.db.MaxSize = 1 // any growth fails
+	var err error
+	for i := 0; i < 10_000 && err == nil; i++ {
+		before = digest(t, s)
+		_, err = s.Apply(t.Context(), submit(1, fmt.Sprint("job-", i), "local"))
+	}
+	if !errors.Is(err, ErrUncertain) || !errors.Is(err, ErrFull) {
+		t.Fatalf("%v, want ErrUncertain and ErrFull", err)
+	}
+	if got := digest(t, s); got != before {
+		t.Error("a failed entry changed the state")
+	}
+	closeStore(t, s)
+	s = open(t, cfg)
+	if got := digest(t, s); got == before {
+		t.Error("the committed entry is lost")
+	}
+}
+
+func TestGroupCommit(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	cfg.NoSync = false // the time of an fsync is what calls gather in
+	s := open(t, cfg)
+	before := s.logs.last
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() {
+			id := fmt.Sprint("j", i)
+			r, err := s.Apply(t.Context(), submit(1, id, "local"), submit(2, id, "local"))
+			if err != nil || len(r) != 2 || r[0].Job.GetId() != id || len(r[0].Created) != 1 || r[1].Job.GetId() != id || len(r[1].Created) != 0 {
+				t.Errorf("%s: %+v, %v: want one job, made once", id, r, err)
+			}
+		})
+	}
+	wg.Wait()
+	if n := s.logs.last - before; n >= 200 {
+		t.Errorf("200 concurrent calls made %d entries", n)
+	}
+}
+
+func TestApplyContext(t *testing.T) {
+	s := open(t, testConfig(t.TempDir()))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := s.Apply(ctx, submit(1, "j", "local")); !errors.Is(err, context.Canceled) || errors.Is(err, ErrUncertain) {
+		t.Errorf("canceled before: %v", err)
+	}
+	if r, err := s.Apply(t.Context()); r != nil || err != nil {
+		t.Errorf("no commands: %v, %v", r, err)
+	}
+}
+
+func TestNotLeader(t *testing.T) {
+	cfg := testConfig(t.TempDir())
+	cfg.Bootstrap = false
+	s, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer closeStore(t, s)
+	_, err = s.Apply(t.Context(), submit(1, "j", "local"))
+	for what, err := range map[string]error{"apply": err, "barrier": s.Barrier(t.Context()), "linearizable": s.Linearizable(t.Context())} {
+		if !errors.Is(err, ErrNotLeader) {
+			t.Errorf("%s: %v, want ErrNotLeader", what, err)
+		}
+	}
+}
+
+func TestClosed(t *testing.T) {
+	s := open(t, testConfig(t.TempDir()))
+	changes, _ := s.Subscribe()
+	closeStore(t, s)
+	closeStore(t, s)
+	if _, ok := <-changes; ok {
+		t.Error("changes after Close")
+	}
+	for range s.Leadership() {
+		continue // ends, since it is closed
+	}
+	if err := s.View(func(*View) error { return nil }); !errors.Is(err, ErrClosed) {
+		t.Errorf("view: %v, want ErrClosed", err)
+	}
+	if err := s.Barrier(t.Context()); !errors.Is(err, ErrClosed) {
+		t.Errorf("barrier: %v, want ErrClosed", err)
+	}
+	if _, err := s.Apply(t.Context(), submit(1, "j", "local")); err == nil {
+		t.Error("apply after Close")
+	}
+}
+
+// TestLinearizable: what was applied before is seen after, also when the last entries
+// are none that the state knows of.
+func TestLinearizable(t *testing.T) {
+	s := open(t, testConfig(t.TempDir()))
+	for i := range 20 {
+		id := fmt.Sprint("j", i)
+		must(t, s, submit(1, id, "local"))
+		if i%3 == 0 {
+			if err := s.Barrier(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := s.Linearizable(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		err := s.View(func(v *View) error {
+			if v.Job(id) == nil {
+				t.Errorf("%s is not seen", id)
+			}
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestSubscribe(t *testing.T) {
+	s := open(t, testConfig(t.TempDir()))
+	changes, cancel := s.Subscribe()
+	for _, id := range []string{"b", "a", "c", "a"} {
+		must(t, s, submit(1, id, "local"))
+	}
+	must(t, s, worker(1, "w", "s"))
+	if c := <-changes; !slices.Equal(c.Jobs, []string{"a", "b", "c"}) || c.Index != s.AppliedIndex() || !c.Cluster {
+		t.Errorf("%+v: want a, b, c up to %d", c, s.AppliedIndex())
+	}
+	must(t, s, submit(1, "d", "local"))
+	if c := <-changes; !slices.Equal(c.Jobs, []string{"d"}) || c.Cluster {
+		t.Errorf("%+v: want d alone", c)
+	}
+	cancel()
+	cancel()
+	if _, ok := <-changes; ok {
+		t.Error("a change after cancel")
+	}
+}
+
+// TestUndecodableEntry: other replicas have these bytes too; going on would make the
+// states differ.
+func TestUndecodableEntry(t *testing.T) {
+	l := openLocal(t)
+	defer func() {
+		if r := recover(); r == nil || !strings.Contains(fmt.Sprint(r), "entry 77") {
+			t.Errorf("recovered %v, want a panic naming entry 77", r)
+		}
+	}()
+	l.fsm.Apply(&raft.Log{Index: 77, Type: raft.LogCommand, Data: []byte{0xff, 0xff}})
+}
+
+func TestEntryAppliedOnce(t *testing.T) {
+	l := openLocal(t)
+	data, err := entryOf([]*call{{cmds: []*v1.Command{submit(1, "a", "local"), worker(1, "w", "s")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	lease1, err := entryOf([]*call{{cmds: []*v1.Command{lease(1, "a/baseline", "r", "w", "s")}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, err := entryOf([]*call{{cmds: []*v1.Command{endLease(1, "a/baseline", 1)}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	logs := []*raft.Log{
+		{Index: 5, Type: raft.LogCommand, Data: data},
+		{Index: 6, Type: raft.LogCommand, Data: lease1},
+		{Index: 7, Type: raft.LogConfiguration},
+		{Index: 8, Type: raft.LogCommand, Data: end},
+	}
+	l.fsm.ApplyBatch(logs)
+	want := digest(t, l)
+	for _, entry := range logs {
+		l.fsm.Apply(entry)
+	}
+	l.fsm.ApplyBatch(logs)
+	if got := digest(t, l); got != want || l.fsm.applied.get() != 8 {
+		t.Errorf("entries applied twice: applied %d", l.fsm.applied.get())
+	}
+}
+
+func TestConfig(t *testing.T) {
+	cases := []struct {
+		cfg  Config
+		want string
+	}{
+		{Config{}, "Dir"},
+		{Config{Dir: "x", ID: "a/b"}, "ID"},
+		{Config{Dir: "x", Address: "nonsense"}, "Address"},
+		{Config{Dir: "x", Advertise: "host:1"}, "Advertise"},
+		{Config{Dir: "x", Election: time.Microsecond}, "Election"},
+		{Config{Dir: "x", SnapshotInterval: time.Microsecond}, "SnapshotInterval"},
+		{Config{Dir: "x", MaxLogBytes: -1}, "MaxLogBytes"},
+	}
+	for _, c := range cases {
+		if err := c.cfg.Validate(); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%+v: %v, want ErrConfig naming %s", c.cfg, err, c.want)
+		}
+	}
+	if err := (Config{Dir: "x", Address: "127.0.0.1:0"}).Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestRaftLog(t *testing.T) {
+	var b bytes.Buffer
+	l := newRaftLog(zerolog.New(&b).Level(zerolog.InfoLevel)).Named("part").With("term", 3)
+	l.Info("too small")
+	l.Warn("it happened", "error", errors.New("because"), "n", 5)
+	if want := `{"level":"warn","from":"raft.part","term":"3","error":"because","n":"5","message":"it happened"}`; strings.TrimSpace(b.String()) != want {
+		t.Errorf("%s, want %s", b.String(), want)
+	}
+}
