@@ -214,7 +214,7 @@ func showTask(t *v1.Task) string {
 	return s
 }
 
-func showActive(t *testing.T, s *Local) (out []string) {
+func showActive(t *testing.T, s applies) (out []string) {
 	t.Helper()
 	err := s.View(func(v *View) error {
 		for _, task := range v.ActiveTasks() {
@@ -228,7 +228,7 @@ func showActive(t *testing.T, s *Local) (out []string) {
 	return out
 }
 
-func showJob(t *testing.T, s *Local, id string) (out []string) {
+func showJob(t *testing.T, s applies, id string) (out []string) {
 	t.Helper()
 	err := s.View(func(v *View) error {
 		j := v.Job(id)
