@@ -91,6 +91,16 @@ func (m *Masks) Apply(g *model.Graph) error {
 	return nil
 }
 
+// ByParameter gives the masks by layer and parameter, as training takes them. The slices
+// are shared.
+func (m *Masks) ByParameter() map[string]map[string][]bool {
+	out := map[string]map[string][]bool{}
+	for _, name := range m.Layers() {
+		out[name] = map[string][]bool{model.Weight: m.keep[name]}
+	}
+	return out
+}
+
 // maskPrefix begins the names of masks among a checkpoint's extras.
 const maskPrefix = "mask."
 

@@ -235,6 +235,9 @@ func TestMasks(t *testing.T) {
 	if i, _ := g.Index("fc1"); g.Layers[i].Params[model.Weight].NonZeros() != 3*128 {
 		t.Errorf("%d weights are not zero", g.Layers[i].Params[model.Weight].NonZeros())
 	}
+	if by := m.ByParameter(); len(by) != 1 || !slices.Equal(by["fc1"][model.Weight], keep) {
+		t.Errorf("by parameter: %v", by)
+	}
 	extra := m.Tensors()
 	extra["adam.fc1"] = model.NewTensor(3)
 	back, err := MasksFrom(extra, g)
