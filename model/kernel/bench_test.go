@@ -186,3 +186,36 @@ func BenchmarkRows(b *testing.B) {
 		restore()
 	}
 }
+
+// BenchmarkQuant compares 8-bit with float32 convolutions at one image.
+func BenchmarkQuant(b *testing.B) {
+	shapes := append(benchConvs, struct {
+		name string
+		s    ConvShape
+	}{"fc1024", ConvShape{H: 1, W: 1, IC: 1024, OC: 64, KH: 1, KW: 1}})
+	for _, v := range Available() {
+		if v == Generic {
+			continue
+		}
+		for _, bc := range shapes {
+			c, err := NewConv(bc.s)
+			must(b, err)
+			r := rng(1)
+			x, w, y := random(r, c.inSize, 0).s, random(r, c.wSize, 0).s, random(r, c.outSize, 0).s
+			scale := make([]float32, bc.s.OC)
+			q, err := NewQConv(bc.s, make([]int8, c.wSize), Requant{InZero: 3, Scale: scale})
+			must(b, err)
+			qx, qy := make([]uint8, c.inSize), make([]uint8, c.outSize)
+			s := new(Scratch)
+			restore, err := Force(v)
+			must(b, err)
+			b.Run(fmt.Sprintf("%s/%s/float32", v, bc.name), func(b *testing.B) {
+				bench(b, 2*float64(c.MACs()), func() error { return c.Forward(s, x, w, y, 0, 1, Epilogue{}) })
+			})
+			b.Run(fmt.Sprintf("%s/%s/int8", v, bc.name), func(b *testing.B) {
+				bench(b, 2*float64(c.MACs()), func() error { return q.Forward(s, qx, qy, 0, 1) })
+			})
+			restore()
+		}
+	}
+}

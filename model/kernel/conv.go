@@ -158,9 +158,9 @@ func (c *Conv) forwardGroup(im *impl, s *Scratch, x, w, y ptr, images int, bias 
 						continue
 					}
 					xi := at(x, i*c.inSize+c.tapOffset(r.lo, q.lo, r.k0, q.k0))
-					g := grid{m: r.hi - r.lo, n: q.hi - q.lo, a: xi, am: sh.StrideH * sh.W * sh.IC, an: sh.StrideW * sh.IC,
-						c: yi, cm: c.ow * sh.OC, cn: sh.OC}
-					g.run(im, t, n)
+					g := grid{m: r.hi - r.lo, n: q.hi - q.lo, a: xi, am: 4 * sh.StrideH * sh.W * sh.IC, an: 4 * sh.StrideW * sh.IC,
+						c: yi, cm: 4 * c.ow * sh.OC, cn: 4 * sh.OC}
+					g.run(&im.tiler, t, n)
 				}
 			}
 		}
@@ -201,6 +201,6 @@ func (c *Conv) fillEmpty(t *tileArgs, s *Scratch, im *impl, y ptr, r, q span, n 
 	clear(s.pack[:n+1])
 	t.k, t.k2, t.k3 = 1, 1, 1
 	t.b = addr(s.pack, 1)
-	g := grid{m: r.hi - r.lo, n: q.hi - q.lo, a: addr(s.pack, 0), c: y, cm: c.ow * c.s.OC, cn: c.s.OC}
-	g.run(im, t, n)
+	g := grid{m: r.hi - r.lo, n: q.hi - q.lo, a: addr(s.pack, 0), c: y, cm: 4 * c.ow * c.s.OC, cn: 4 * c.s.OC}
+	g.run(&im.tiler, t, n)
 }

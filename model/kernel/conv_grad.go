@@ -99,7 +99,7 @@ func (c *Conv) gradRows(im *impl, t *tileArgs, a, out ptr, m, cols int) {
 	for r := 0; r < m; r += step {
 		h0, h1 := halves(min(step, m-r))
 		t.a0, t.c0 = at(a, r), at(out, r*c.s.OC)
-		t.second(h0, h0*c.s.OC, h1)
+		t.second(4*h0, 4*h0*c.s.OC, h1)
 		im.tile(t, h0, h1, cols)
 	}
 }
@@ -176,9 +176,9 @@ func (c *Conv) gradInputGroup(im *impl, s *Scratch, dy, wt, dx ptr, images int) 
 					continue
 				}
 				t.b = at(wt, tap*c.ocg*c.icg+j)
-				g := grid{m: y1 - y0, n: x1 - x0, a: at(dy, i*c.outSize+(y0*c.ow+x0)*sh.OC), am: c.ow * sh.OC, an: sh.OC,
-					c: at(dx, i*c.inSize+c.tapOffset(y0, x0, kh, kw)+j), cm: sh.StrideH * sh.W * sh.IC, cn: sh.StrideW * sh.IC}
-				g.run(im, t, n)
+				g := grid{m: y1 - y0, n: x1 - x0, a: at(dy, i*c.outSize+(y0*c.ow+x0)*sh.OC), am: 4 * c.ow * sh.OC, an: 4 * sh.OC,
+					c: at(dx, i*c.inSize+c.tapOffset(y0, x0, kh, kw)+j), cm: 4 * sh.StrideH * sh.W * sh.IC, cn: 4 * sh.StrideW * sh.IC}
+				g.run(&im.tiler, t, n)
 			}
 		}
 		j += n

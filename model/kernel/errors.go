@@ -48,7 +48,7 @@ func checkLen[T any](name string, s []T, n int) error {
 }
 
 // checkImages checks the range [n0, n1) and that s holds n1 images of size elements.
-func checkImages(name string, s []float32, size, n0, n1 int) error {
+func checkImages[T any](name string, s []T, size, n0, n1 int) error {
 	if n0 < 0 || n1 < n0 {
 		return fmt.Errorf("images [%d, %d): want 0 <= n0 <= n1: %w", n0, n1, ErrRange)
 	}

@@ -5,10 +5,9 @@ import "unsafe"
 // genericImpl is the portable variant and the reference for all others. Products are rounded before they are added
 // (the conversions keep the compiler from fusing), so that its results are the same on every processor.
 var genericImpl = impl{
-	variant: Generic,
-	mr:      16, half: 8,
-	width:       func(_, n int) int { return min(n, 64) },
-	tile:        genericTile,
+	variant:     Generic,
+	tiler:       tiler{mr: 16, half: 8, width: func(_, n int) int { return min(n, 64) }, tile: genericTile},
+	quant:       genericQuant,
 	depth:       genericDepth,
 	depthGrad:   genericDepthGrad,
 	depthBack:   genericDepthBack,

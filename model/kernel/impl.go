@@ -101,16 +101,22 @@ type sparseArgs struct {
 	flags     uint64
 }
 
-// impl is one variant's primitives. Sizes of zero never reach them.
-type impl struct {
-	variant Variant
-	mr      int // most rows of a tile
-	half    int // most rows of one of its two halves
+// tiler is a micro-kernel and the tiles it can do.
+type tiler struct {
+	mr   int // most rows of a tile
+	half int // most rows of one of its two halves
 
 	// width returns how many of n columns one call should cover, for tiles of at most m rows.
 	width func(m, n int) int
 	// tile computes h0+h1 rows and n columns, n as width returned it.
 	tile func(a *tileArgs, h0, h1, n int)
+}
+
+// impl is one variant's primitives. Sizes of zero never reach them.
+type impl struct {
+	variant Variant
+	tiler
+	quant quantImpl
 
 	depth     func(a *depthArgs)
 	depthGrad func(a *rowsArgs) // z[ch] += sum over grid of x*y

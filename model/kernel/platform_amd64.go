@@ -21,6 +21,11 @@ func platformImpls() []*impl {
 	if x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL {
 		impls = append([]*impl{&avx512Impl}, impls...)
 	}
+	if !x.HasAVX512VNNI {
+		avx512Impl.quant = avx2Quant
+	}
+	fillQuant(&avx512QuantTiles, quant512)
+	fillQuant(&avx2QuantTiles, quant256)
 	fill(&avx512Tiles, tiles512)
 	fill(&avx2Tiles, tiles256)
 	for k, f := range sparse512 {
@@ -94,21 +99,24 @@ func kind(n, lanes int) (k, rest int) {
 
 var avx512Impl = impl{
 	variant: AVX512,
-	mr:      15, half: 7,
-	width: func(m, n int) int {
-		switch {
-		case m == 1:
-			return width(n, 16, 8)
-		case m <= 4:
-			return width(n, 16, 4)
-		}
-		return width(n, 16, 2)
+	tiler: tiler{
+		mr: 15, half: 7,
+		width: func(m, n int) int {
+			switch {
+			case m == 1:
+				return width(n, 16, 8)
+			case m <= 4:
+				return width(n, 16, 4)
+			}
+			return width(n, 16, 2)
+		},
+		tile: func(a *tileArgs, h0, h1, n int) {
+			k, rest := kind(n, 16)
+			a.mask = 1<<rest - 1
+			avx512Tiles[k][h0][h1](a)
+		},
 	},
-	tile: func(a *tileArgs, h0, h1, n int) {
-		k, rest := kind(n, 16)
-		a.mask = 1<<rest - 1
-		avx512Tiles[k][h0][h1](a)
-	},
+	quant: avx512Quant,
 	depth: depth512, depthGrad: depthGrad512, depthBack: depthBack512,
 	maxPool: func(p *poolArgs) {
 		if p.kh == 2 && p.kw == 2 {
@@ -134,21 +142,24 @@ var avx512Impl = impl{
 
 var avx2Impl = impl{
 	variant: AVX2,
-	mr:      6, half: 3,
-	width: func(m, n int) int {
-		switch m {
-		case 1:
-			return width(n, 8, 8)
-		case 2:
-			return width(n, 8, 4)
-		}
-		return width(n, 8, 2)
+	tiler: tiler{
+		mr: 6, half: 3,
+		width: func(m, n int) int {
+			switch m {
+			case 1:
+				return width(n, 8, 8)
+			case 2:
+				return width(n, 8, 4)
+			}
+			return width(n, 8, 2)
+		},
+		tile: func(a *tileArgs, h0, h1, n int) {
+			k, rest := kind(n, 8)
+			a.mask = uint64(rest)
+			avx2Tiles[k][h0][h1](a)
+		},
 	},
-	tile: func(a *tileArgs, h0, h1, n int) {
-		k, rest := kind(n, 8)
-		a.mask = uint64(rest)
-		avx2Tiles[k][h0][h1](a)
-	},
+	quant: avx2Quant,
 	depth: depth256, depthGrad: depthGrad256, depthBack: depthBack256,
 	maxPool: func(p *poolArgs) {
 		if p.kh == 2 && p.kw == 2 {

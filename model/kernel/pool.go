@@ -140,14 +140,20 @@ func (p *Pool) each(s *Scratch, x, y, dy, dx []float32, n0, n1 int, flags uint64
 					a.scale = 1 / float32(sh.KH*sh.KW)
 				}
 				for oy := r.lo; oy < r.hi; oy++ {
-					in := i*p.inSize + ((oy*sh.StrideH-sh.PadTop+r.k0)*sh.W+q.lo*sh.StrideW-sh.PadLeft+q.k0)*sh.C
-					out := i*p.outSize + (oy*p.ow+q.lo)*sh.C
+					in, out := p.window(i, oy, r, q)
 					a.x, a.dx, a.y, a.dy = addr(x, in), addr(dx, in), addr(y, out), addr(dy, out)
 					f(a)
 				}
 			}
 		}
 	}
+}
+
+// window returns the indices of the first tap and of the output of the line oy of image i in the column span q.
+func (p *Pool) window(i, oy int, r, q span) (in, out int) {
+	s := &p.s
+	in = i*p.inSize + ((oy*s.StrideH-s.PadTop+r.k0)*s.W+q.lo*s.StrideW-s.PadLeft+q.k0)*s.C
+	return in, i*p.outSize + (oy*p.ow+q.lo)*s.C
 }
 
 // GlobalAvg writes, for images [n0, n1) of pixels rows of c channels, the mean over the pixels to y ([N][c]).

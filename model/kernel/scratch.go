@@ -10,6 +10,8 @@ type Scratch struct {
 	rows   rowsArgs
 	pool   poolArgs
 	spars  sparseArgs
+	quant  quantArgs
+	params quantParams
 	sgd    [6]float32
 	adam   [11]float32
 	wt     []float32 // transposed weights
@@ -20,6 +22,8 @@ type Scratch struct {
 	planes []float32 // activations as channel planes
 	outs   []float32 // results as channel planes
 	image  []float32 // one image of results, to be added
+	bytes  []uint8   // padded quantized input
+	words  []int16   // the same, widened
 	edge   []float32 // pixels past the last full block of a transposition
 }
 
@@ -32,9 +36,9 @@ func (s *Scratch) orNew() *Scratch {
 }
 
 // grow returns a slice of n elements, reusing b where it is large enough.
-func grow(b []float32, n int) []float32 {
+func grow[T any](b []T, n int) []T {
 	if cap(b) < n {
-		return make([]float32, n)
+		return make([]T, n)
 	}
 	return b[:n]
 }

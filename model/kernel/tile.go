@@ -1,7 +1,9 @@
 package kernel
 
+import "unsafe"
+
 // grid is an m by n arrangement of output pixels, all with the same taps: pixel (i, j) reads from a + i*am + j*an and
-// writes to c + i*cm + j*cn (in elements).
+// writes to c + i*cm + j*cn (in bytes).
 type grid struct {
 	m, n   int
 	a      ptr
@@ -12,48 +14,46 @@ type grid struct {
 
 // run covers the grid with tiles of the micro-kernel for cols columns of the result. The order of the tiles does not
 // matter for the result: every output element belongs to one tile.
-func (g grid) run(im *impl, t *tileArgs, cols int) {
+func (g grid) run(im *tiler, t *tileArgs, cols int) {
 	if tileReach(g.m, g.n, im) > tileReach(g.n, g.m, im) {
 		g.m, g.n, g.am, g.an, g.cm, g.cn = g.n, g.m, g.an, g.am, g.cn, g.cm
 	}
-	t.as, t.cs = 4*g.an, 4*g.cn
+	t.as, t.cs = g.an, g.cn
 	if g.n <= im.half && 2*g.n <= im.mr {
-		i := 0
-		for ; i+1 < g.m; i += 2 {
-			t.a0, t.c0 = at(g.a, i*g.am), at(g.c, i*g.cm)
-			t.a1, t.c1 = at(t.a0, g.am), at(t.c0, g.cm)
-			im.tile(t, g.n, g.n, cols)
-		}
-		if i < g.m {
-			t.a0, t.c0 = at(g.a, i*g.am), at(g.c, i*g.cm)
-			t.second(0, 0, 0)
-			im.tile(t, g.n, 0, cols)
+		for i := 0; i < g.m; i += 2 {
+			t.a0, t.c0 = unsafe.Add(g.a, i*g.am), unsafe.Add(g.c, i*g.cm)
+			h1 := 0
+			if i+1 < g.m {
+				h1 = g.n
+			}
+			t.second(g.am, g.cm, h1)
+			im.tile(t, g.n, h1, cols)
 		}
 		return
 	}
 	step := evenStep(g.n, im.mr)
 	for i := range g.m {
-		ai, ci := at(g.a, i*g.am), at(g.c, i*g.cm)
+		ai, ci := unsafe.Add(g.a, i*g.am), unsafe.Add(g.c, i*g.cm)
 		for j := 0; j < g.n; j += step {
 			h0, h1 := halves(min(step, g.n-j))
-			t.a0, t.c0 = at(ai, j*g.an), at(ci, j*g.cn)
+			t.a0, t.c0 = unsafe.Add(ai, j*g.an), unsafe.Add(ci, j*g.cn)
 			t.second(h0*g.an, h0*g.cn, h1)
 			im.tile(t, h0, h1, cols)
 		}
 	}
 }
 
-// second sets the bases of the second half, a and c elements after the first. With no rows in it they stay in place: a
+// second sets the bases of the second half, a and c bytes after the first. With no rows in it they stay in place: a
 // pointer past the end of its slice must never exist, because the garbage collector may look at it.
 func (t *tileArgs) second(a, c, rows int) {
 	t.a1, t.c1 = t.a0, t.c0
 	if rows > 0 {
-		t.a1, t.c1 = at(t.a0, a), at(t.c0, c)
+		t.a1, t.c1 = unsafe.Add(t.a0, a), unsafe.Add(t.c0, c)
 	}
 }
 
 // tileReach is how many pixels a tile covers on n lines of m pixels; more is faster.
-func tileReach(n, m int, im *impl) int {
+func tileReach(n, m int, im *tiler) int {
 	if 2*m <= im.mr && m <= im.half && n > 1 {
 		return 2 * m
 	}
@@ -105,7 +105,7 @@ func (x matrix) run(im *impl, s *Scratch, bias ptr, flags uint64) {
 		for i := 0; i < x.m; i += step {
 			h0, h1 := halves(min(step, x.m-i))
 			t.a0, t.c0 = at(x.a, i*x.as), at(x.c, i*x.ldc+j)
-			t.second(h0*x.as, h0*x.ldc, h1)
+			t.second(4*h0*x.as, 4*h0*x.ldc, h1)
 			im.tile(t, h0, h1, n)
 		}
 		j += n

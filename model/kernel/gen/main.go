@@ -36,6 +36,15 @@ func main() {
 			log.Fatal(err)
 		}
 		g = newISA(bits)
+		g.quantTiles()
+		if bits == 256 {
+			g.bytes8()
+			g.conversions()
+		}
+		if err := g.write(*dir, "quant"); err != nil {
+			log.Fatal(err)
+		}
+		g = newISA(bits)
 		g.elementwise()
 		g.columns()
 		g.pools()

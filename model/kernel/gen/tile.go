@@ -135,29 +135,39 @@ func (g *isa) tile(h0, h1, nv int, masked bool) string {
 	return name
 }
 
-// tileLoops emits the three nested loops and returns a vector that is free after them.
+// tileLoops emits the loops and returns a vector that is free after them.
 func (g *isa) tileLoops(p reg.GPVirtual, acc [][]reg.VecVirtual, tails []*tail, h0, h1, nv int) reg.VecVirtual {
+	bv := g.vecs(nv)
+	var av reg.VecVirtual
+	if g.bits == 256 || nv > 2 || len(acc) == 1 {
+		av = g.vec()
+	}
+	return g.loops(p, h0, h1, func(b, bk reg.GPVirtual, row func(int) Mem) reg.VecVirtual {
+		if len(acc) > 1 {
+			g.products(acc, bv, av, b, bk, row, tails)
+			return bv[0]
+		}
+		g.VBROADCASTSS(row(0), av)
+		for j := range nv {
+			g.fma(Mem{Base: b, Disp: g.bytes() * j}, av, acc[0][j], bv[0], tails[j])
+		}
+		g.ADDQ(bk, b)
+		return bv[0]
+	})
+}
+
+// loops emits the three nested loops over the rows of a and b around step, which handles one row of b and advances it.
+func (g *isa) loops(p reg.GPVirtual, h0, h1 int, step func(b, bk reg.GPVirtual, row func(int) Mem) reg.VecVirtual) reg.VecVirtual {
 	a := []reg.GPVirtual{g.field(p, tA0)}
 	if h1 > 0 {
 		a = append(a, g.field(p, tA1))
 	}
 	ak, b, bk := g.field(p, tAK), g.field(p, tB), g.field(p, tBK)
 	st := g.multiples(g.field(p, tAS), max(h0, h1))
-	row := func(i int) Mem {
-		if i < h0 {
-			return rowMem(a[0], st, i)
-		}
-		return rowMem(a[1], st, i-h0)
-	}
 	bump := func(off int) {
 		for _, r := range a {
 			g.ADDQ(Mem{Base: p, Disp: off}, r)
 		}
-	}
-	bv := g.vecs(nv)
-	var av reg.VecVirtual
-	if g.bits == 256 || nv > 2 || len(acc) == 1 {
-		av = g.vec()
 	}
 	k3, k2, k := g.field(p, tK3), g.GP64(), g.GP64()
 	g.Label("loop3")
@@ -165,15 +175,12 @@ func (g *isa) tileLoops(p reg.GPVirtual, acc [][]reg.VecVirtual, tails []*tail, 
 	g.Label("loop2")
 	g.MOVQ(Mem{Base: p, Disp: tK}, k)
 	g.Label("loop")
-	if len(acc) == 1 {
-		g.VBROADCASTSS(row(0), av)
-		for j := range nv {
-			g.fma(Mem{Base: b, Disp: g.bytes() * j}, av, acc[0][j], bv[0], tails[j])
+	free := step(b, bk, func(i int) Mem {
+		if i < h0 {
+			return rowMem(a[0], st, i)
 		}
-		g.ADDQ(bk, b)
-	} else {
-		g.products(acc, bv, av, b, bk, row, tails)
-	}
+		return rowMem(a[1], st, i-h0)
+	})
 	for _, r := range a {
 		g.ADDQ(ak, r)
 	}
@@ -187,7 +194,23 @@ func (g *isa) tileLoops(p reg.GPVirtual, acc [][]reg.VecVirtual, tails []*tail, 
 	g.ADDQ(Mem{Base: p, Disp: tBJ3}, b)
 	g.DECQ(k3)
 	g.JNZ(LabelRef("loop3"))
-	return bv[0]
+	return free
+}
+
+// cells returns the addresses of the rows of the result.
+func (g *isa) cells(p reg.GPVirtual, h0, h1 int) func(i int) Mem {
+	c0 := g.field(p, tC0)
+	var c1 reg.GPVirtual
+	if h1 > 0 {
+		c1 = g.field(p, tC1)
+	}
+	cs := g.multiples(g.field(p, tCS), max(h0, h1))
+	return func(i int) Mem {
+		if i >= h0 {
+			return rowMem(c1, cs, i-h0)
+		}
+		return rowMem(c0, cs, i)
+	}
 }
 
 // products emits one step of the inner loop: a row of b against one element of every row of a, which is broadcast from
@@ -212,18 +235,10 @@ func (g *isa) products(acc [][]reg.VecVirtual, bv []reg.VecVirtual, av reg.VecVi
 }
 
 func (g *isa) tileEpilogue(p reg.GPVirtual, acc [][]reg.VecVirtual, tails []*tail, h0, h1, nv int, tmp reg.VecVirtual) {
-	c0 := g.field(p, tC0)
-	var c1 reg.GPVirtual
-	if h1 > 0 {
-		c1 = g.field(p, tC1)
-	}
-	cs := g.multiples(g.field(p, tCS), max(h0, h1))
+	cells := g.cells(p, h0, h1)
 	cell := func(i, j int) Mem {
-		m := rowMem(c0, cs, i%h0)
-		if i >= h0 {
-			m = rowMem(c1, cs, i-h0)
-		}
-		m.Disp += g.bytes() * j
+		m := cells(i)
+		m.Disp = g.bytes() * j
 		return m
 	}
 	bias := g.field(p, tBias)
