@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -26,12 +27,20 @@ var commands = []func() *cobra.Command{
 func known() job.Names {
 	return job.Names{
 		Zoo:        zoo.Names(),
-		Strategies: prune.Names(),
+		Strategies: strategies(),
 		Schedules:  prune.Schedules(),
 		Samplers:   sampler.Names(),
 		Optimizers: []string{string(train.Adam), string(train.AdamW), string(train.SGD)},
 		Builtins:   []string{"shapes"},
 	}
+}
+
+// strategies lists those that trials can carry out: without gradients.
+func strategies() []string {
+	return slices.DeleteFunc(prune.Names(), func(name string) bool {
+		s, err := prune.Lookup(name)
+		return err != nil || s.Info().NeedsGradients
+	})
 }
 
 // usagef is an error of wrong use.
