@@ -253,14 +253,32 @@ func (c *cache) loadJob(v *store.View, id string, tasks bool, deadline time.Time
 			}
 		}
 		e.pending = map[queueKey]queue{}
-		for _, t := range v.Tasks(id) {
-			if s := t.GetState(); s == v1.TaskState_TASK_STATE_PENDING || s == v1.TaskState_TASK_STATE_LEASED {
-				c.noteTask(t, deadline)
-			}
+		for _, t := range active(v, j) {
+			c.noteTask(t, deadline)
 		}
 		c.keepTimers(old)
 	}
 	c.forget(e)
+}
+
+// active lists a job's pending and leased tasks without reading the others.
+func active(v *store.View, j *v1.Job) []*v1.Task {
+	var out []*v1.Task
+	for _, kind := range order {
+		devices := []string{""}
+		if kind == v1.TaskKind_TASK_KIND_MEASURE {
+			devices = j.GetDevices()
+		}
+		for _, d := range devices {
+			out = append(out, v.PendingOf(j.GetId(), kind, d, 0)...)
+		}
+	}
+	for _, t := range v.Leased() {
+		if t.GetJob() == j.GetId() {
+			out = append(out, t)
+		}
+	}
+	return out
 }
 
 // refresh reads what is known to have changed.
