@@ -188,3 +188,22 @@ func TestGroupsErrors(t *testing.T) {
 		t.Errorf("a wide graph: error %v", err)
 	}
 }
+
+// Channels 2 and 3 alone tie a and c to b and d: one of them stays, so that the group
+// does not fall apart.
+func TestGroupsStayTogether(t *testing.T) {
+	g := graph(model.Shape{4, 4, 3}, layer("a", conv(4, 1, 1), -1), layer("b", conv(4, 1, 1), -1), layer("c", conv(2, 1, 1), -1), layer("d", conv(6, 1, 1), -1),
+		layer("ab", model.Concat{}, 0, 1), layer("cd", model.Concat{}, 2, 3), layer("add", model.Add{}, 4, 5), layer("flat", model.Flatten{}, 6), layer("fc", model.Dense{Out: 2}, 7))
+	groups := groupsOf(t, g)
+	if got, want := text(g, groups), []string{"a+b+c+d 8", "!fc 2"}; !reflect.DeepEqual(got, want) {
+		t.Fatalf("got %q, want %q", got, want)
+	}
+	keep := groups[0].choose([]float64{2, 2, 0, 1, 2, 2, 2, 3}, 8)
+	small, _, err := Rebuild(g, &Plan{Keep: map[string][]int{"a": keep}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := text(small, groupsOf(t, small)), []string{"!a+b+c+d 3", "!fc 2"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("kept %v: got %q, want %q", keep, got, want)
+	}
+}

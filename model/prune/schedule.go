@@ -73,6 +73,9 @@ func Remaining(original, current []Group, t Target) (Target, error) {
 		if !(s >= 0 && s <= 1) {
 			return Target{}, fmt.Errorf("%w: group %q: channels %v: want 0 to 1", ErrTarget, name, s)
 		}
+		if original[i].Prunable && !current[j].Prunable {
+			continue // at its least already
+		}
 		was, is := original[i].Channels, current[j].Channels
 		if more := is - max(was-count(s, was), 1); more > 0 {
 			out.Channels[name] = float64(more) / float64(is)

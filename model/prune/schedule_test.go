@@ -91,6 +91,28 @@ func TestStepsReachTheTarget(t *testing.T) {
 	}
 }
 
+// Where everything is asked for, the steps end at what must stay.
+func TestStepsToTheLeast(t *testing.T) {
+	for _, name := range []string{"ds-cnn", "resnet-8"} {
+		g := build(t, name, model.Shape{32, 32, 1}, 10)
+		groups := groupsOf(t, g)
+		steps, err := Steps(Iterative, Uniform(groups, 1, 0), 6)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, step := range append(steps, steps[len(steps)-1]) {
+			if g, _, err = Step(lookup(t, "channel-l1"), Input{Graph: g, Target: step}, groups); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+		}
+		for _, now := range groupsOf(t, g) {
+			if now.Channels > 2 && now.Name != "fc1" {
+				t.Errorf("%s: group %q has %d channels left", name, now.Name, now.Channels)
+			}
+		}
+	}
+}
+
 func TestRemaining(t *testing.T) {
 	groups := func(n int) []Group { return []Group{{Name: "a", Channels: n, Prunable: true}} }
 	at := func(s float64) Target { return Target{Channels: map[string]float64{"a": s}} }

@@ -171,60 +171,6 @@ func (r *request) checkValues(info Info) error {
 	return nil
 }
 
-// choose removes the n channels with the lowest scores, ties by index, but none that
-// one of the group's layers needs to keep its least. It gives what is kept.
-func (g *Group) choose(scores []float64, n int) []int {
-	left := map[int]int{} // layer: channels that stay
-	for _, m := range g.members {
-		for _, x := range m {
-			left[x.Layer]++
-		}
-	}
-	order := make([]int, g.Channels)
-	for c := range order {
-		order[c] = c
-	}
-	slices.SortStableFunc(order, func(a, b int) int {
-		switch {
-		case scores[a] < scores[b]:
-			return -1
-		case scores[a] > scores[b]:
-			return 1
-		}
-		return 0
-	})
-	gone := make([]bool, g.Channels)
-	for _, c := range order {
-		if n > 0 && g.spare(c, left) {
-			gone[c] = true
-			n--
-		}
-	}
-	keep := make([]int, 0, g.Channels)
-	for c := range gone {
-		if !gone[c] {
-			keep = append(keep, c)
-		}
-	}
-	return keep
-}
-
-// spare takes channel c from left, if every layer keeps its least.
-func (g *Group) spare(c int, left map[int]int) bool {
-	for _, x := range g.members[c] {
-		left[x.Layer]--
-	}
-	for _, x := range g.members[c] {
-		if left[x.Layer] < g.least[x.Layer] {
-			for _, y := range g.members[c] {
-				left[y.Layer]++
-			}
-			return false
-		}
-	}
-	return true
-}
-
 // mean of a slice that is not empty.
 func mean(v []float64) float64 {
 	s := 0.0
