@@ -11,14 +11,14 @@ import (
 // between 90 and 99 % after a few epochs: enough left to lose by pruning.
 const (
 	shapeSide      = 28
-	shapeScaleMin  = 7.0 // half the size, pixels
+	shapeScaleMin  = 7.5 // half the size, pixels
 	shapeScaleMax  = 10.5
 	shapeTurn      = 0.16 // tangent of half the largest rotation: about 18 degrees
 	shapeSquash    = 0.22 // largest change of the ratio of width to height
 	shapeStrokeMin = 0.16 // half the width of lines, of the half size
 	shapeStrokeMax = 0.27
-	shapeContrast  = 0.40 // least difference between shape and background
-	shapeNoise     = 0.08 // largest standard deviation of the noise
+	shapeContrast  = 0.45 // least difference between shape and background
+	shapeNoise     = 0.06 // largest standard deviation of the noise
 	shapeClutter   = 2    // largest number of stray lines
 	shapeOccluders = 1    // largest number of bars that hide a part
 	shapeGradient  = 0.25 // largest slope of the background across the image

@@ -13,7 +13,7 @@ func TestShapesAreTheSameEverywhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const golden = "0e3e8fdbdbebf9de41872012bfd0e3a614f0a31a82034cb865fee11165680384"
+	const golden = "d152bf2a7becf75c48d4d902f383302d7da1aff658a4c777c805d9f5a50ccf12"
 	if got := fmt.Sprintf("%x", sha256.Sum256(s.Images)); got != golden {
 		t.Errorf("hash %s: want %s", got, golden)
 	}
