@@ -45,7 +45,6 @@ func (c *builder) block(seg segment, in *value) (*block, error) {
 		}
 	}
 	c.b.out = c.values[c.last]
-	c.b.out.foreign = true
 	c.b.from, c.b.to = c.p.bounds(seg.from, seg.to)
 	c.ports()
 	c.b.plan()
@@ -85,7 +84,10 @@ func (c *builder) ports() {
 // output makes the value that unit of layer i writes, fusing a ReLU after it if
 // that is its only reader.
 func (c *builder) output(i int, fuse bool) *value {
-	v := &value{size: c.shapes[i].Elements(), needGrad: true}
+	v := &value{size: c.shapes[i].Elements(), needGrad: len(c.g.Layers[i].Params) > 0}
+	for _, j := range c.g.Layers[i].Inputs {
+		v.needGrad = v.needGrad || c.values[j].needGrad
+	}
 	v.data = make([]float32, c.n*v.size)
 	c.values[i] = v
 	if !fuse || i == c.last || len(c.uses[i]) != 1 {
@@ -239,9 +241,10 @@ func poolShape(s model.Shape, kern, stride [2]int, p model.Pad2D, count bool) ke
 }
 
 // gradients gives every value its room for the gradient: for the whole batch
-// where several passes touch it, else for one chunk per worker.
+// where several passes touch it or something needs it after the pass, else for
+// one chunk per worker. That of the block's result comes from outside.
 func (c *builder) gradients() {
-	b := c.b
+	b, chunk := c.b, 1
 	passes := map[*value]map[*pass]bool{}
 	touch := func(v *value, p *pass) {
 		if passes[v] == nil {
@@ -249,67 +252,38 @@ func (c *builder) gradients() {
 		}
 		passes[v][p] = true
 	}
-	chunk := 1
 	for _, p := range b.bwd {
-		chunk = max(chunk, min(p.chunk, c.n))
+		chunk = max(chunk, p.chunk)
 		for _, u := range p.units {
-			if m := maskerOf(u); m != nil {
-				touch(m.out, p)
-				_, dense := u.(*dense)
-				_, apply := u.(normApply)
-				m.out.keep = m.out.keep || dense || apply
-				if m.out.keep && m.out == b.out && m.own == nil && m.out.act != kernel.None {
-					m.own = make([]float32, c.n*m.out.size)
-				}
-			} else {
-				touch(u.result(), p)
+			touch(u.result(), p)
+			if _, ok := u.(*dense); ok {
+				u.result().keep = true
+			}
+			if s, ok := u.(normStats); ok {
+				touch(s.mask.out, p)
 			}
 			for _, in := range u.ports() {
 				touch(in.value, p)
 			}
 		}
 	}
-	seen := map[*value]bool{b.out: true}
-	room := func(v *value) int {
-		off := b.local
-		b.local += (chunk*v.size + align - 1) / align * align
-		return off
-	}
+	seen := map[*value]bool{b.out: true, b.in: true}
 	for _, u := range b.units {
-		if m := maskerOf(u); m != nil && m.out == b.out && m.own == nil && m.out.act != kernel.None {
-			m.local = room(m.out)
+		v := u.result()
+		if seen[v] {
+			continue
 		}
-		for _, v := range []*value{u.result()} {
-			if seen[v] || !v.needGrad {
-				continue
-			}
-			seen[v] = true
-			if len(passes[v]) > 1 || v.keep || v == b.in {
-				v.grad = make([]float32, c.n*v.size)
-			} else {
-				v.local = room(v)
-			}
+		seen[v] = true
+		if len(passes[v]) > 1 || v.keep {
+			v.grad = make([]float32, c.n*v.size)
+			continue
 		}
+		v.local = b.local
+		b.local += (chunk*v.size + align - 1) / align * align
 	}
-	if b.in.needGrad && b.in.grad == nil {
+	if b.in.needGrad {
 		b.in.grad = make([]float32, c.n*b.in.size)
 	}
-}
-
-func maskerOf(u unit) *masker {
-	switch u := u.(type) {
-	case *conv:
-		return &u.mask
-	case *dense:
-		return &u.mask
-	case *add:
-		return &u.mask
-	case *rectify:
-		return &u.mask
-	case normApply:
-		return &u.mask
-	}
-	return nil
 }
 
 // slots makes room for what the chunks of normalisation leave.

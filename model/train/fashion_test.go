@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/espalier-ml/espalier/model/data"
+	"github.com/espalier-ml/espalier/model/infer"
 	"github.com/espalier-ml/espalier/model/train"
 	"github.com/espalier-ml/espalier/model/zoo"
 )
@@ -47,9 +48,13 @@ func TestFashion(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%s: losses %.3f", name, r.Losses)
-		if !(r.Loss < 0.9) {
-			t.Errorf("%s: losses %v: want the last below 0.9 (guessing gives 2.3)", name, r.Losses)
+		score, err := infer.Evaluate(t.Context(), g, s, s.Validation[:1500], infer.EvaluateOptions{Threads: 2})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: losses %.3f, validation %+v", name, r.Losses, score)
+		if !(score.Accuracy > 0.7) || !(r.Loss < 0.9) {
+			t.Errorf("%s: accuracy %v, losses %v: want more than 0.7 and the last below 0.9 (guessing gives 0.1 and 2.3)", name, score.Accuracy, r.Losses)
 		}
 	}
 }

@@ -11,9 +11,11 @@ import (
 type segment struct{ from, to, in int }
 
 // segments cuts the part of the graph that layer out depends on (live) into one
-// segment per block. A new one starts after every layer whose output is the
-// only tensor alive, if layers with weights lie between it and the next such
-// layer, and lie before it too.
+// segment per block. Cuts are possible after every layer whose output is the
+// only tensor alive. They are made before every fully connected layer, and
+// after: what lies between two of them goes through the batch in chunks
+// together, which is what convolutions gain from and fully connected layers,
+// whose weights each chunk would have to fetch again, lose from.
 func segments(g *model.Graph, out int) (segs []segment, live []bool, err error) {
 	live = reachable(g, out)
 	lastUse := make([]int, out+1)
@@ -29,18 +31,17 @@ func segments(g *model.Graph, out int) (segs []segment, live []bool, err error) 
 			}
 		}
 	}
-	cur, heavy := segment{from: 0, in: model.Input}, false
-	start, in := 0, model.Input // of the stretch since the last cut
+	cur, heavy, full := segment{from: 0, in: model.Input}, false, false
+	start, in := 0, model.Input // of the stretch since the last possible cut
 	for i := range out + 1 {
 		if live[i] && reach <= i {
-			if hasWeights(g, live, start, i+1) {
-				if heavy {
-					cur.to = start
-					segs = append(segs, cur)
-					cur = segment{from: start, in: in}
-				}
-				heavy = true
+			conv, dense := weights(g, live, start, i+1)
+			if heavy && (dense || conv && full) {
+				cur.to = start
+				segs = append(segs, cur)
+				cur, full = segment{from: start, in: in}, false
 			}
+			heavy, full = heavy || conv || dense, full || dense
 			start, in = i+1, i
 		}
 		reach = max(reach, lastUse[i])
@@ -69,14 +70,15 @@ func reachable(g *model.Graph, out int) []bool {
 	return live
 }
 
-func hasWeights(g *model.Graph, live []bool, from, to int) bool {
+// weights says which layers with weights lie in [from, to).
+func weights(g *model.Graph, live []bool, from, to int) (conv, dense bool) {
 	for i := from; i < to; i++ {
 		switch g.Layers[i].Op.(type) {
-		case model.Conv, model.Dense:
-			if live[i] {
-				return true
-			}
+		case model.Conv:
+			conv = conv || live[i]
+		case model.Dense:
+			dense = dense || live[i]
 		}
 	}
-	return false
+	return conv, dense
 }

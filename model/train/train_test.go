@@ -152,6 +152,35 @@ func TestTrainAllocatesNothingPerStep(t *testing.T) {
 	}
 }
 
+// Training seed-cnn at batch 64 stays well under the 150 MB it may take.
+func TestTrainMemory(t *testing.T) {
+	g, err := zoo.Build("seed-cnn", model.Shape{32, 32, 3}, 10, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := newBlobs(g.Input, 10, 64, 64)
+	heap := func() float64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc) / 1e6
+	}
+	before := heap()
+	tr, err := newTraining(t.Context(), g, src, Options{Threads: 2}.withDefaults())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tr.team.close()
+	if err := tr.step(src.batches[0]); err != nil {
+		t.Fatal(err)
+	}
+	used := heap() - before
+	t.Logf("%.1f MB", used)
+	if used > 60 {
+		t.Errorf("%.1f MB of heap: want at most 60, so that twice that, as the collector lets it grow, stays under 150", used)
+	}
+}
+
 func TestMasksHold(t *testing.T) {
 	g := small()
 	keep := make([]bool, len(g.Layers[0].Params[model.Weight].Data))

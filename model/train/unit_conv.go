@@ -5,12 +5,10 @@ import (
 )
 
 // masker gives the gradient of a unit's result before the activation that is
-// fused to it.
-type masker struct {
-	out   *value
-	local int       // offset in the worker's scratch, when the gradient is not ours to change
-	own   []float32 // the same for the whole batch, for units with more than one pass
-}
+// fused to it. It overwrites the gradient after it, which nothing else reads:
+// also that of a block's result, which the block after writes anew in every
+// step.
+type masker struct{ out *value }
 
 // dy is the gradient of examples [n0, n1), zero where the activation was flat.
 func (m *masker) dy(w *worker, n0, n1 int) ([]float32, error) {
@@ -19,22 +17,7 @@ func (m *masker) dy(w *worker, n0, n1 int) ([]float32, error) {
 	if v.act == kernel.None || v.masked {
 		return d, nil
 	}
-	dst := d
-	switch {
-	case m.own != nil:
-		dst = m.own[n0*v.size : n1*v.size]
-	case v.foreign:
-		dst = w.local[m.local : m.local+(n1-n0)*v.size]
-	}
-	return dst, kernel.ActivateGrad(dst, v.x(n0, n1), d, v.act)
-}
-
-// whole is the gradient of the batch after dy was asked for all of it.
-func (m *masker) whole() []float32 {
-	if m.own != nil && m.out.act != kernel.None && !m.out.masked {
-		return m.own
-	}
-	return m.out.grad
+	return d, kernel.ActivateGrad(d, v.x(n0, n1), d, v.act)
 }
 
 // conv is a convolution with bias and activation. The gradient of its

@@ -57,7 +57,7 @@ func (u *denseGrad) tasks() int {
 }
 
 func (u *denseGrad) do(w *worker, i int) error {
-	dy := u.mask.whole()
+	dy := u.mask.out.grad
 	if i == 0 && u.b != nil {
 		clear(u.gb)
 		if err := kernel.ColumnSums(dy, u.gb, len(u.b), 0, u.n); err != nil {

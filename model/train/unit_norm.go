@@ -130,7 +130,7 @@ func (u normStats) backward(w *worker, c chunk) error {
 		return nil
 	}
 	rows := (c.n1 - c.n0) * u.rows
-	dy := u.mask.whole()[c.n0*u.in.size : c.n1*u.in.size]
+	dy := u.mask.out.grad[c.n0*u.in.size : c.n1*u.in.size]
 	dx := u.in.begin(w, c.n0, c.n1)
 	if err := kernel.Combine(dx, u.in.x(c.n0, c.n1), dy, u.ga, u.gb, u.gd, u.c, 0, rows); err != nil {
 		return err

@@ -16,7 +16,6 @@ type value struct {
 	needGrad bool
 	act      kernel.Activation // what the producer applied before storing
 	masked   bool              // its only reader passes the gradient through that, too
-	foreign  bool              // the gradient belongs to another block: read only
 	keep     bool              // the gradient is needed after the pass
 	readers  int               // units that read it
 	written  int               // readers that write its gradient, as units are added
