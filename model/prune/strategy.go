@@ -22,7 +22,7 @@ type Strategy interface {
 
 // Info describes a strategy.
 type Info struct {
-	Name           string
+	Name           string // channel-… removes channels, hybrid… channels and weights, others weights
 	Summary        string // one line
 	Source         string // the publication it is from, or "baseline"
 	Structured     bool   // removes channels: uses Target.Channels
@@ -72,7 +72,7 @@ var strategies = []strategy{
 		Source: "Gray et al. 2017, GPU kernels for block-sparse weights; Elsen et al. 2020, arXiv:1911.09723"}, weights: block4x1},
 	{info: Info{Name: "hybrid-block-4x1", Summary: "removes channels by L1 norm, then zeroes the smallest 4×1 blocks of the remaining weights",
 		Source: "Li et al. 2017, arXiv:1608.08710, with Elsen et al. 2020, arXiv:1911.09723"}, channels: channelL1, weights: block4x1},
-	{info: Info{Name: "random-channel", Summary: "removes channels at random, from the seed",
+	{info: Info{Name: "channel-random", Summary: "removes channels at random, from the seed",
 		Source: "baseline"}, channels: randomChannel},
 }
 

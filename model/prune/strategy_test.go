@@ -46,6 +46,10 @@ func TestStrategiesConform(t *testing.T) {
 			if info.Name != name || info.Summary == "" || info.Source == "" || !(info.Structured || info.Unstructured) {
 				t.Errorf("info %+v", info)
 			}
+			both, channels := strings.HasPrefix(name, "hybrid"), strings.HasPrefix(name, "channel-")
+			if info.Structured != (both || channels) || info.Unstructured == channels {
+				t.Errorf("the name says otherwise than %+v", info)
+			}
 			for seed := range uint64(60) {
 				g := modeltest.Graph(seed)
 				groups := groupsOf(t, g)
@@ -239,7 +243,7 @@ func TestGlobalKeepsOneWeightOfEachLayer(t *testing.T) {
 func TestRandomChannelsFollowTheSeed(t *testing.T) {
 	g := build(t, "seed-cnn", model.Shape{32, 32, 3}, 10)
 	plan := func(seed uint64) *Plan {
-		p, err := lookup(t, "random-channel").Plan(Input{Graph: g, Seed: seed, Target: Uniform(groupsOf(t, g), 0.5, 0)})
+		p, err := lookup(t, "channel-random").Plan(Input{Graph: g, Seed: seed, Target: Uniform(groupsOf(t, g), 0.5, 0)})
 		if err != nil {
 			t.Fatal(err)
 		}
