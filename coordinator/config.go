@@ -9,13 +9,11 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/espalier-ml/espalier/coordinator/api"
+	"github.com/espalier-ml/espalier/job"
 )
 
 // ErrConfig marks a configuration that cannot work. Errors of the parts' own configurations keep their own sentinels.
 var ErrConfig = errors.New("invalid server configuration")
-
-// Known lists the names that a job may use.
-type Known = api.Known
 
 // Config says where a replica keeps its state and where it listens.
 type Config struct {
@@ -37,8 +35,8 @@ type Config struct {
 	Token string
 	// Insecure allows listening beyond loopback without certificate and token.
 	Insecure bool
-	// Known lists the names that a job may use; nil lists are not checked at submission.
-	Known Known
+	// Known is what a job may ask for by name. Required.
+	Known job.Names
 	// Version is this build's.
 	Version string
 	// Lease is how long a lease stands without a heartbeat; 0 means 30 s.

@@ -5,7 +5,10 @@
 // arrives as JSON or protobuf with the same rules.
 package job
 
-import "errors"
+import (
+	"errors"
+	"fmt"
+)
 
 // Sentinels of this package.
 var (
@@ -17,6 +20,7 @@ var (
 )
 
 // Names are what a job may ask for by name: each list is what its registry has.
+// A nil list is not checked.
 type Names struct {
 	Zoo        []string // built-in networks
 	Strategies []string // pruning strategies
@@ -28,3 +32,26 @@ type Names struct {
 
 // MaxFileBytes bounds a job file.
 const MaxFileBytes = 1 << 20
+
+// FieldError is one wrong field. It is an ErrField.
+type FieldError struct {
+	Field string // as written in a job file, such as train.batch
+	Line  int    // in the file; 0 if there is none
+	Value string
+	Want  string // what would be right
+}
+
+// Error names the line, the field, its value and what would be right.
+func (e *FieldError) Error() string {
+	s := e.Field
+	if e.Line > 0 {
+		s = fmt.Sprintf("line %d: %s", e.Line, e.Field)
+	}
+	if e.Value != "" {
+		s += ": " + e.Value
+	}
+	return fmt.Sprintf("%v: %s: %s", ErrField, s, e.Want)
+}
+
+// Is makes every FieldError an ErrField.
+func (e *FieldError) Is(target error) bool { return target == ErrField }

@@ -110,7 +110,7 @@ func TestErrorsNameFieldLineValueAndRemedy(t *testing.T) {
 		{"time without unit", base + "stop: {time: 5}\n", []string{"stop.time", "unit"}},
 		{"negative time", base + "stop: {time: -5s}\n", []string{"stop.time", "above 0"}},
 		{"size unit", base + "budgets: {local: {size: 5 bananas}}\n", []string{"budgets.local.size", "bananas", "200KB"}},
-		{"accuracy in percent", base + "budgets: {local: {accuracy: 88}}\n", []string{"accuracy 88", "0.88"}},
+		{"accuracy in percent", base + "budgets: {local: {accuracy: 88}}\n", []string{"accuracy: 88", "0.88"}},
 		{"budget of no device", base + "budgets: {pi4: {size: 1MB}}\n", []string{"budgets.pi4", "not among devices"}},
 		{"device twice", base + "devices: [a, a]\n", []string{"listed twice"}},
 		{"strategy twice", base + "space: {strategies: [hybrid, hybrid]}\n", []string{"listed twice"}},
@@ -134,6 +134,42 @@ func TestErrorsNameFieldLineValueAndRemedy(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+func TestLayers(t *testing.T) {
+	const text = `
+data: {builtin: shapes}
+model:
+  layers:
+    - {op: conv, out: 8, kernel: 3, padding: same, norm: true, activation: relu}
+    - {op: depthwise-conv, kernel: [3, 5], stride: 2, bias: false, name: dw}
+    - {op: global-avg-pool, from: [dw]}
+    - {op: dense}
+`
+	f, err := Parse([]byte(text), known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := f.Spec.Model.GetLayers().Layers
+	if len(l) != 4 || l[0].Out != 8 || l[0].Kernel[1] != 3 || !l[0].Norm || l[0].Bias != nil || l[0].Activation != "relu" {
+		t.Errorf("the first layer was read wrong: %v", l)
+	}
+	if l[1].Kernel[1] != 5 || l[1].Stride[0] != 2 || l[1].GetBias() || l[1].Bias == nil || l[2].Inputs[0] != "dw" {
+		t.Errorf("a layer was read wrong: %v", l)
+	}
+	for text, want := range map[string]string{
+		"[{out: 3}]":                      "op is missing",
+		"[{op: conv, kernel: [1, 2, 3]}]": "one number, or two",
+		"[{op: conv, kernal: 3}]":         `did you mean "kernel"`,
+		"[{op: conv, out: 0}]":            "model.layers[0].out: 0",
+		"[conv]":                          "model.layers[0]",
+		"[{op: conv}]\n  zoo: lenet-5":    "exactly one of zoo and layers",
+	} {
+		_, err := Parse([]byte(strings.ReplaceAll("data: {builtin: shapes}\nmodel:\n  layers: "+text+"\n", "\\n", "\n")), known)
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
+		}
 	}
 }
 

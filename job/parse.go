@@ -1,7 +1,6 @@
 package job
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -70,7 +69,7 @@ func Parse(b []byte, known Names) (*File, error) {
 	r.search(m["search"], f, known)
 	r.stop(m["stop"], f)
 	if len(r.errs) > 0 {
-		return nil, errors.Join(r.errs...)
+		return nil, r.joined()
 	}
 	Defaults(f.Spec, known)
 	if err := Validate(f.Spec, known); err != nil {
@@ -84,12 +83,78 @@ func (r *reader) model(root, v field, f *File, known Names) {
 		r.fail(field{path: "model", node: root.node}, "missing: want a network, such as {zoo: lenet-5}")
 		return
 	}
-	m := r.object(v, "zoo")
-	if z := m["zoo"]; z.set() {
-		f.Spec.Model = &espalierv1.ModelSpec{Source: &espalierv1.ModelSpec_Zoo{Zoo: r.name(z, known.Zoo)}}
-	} else if len(r.errs) == 0 {
-		r.fail(v, "%s: want {zoo: NAME}", v.text())
+	m := r.object(v, "zoo", "layers")
+	zoo, layers := m["zoo"], m["layers"]
+	switch {
+	case zoo.set() == layers.set():
+		r.fail(v, "%s: want exactly one of zoo and layers", v.text())
+	case zoo.set():
+		f.Spec.Model = &espalierv1.ModelSpec{Source: &espalierv1.ModelSpec_Zoo{Zoo: r.name(zoo, known.Zoo)}}
+	default:
+		list := &espalierv1.LayerList{}
+		for _, item := range r.list(layers) {
+			list.Layers = append(list.Layers, r.layer(item))
+		}
+		f.Spec.Model = &espalierv1.ModelSpec{Source: &espalierv1.ModelSpec_Layers{Layers: list}}
 	}
+}
+
+// layer reads one layer of a user's own network. Which fields an operator takes
+// is checked where the network is built.
+func (r *reader) layer(f field) *espalierv1.LayerSpec {
+	m := r.object(f, "op", "name", "from", "out", "kernel", "stride", "dilation", "padding", "groups", "bias", "norm", "activation", "alpha", "rate")
+	l := &espalierv1.LayerSpec{}
+	if !m["op"].set() {
+		r.fail(f, "op is missing: want an operator, such as conv")
+	}
+	for name, to := range map[string]*string{"op": &l.Kind, "name": &l.Name, "padding": &l.Padding, "activation": &l.Activation} {
+		if v := m[name]; v.set() {
+			*to = r.word(v, "a word")
+		}
+	}
+	if v := m["from"]; v.set() {
+		for _, item := range r.list(v) {
+			l.Inputs = append(l.Inputs, r.word(item, "the name of a layer"))
+		}
+	}
+	for name, to := range map[string]*int32{"out": &l.Out, "groups": &l.Groups} {
+		if v := m[name]; v.set() {
+			*to = int32(r.integer(v, 1<<20))
+		}
+	}
+	for name, to := range map[string]*[]int32{"kernel": &l.Kernel, "stride": &l.Stride, "dilation": &l.Dilation} {
+		if v := m[name]; v.set() {
+			*to = r.pair(v)
+		}
+	}
+	if v := m["bias"]; v.set() {
+		b := r.boolean(v)
+		l.Bias = &b
+	}
+	if v := m["norm"]; v.set() {
+		l.Norm = r.boolean(v)
+	}
+	for name, to := range map[string]*float64{"alpha": &l.Alpha, "rate": &l.Rate} {
+		if v := m[name]; v.set() {
+			*to = r.positive(v, "a number above 0")
+		}
+	}
+	return l
+}
+
+// pair reads height and width: one number for both, or a list of two.
+func (r *reader) pair(f field) []int32 {
+	var out []int32
+	for _, item := range r.list(f) {
+		out = append(out, int32(r.integer(item, 1<<12)))
+	}
+	if len(out) == 1 {
+		out = append(out, out[0])
+	}
+	if len(out) != 2 {
+		r.fail(f, "%s: want one number, or two: [height, width]", f.text())
+	}
+	return out
 }
 
 func (r *reader) data(root, v field, f *File, known Names) {
@@ -117,7 +182,7 @@ func (r *reader) data(root, v field, f *File, known Names) {
 		r.fail(v, "%s: want exactly one of path, name and builtin", v.text())
 	}
 	if s := m["seed"]; s.set() {
-		d.Seed = uint64(r.integer(s, 1, 1<<53))
+		d.Seed = uint64(r.integer(s, 1<<53))
 	}
 	if g := m["group"]; g.set() {
 		d.Group = r.word(g, "the name of a column")
@@ -132,7 +197,7 @@ func (r *reader) train(v field, f *File, known Names) {
 		t.Epochs = r.positive(e, "epochs above 0")
 	}
 	if b := m["batch"]; b.set() {
-		t.Batch = int32(r.integer(b, 1, 1<<16))
+		t.Batch = int32(r.integer(b, 1<<16))
 	}
 	if o := m["optimizer"]; o.set() {
 		t.Optimizer = r.name(o, known.Optimizers)
@@ -240,13 +305,13 @@ func (r *reader) search(v field, f *File, known Names) {
 		s.Sampler = r.name(n, known.Samplers)
 	}
 	if n := m["seed"]; n.set() {
-		s.Seed = uint64(r.integer(n, 1, 1<<53))
+		s.Seed = uint64(r.integer(n, 1<<53))
 	}
 	if d := m["deterministic"]; d.set() {
 		s.Deterministic = r.boolean(d)
 	}
 	if w := m["window"]; w.set() {
-		s.Window = int32(r.integer(w, 1, 1024))
+		s.Window = int32(r.integer(w, 1024))
 	}
 	if c := m["checkpoints"]; c.set() {
 		s.CheckpointBytes = r.size(c)
@@ -258,12 +323,12 @@ func (r *reader) stop(v field, f *File) {
 	s := &espalierv1.StopSpec{}
 	f.Spec.Stop = s
 	if t := m["trials"]; t.set() {
-		s.Trials = int32(r.integer(t, 1, 1_000_000))
+		s.Trials = int32(r.integer(t, maxTrials))
 	}
 	if t := m["time"]; t.set() {
 		s.TimeMs = max(1, r.duration(t).Milliseconds())
 	}
 	if t := m["stall"]; t.set() {
-		s.Stall = int32(r.integer(t, 1, 1_000_000))
+		s.Stall = int32(r.integer(t, maxTrials))
 	}
 }

@@ -1,6 +1,8 @@
 package job
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"math"
 	"slices"
@@ -14,10 +16,22 @@ import (
 
 // reader walks a YAML tree and collects every error, so that a user sees all of
 // them at once. Each names the field, its line, its value and what is right.
-type reader struct{ errs []error }
+type reader struct{ errs []*FieldError }
 
 func (r *reader) fail(f field, want string, args ...any) {
-	r.errs = append(r.errs, fmt.Errorf("%w: %s: %s", ErrField, f.where(), fmt.Sprintf(want, args...)))
+	r.errs = append(r.errs, &FieldError{Field: f.path, Line: f.line(), Want: fmt.Sprintf(want, args...)})
+}
+
+// joined returns the errors in the order of the file.
+func (r *reader) joined() error {
+	slices.SortStableFunc(r.errs, func(a, b *FieldError) int {
+		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Field, b.Field))
+	})
+	all := make([]error, len(r.errs))
+	for i, e := range r.errs {
+		all[i] = e
+	}
+	return errors.Join(all...)
 }
 
 // field is a value of the file with its path.
@@ -33,10 +47,6 @@ func (f field) line() int {
 		return 0
 	}
 	return f.node.GetToken().Position.Line
-}
-
-func (f field) where() string {
-	return fmt.Sprintf("line %d: %s", f.line(), f.path)
 }
 
 // text shows a value in an error, shortened.
@@ -257,11 +267,11 @@ func parseFloat(s string) (float64, bool) {
 	return v, err == nil
 }
 
-// integer reads a whole number in [low, high].
-func (r *reader) integer(f field, low, high int64) int64 {
-	want := fmt.Sprintf("a whole number from %d to %d", low, high)
+// integer reads a whole number in [1, high].
+func (r *reader) integer(f field, high int64) int64 {
+	want := fmt.Sprintf("a whole number from 1 to %d", high)
 	v, ok := r.number(f, want)
-	if ok && (v != math.Trunc(v) || v < float64(low) || v > float64(high)) {
+	if ok && (v != math.Trunc(v) || v < 1 || v > float64(high)) {
 		r.fail(f, "%s: want %s", f.text(), want)
 		return 0
 	}

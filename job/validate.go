@@ -100,82 +100,148 @@ func orString(v *string, d string) {
 	}
 }
 
-// Validate checks a spec whose defaults are filled in. Errors are joined.
+// Validate checks a spec whose defaults are filled in. Errors are *FieldError,
+// joined.
 func Validate(s *espalierv1.JobSpec, known Names) error {
 	c := &checker{}
-	c.must(s.Name == "" || slug(s.Name) == s.Name, "name %q: want lower-case letters, digits and dashes, at most 63", s.Name)
-	c.oneOf("model.zoo", s.GetModel().GetZoo(), known.Zoo)
+	c.must(s.Name == "" || slug(s.Name) == s.Name, "name", s.Name, "want lower-case letters, digits and dashes, at most 63")
+	c.model(s.Model, known)
 	c.train(s.Train, known)
 	c.space(s.Space, known)
 	c.devices(s)
-	c.oneOf("search.sampler", s.Search.Sampler, known.Samplers)
-	c.must(s.Search.Window >= 0 && s.Search.Window <= 1024, "search.window %d: want 1 to 1024", s.Search.Window)
-	c.must(s.Search.Deterministic || s.Search.Window == 0, "search.window %d without search.deterministic: want both or neither", s.Search.Window)
-	c.must(!s.Search.Deterministic || s.Stop.TimeMs == 0,
-		"stop.time with search.deterministic: want stop.trials or stop.stall, since time depends on the machines")
-	c.must(s.Search.CheckpointBytes > 0, "search.checkpoints %d: want more than 0", s.Search.CheckpointBytes)
-	c.must(s.Stop.Trials >= 0 && s.Stop.TimeMs >= 0 && s.Stop.Stall >= 0, "stop: negative: want 1 or more")
-	c.must(s.Stop.Trials+s.Stop.Stall > 0 || s.Stop.TimeMs > 0, "stop: no rule: want trials, time or stall")
+	c.search(s.Search, known)
+	c.stop(s)
 	return errors.Join(c.errs...)
 }
 
 type checker struct{ errs []error }
 
-func (c *checker) must(ok bool, format string, args ...any) {
+func (c *checker) must(ok bool, field string, value any, want string, args ...any) {
 	if !ok {
-		c.errs = append(c.errs, fmt.Errorf("%w: %s", ErrField, fmt.Sprintf(format, args...)))
+		c.errs = append(c.errs, &FieldError{Field: field, Value: shorten(fmt.Sprint(value)), Want: fmt.Sprintf(want, args...)})
 	}
 }
 
-func (c *checker) oneOf(name, v string, allowed []string) {
-	c.must(slices.Contains(allowed, v), "%s %q: want one of: %s", name, v, strings.Join(allowed, ", "))
+func shorten(s string) string {
+	if len(s) > 100 {
+		return s[:100] + "…"
+	}
+	return s
 }
 
+func (c *checker) oneOf(field, v string, allowed []string) {
+	c.must(allowed == nil || slices.Contains(allowed, v), field, fmt.Sprintf("%q", v), "want one of: %s", strings.Join(allowed, ", "))
+}
+
+// number wants low ≤ v ≤ high; NaN is neither.
+func (c *checker) number(field string, v, low, high float64) {
+	c.must(v >= low && v <= high, field, v, "want %v to %v", low, high)
+}
+
+func (c *checker) model(m *espalierv1.ModelSpec, known Names) {
+	switch src := m.GetSource().(type) {
+	case *espalierv1.ModelSpec_Zoo:
+		c.oneOf("model.zoo", src.Zoo, known.Zoo)
+	case *espalierv1.ModelSpec_Layers:
+		n := len(src.Layers.GetLayers())
+		c.must(n >= 1 && n <= maxLayers, "model.layers", n, "want 1 to %d layers", maxLayers)
+	default:
+		c.must(false, "model", m, "want zoo or layers")
+	}
+}
+
+// Bounds of what a job may ask for.
+const (
+	maxLayers = 1000
+	maxListed = 64
+	maxEpochs = 10_000
+	maxTrials = 1_000_000
+	leastRate = 1e-9
+	mostRate  = 10
+)
+
 func (c *checker) train(t *espalierv1.TrainSpec, known Names) {
-	c.must(t.Epochs > 0 && t.Epochs <= 10_000, "train.epochs %v: want more than 0, up to 10000", t.Epochs)
-	c.must(t.Batch >= 1 && t.Batch <= 1<<16, "train.batch %d: want 1 to 65536", t.Batch)
-	c.must(t.Rate > 0 && t.Rate <= 10, "train.rate %v: want more than 0, up to 10", t.Rate)
-	c.must(t.WeightDecay >= 0 && t.WeightDecay <= 1, "train.weight_decay %v: want 0 to 1", t.WeightDecay)
+	c.number("train.epochs", t.Epochs, 1e-3, maxEpochs)
+	c.number("train.batch", float64(t.Batch), 1, 1<<16)
+	c.number("train.rate", t.Rate, leastRate, mostRate)
+	c.number("train.weight_decay", t.WeightDecay, 0, 1)
 	c.oneOf("train.optimizer", t.Optimizer, known.Optimizers)
 }
 
 func (c *checker) space(s *espalierv1.SpaceSpec, known Names) {
-	for _, name := range s.Strategies {
-		c.must(name != All, "space.strategies: %q with others: want it alone, or names", All)
-		if name != All {
-			c.oneOf("space.strategies", name, known.Strategies)
-		}
-	}
-	for _, name := range s.Schedules {
-		c.oneOf("space.schedules", name, known.Schedules)
-	}
-	for _, e := range s.FinetuneEpochs {
-		c.must(e > 0 && e <= 1000, "space.finetune.epochs %v: want more than 0, up to 1000", e)
+	c.must(len(s.Strategies) == 1 || !slices.Contains(s.Strategies, All), "space.strategies", All, "want it alone, or names")
+	c.names("space.strategies", s.Strategies, known.Strategies)
+	c.names("space.schedules", s.Schedules, known.Schedules)
+	c.must(len(s.FinetuneEpochs) <= maxListed, "space.finetune.epochs", len(s.FinetuneEpochs), "want at most %d values", maxListed)
+	for i, e := range s.FinetuneEpochs {
+		c.number("space.finetune.epochs", e, 1e-3, maxEpochs)
+		c.must(!slices.Contains(s.FinetuneEpochs[:i], e), "space.finetune.epochs", e, "is listed twice")
 	}
 	c.interval("space.sparsity", s.Sparsity, 0, MaxSparsity)
-	c.interval("space.finetune.rate", s.FinetuneRate, 1e-9, 10)
-	c.must(len(s.Quantize) == 0 && len(s.Distill) == 0, "space.quantize, space.distill: not a field of this version: leave them out")
+	c.interval("space.finetune.rate", s.FinetuneRate, leastRate, mostRate)
+	c.must(len(s.Quantize) == 0, "space.quantize", s.Quantize, "not a field of this version: leave it out")
+	c.must(len(s.Distill) == 0, "space.distill", s.Distill, "not a field of this version: leave it out")
 }
 
-func (c *checker) interval(name string, r *espalierv1.Range, low, high float64) {
-	c.must(r.Min >= low && r.Max <= high, "%s {min: %v, max: %v}: want both within %v to %v", name, r.Min, r.Max, low, high)
-	c.must(r.Min <= r.Max, "%s {min: %v, max: %v}: want min up to max", name, r.Min, r.Max)
-	c.must(!r.Log || r.Min > 0, "%s {min: %v, log: true}: want min above 0 on a logarithmic scale", name, r.Min)
+// names checks a list of known names, each once.
+func (c *checker) names(field string, names, known []string) {
+	c.must(len(names) <= maxListed, field, len(names), "want at most %d values", maxListed)
+	for i, name := range names {
+		if name != All {
+			c.oneOf(field, name, known)
+		}
+		c.must(!slices.Contains(names[:i], name), field, name, "is listed twice")
+	}
+}
+
+func (c *checker) interval(field string, r *espalierv1.Range, low, high float64) {
+	value := fmt.Sprintf("{min: %v, max: %v}", r.Min, r.Max)
+	c.must(r.Min >= low && r.Max <= high, field, value, "want both within %v to %v", low, high)
+	c.must(r.Min <= r.Max, field, value, "want min up to max")
+	c.must(!r.Log || r.Min > 0, field, value, "want min above 0 on a logarithmic scale")
 }
 
 func (c *checker) devices(s *espalierv1.JobSpec) {
-	seen := map[string]bool{}
-	for _, d := range s.Devices {
-		c.must(d != "" && len(d) <= 200 && !strings.ContainsAny(d, "/ \t\r\n\x00"), "devices: %q: want a name of at most 200 bytes without slash or space", d)
-		c.must(!seen[d], "devices: %q is listed twice", d)
-		seen[d] = true
+	c.must(len(s.Devices) <= maxListed, "devices", len(s.Devices), "want at most %d", maxListed)
+	for i, d := range s.Devices {
+		c.must(d != "" && len(d) <= 200 && !strings.ContainsAny(d, "/ \t\r\n\x00"), "devices", fmt.Sprintf("%q", d), "want a name of at most 200 bytes without slash or space")
+		c.must(!slices.Contains(s.Devices[:i], d), "devices", d, "is listed twice")
 	}
 	for _, d := range slices.Sorted(maps.Keys(s.Budgets)) {
-		b := s.Budgets[d]
-		c.must(seen[d], "budgets.%s: not among devices %v", d, s.Devices)
-		c.must(b.GetLatencyNs() >= 0 && b.GetSizeBytes() >= 0, "budgets.%s: negative: want more than 0", d)
-		c.must(b.GetAccuracy() >= 0 && b.GetAccuracy() <= 1, "budgets.%s.accuracy %v: want a fraction up to 1, such as 0.88", d, b.GetAccuracy())
+		c.must(slices.Contains(s.Devices, d), "budgets."+d, "", "not among devices %v", s.Devices)
+		c.budget("budgets."+d, s.Budgets[d])
 	}
+}
+
+// ValidateBudget checks the limits of a request; errors are *FieldError, joined.
+func ValidateBudget(field string, b *espalierv1.Budget) error {
+	c := &checker{}
+	c.budget(field, b)
+	return errors.Join(c.errs...)
+}
+
+func (c *checker) budget(field string, b *espalierv1.Budget) {
+	c.must(b.GetLatencyNs() >= 0, field+".latency", b.GetLatencyNs(), "want 0 or more")
+	c.must(b.GetSizeBytes() >= 0, field+".size", b.GetSizeBytes(), "want 0 or more")
+	a := b.GetAccuracy()
+	c.must(a >= 0 && a <= 1, field+".accuracy", a, "want a fraction up to 1, such as 0.88")
+}
+
+func (c *checker) search(s *espalierv1.SearchSpec, known Names) {
+	c.oneOf("search.sampler", s.Sampler, known.Samplers)
+	c.number("search.window", float64(s.Window), 0, 1024)
+	c.must(s.Deterministic || s.Window == 0, "search.window", s.Window, "want search.deterministic with it")
+	c.must(s.CheckpointBytes > 0, "search.checkpoints", s.CheckpointBytes, "want more than 0")
+}
+
+func (c *checker) stop(s *espalierv1.JobSpec) {
+	st := s.Stop
+	c.number("stop.trials", float64(st.Trials), 0, maxTrials)
+	c.number("stop.stall", float64(st.Stall), 0, maxTrials)
+	c.must(st.TimeMs >= 0, "stop.time", st.TimeMs, "want more than 0")
+	c.must(st.Trials > 0 || st.Stall > 0 || st.TimeMs > 0, "stop", "no rule", "want trials, time or stall")
+	c.must(!s.Search.Deterministic || st.TimeMs == 0, "stop.time", st.TimeMs,
+		"not with search.deterministic, since time depends on the machines: want trials or stall")
 }
 
 // slug turns a text into a name: lower-case letters, digits and dashes.

@@ -80,7 +80,7 @@ type run struct {
 // order.
 func (r *run) search(ctx context.Context) (out *Outcome, err error) {
 	server, err := coordinator.Start(ctx, coordinator.Config{
-		Dir: r.folder.path("coordinator"), Known: ServerNames(r.cfg.Known), Version: r.cfg.Version, Logger: r.cfg.Logger,
+		Dir: r.folder.path("coordinator"), Known: r.cfg.Known, Version: r.cfg.Version, Logger: r.cfg.Logger,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("start coordinator: %w", err)
@@ -246,9 +246,4 @@ func StateName(s espalierv1.JobState) string {
 		return "cancelled"
 	}
 	return "unknown"
-}
-
-// ServerNames is what the coordinator checks of a job that was submitted.
-func ServerNames(n job.Names) coordinator.Known {
-	return coordinator.Known{Zoo: n.Zoo, Strategies: n.Strategies, Schedules: n.Schedules, Optimizers: n.Optimizers}
 }

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/espalier-ml/espalier/coordinator"
-	"github.com/espalier-ml/espalier/local"
 )
 
 func newServer() *cobra.Command {
@@ -60,7 +59,7 @@ func (o *serverOptions) run(cmd *cobra.Command) error {
 	ctx := cmd.Context()
 	server, err := coordinator.Start(ctx, coordinator.Config{
 		Dir: o.data, Listen: o.listen, BrokerListen: o.broker, CertFile: o.cert, KeyFile: o.key, Token: token,
-		Insecure: o.insecure, Known: local.ServerNames(known()), Version: version, Logger: logger,
+		Insecure: o.insecure, Known: known(), Version: version, Logger: logger,
 	})
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ import (
 
 	"github.com/espalier-ml/espalier/coordinator/api"
 	"github.com/espalier-ml/espalier/coordinator/store"
+	"github.com/espalier-ml/espalier/job"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/proto/espalier/v1/espalierv1connect"
 )
@@ -132,7 +133,7 @@ func start(t *testing.T, change func(*api.Config)) *server {
 	}
 	s := &server{t: t, store: &replica{Local: local}, files: &memory{files: map[string][]byte{}, part: map[string][]byte{}}, cluster: &cluster{}}
 	cfg := api.Config{Store: s.store, Files: s.files, Cluster: s.cluster, Dispatch: dispatcher{}, Interval: time.Millisecond,
-		Known: api.Known{Zoo: []string{"seed-cnn"}, Samplers: []string{"random"}}, Version: "test",
+		Known: job.Names{Zoo: []string{"seed-cnn"}, Samplers: []string{"auto", "random"}}, Version: "test",
 		FileErrors: []api.FileError{{Err: os.ErrNotExist, Code: connect.CodeNotFound}, {Err: errHash, Code: connect.CodeDataLoss}}}
 	if change != nil {
 		change(&cfg)
@@ -280,20 +281,19 @@ func TestSubmitRefuses(t *testing.T) {
 		{"name", func(j *v1.JobSpec) { j.Name = "a/b" }},
 		{"model", func(j *v1.JobSpec) { j.Model = nil }},
 		{"model.zoo", func(j *v1.JobSpec) { j.Model = &v1.ModelSpec{Source: &v1.ModelSpec_Zoo{Zoo: "resnet"}} }},
-		{"model.onnx", func(j *v1.JobSpec) { j.Model = &v1.ModelSpec{Source: &v1.ModelSpec_Onnx{Onnx: "x"}} }},
+		{"model", func(j *v1.JobSpec) { j.Model = &v1.ModelSpec{Source: &v1.ModelSpec_Onnx{Onnx: "x"}} }},
 		{"data.hash", func(j *v1.JobSpec) { j.Data.Hash = strings.Repeat("A", 64) }},
-		{"train.epochs", func(j *v1.JobSpec) { j.Train.Epochs = 0 }},
+		{"train.epochs", func(j *v1.JobSpec) { j.Train.Epochs = -1 }},
 		{"train.batch", func(j *v1.JobSpec) { j.Train.Batch = -1 }},
-		{"space.strategies", func(j *v1.JobSpec) { j.Space.Strategies = nil }},
 		{"space.strategies", func(j *v1.JobSpec) { j.Space.Strategies = []string{"a", "a"} }},
-		{"space.sparsity.max", func(j *v1.JobSpec) { j.Space.Sparsity.Max = 1 }},
+		{"space.sparsity", func(j *v1.JobSpec) { j.Space.Sparsity.Max = 1 }},
 		{"space.finetune.epochs", func(j *v1.JobSpec) { j.Space.FinetuneEpochs = []float64{1, -1} }},
-		{"space.finetune.rate.min", func(j *v1.JobSpec) { j.Space.FinetuneRate.Min = 0 }},
+		{"space.finetune.rate", func(j *v1.JobSpec) { j.Space.FinetuneRate.Min = 1 }},
 		{"devices", func(j *v1.JobSpec) { j.Devices = []string{"a", "a"} }},
-		{"budgets", func(j *v1.JobSpec) { j.Budgets = map[string]*v1.Budget{"x": {}} }},
+		{"budgets.x", func(j *v1.JobSpec) { j.Budgets = map[string]*v1.Budget{"x": {}} }},
 		{"budgets.pi4.accuracy", func(j *v1.JobSpec) { j.Budgets = map[string]*v1.Budget{"pi4": {Accuracy: 2}} }},
 		{"search.sampler", func(j *v1.JobSpec) { j.Search.Sampler = "magic" }},
-		{"stop", func(j *v1.JobSpec) { j.Stop = nil }},
+		{"stop.trials", func(j *v1.JobSpec) { j.Stop.Trials = -1 }},
 		{"stop.time", func(j *v1.JobSpec) { j.Search.Deterministic, j.Stop.TimeMs = true, 5 }},
 		{"local", func(j *v1.JobSpec) { j.Devices = []string{"local"} }},
 	} {
@@ -301,7 +301,7 @@ func TestSubmitRefuses(t *testing.T) {
 		tc.change(spec)
 		_, err := s.jobs.Submit(context.Background(), &v1.SubmitRequest{Spec: spec})
 		var ce *connect.Error
-		if !errors.As(err, &ce) || ce.Code() != connect.CodeInvalidArgument || len(ce.Details()) != 1 {
+		if !errors.As(err, &ce) || ce.Code() != connect.CodeInvalidArgument || len(ce.Details()) == 0 {
 			t.Errorf("%s: %v, want an invalid argument with a detail", tc.field, err)
 			continue
 		}
@@ -314,6 +314,19 @@ func TestSubmitRefuses(t *testing.T) {
 	spec.Data.Hash = strings.Repeat("a", 64)
 	if _, err := s.jobs.Submit(context.Background(), &v1.SubmitRequest{Spec: spec}); connect.CodeOf(err) != connect.CodeFailedPrecondition {
 		t.Errorf("data that was not uploaded: %v, want a failed precondition", err)
+	}
+}
+
+func TestSubmitFillsInDefaults(t *testing.T) {
+	s := start(t, nil)
+	spec := s.spec()
+	spec.Train, spec.Space, spec.Search, spec.Stop = nil, nil, nil, nil
+	got, err := s.jobs.Submit(context.Background(), &v1.SubmitRequest{Spec: spec})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if j := got.GetJob().GetSpec(); j.GetStop().GetTrials() != 100 || j.GetTrain().GetBatch() != 64 || j.GetSearch().GetSampler() != "auto" {
+		t.Errorf("the defaults of a job file were not filled in: %v", j)
 	}
 }
 

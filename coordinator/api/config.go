@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/espalier-ml/espalier/coordinator/store"
+	"github.com/espalier-ml/espalier/job"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
 
@@ -76,23 +77,13 @@ type FileError struct {
 	Code connect.Code
 }
 
-// Known lists the names that a job may use; a nil list is not checked here.
-type Known struct {
-	Zoo        []string // built-in networks
-	Strategies []string // pruning strategies
-	Schedules  []string // pruning schedules
-	Samplers   []string // search algorithms
-	Optimizers []string // of the training of the baseline
-	Builtins   []string // built-in data sets
-}
-
 // Config says how the API works.
 type Config struct {
 	Store    Store
 	Dispatch Dispatch
 	Files    Files
 	Cluster  Cluster
-	Known    Known
+	Known    job.Names // what a job may ask for by name
 	// FileErrors gives the errors of Files their codes.
 	FileErrors []FileError
 	// Version is this build's.

@@ -67,9 +67,36 @@ func (j *job) build(set *data.Set) (*model.Graph, error) {
 	switch m.GetSource().(type) {
 	case *espalierv1.ModelSpec_Zoo:
 		return zoo.Build(m.GetZoo(), set.Shape, len(set.Classes), seed)
+	case *espalierv1.ModelSpec_Layers:
+		return zoo.FromLayers(layers(m.GetLayers()), set.Shape, len(set.Classes), seed)
 	default:
-		return nil, fmt.Errorf("%w: this worker builds networks of the zoo only", ErrPermanent)
+		return nil, fmt.Errorf("%w: this worker builds networks of the zoo and from layers only", ErrPermanent)
 	}
+}
+
+// layers translates a job's own network.
+func layers(list *espalierv1.LayerList) []zoo.LayerSpec {
+	out := make([]zoo.LayerSpec, len(list.GetLayers()))
+	for i, l := range list.GetLayers() {
+		out[i] = zoo.LayerSpec{
+			Op: l.GetKind(), Name: l.GetName(), From: l.GetInputs(), Out: int(l.GetOut()), Kernel: pair(l.GetKernel()),
+			Stride: pair(l.GetStride()), Dilation: pair(l.GetDilation()), Padding: l.GetPadding(), Groups: int(l.GetGroups()),
+			Bias: l.Bias, Norm: l.GetNorm(), Activation: l.GetActivation(), Alpha: float32(l.GetAlpha()), Rate: float32(l.GetRate()),
+		}
+	}
+	return out
+}
+
+// pair is height and width; nothing is {0, 0}, one number both.
+func pair(v []int32) (p zoo.Pair) {
+	switch len(v) {
+	case 0:
+	case 1:
+		p = zoo.Pair{int(v[0]), int(v[0])}
+	default:
+		p = zoo.Pair{int(v[0]), int(v[1])}
+	}
+	return p
 }
 
 // train trains with what all trainings of the job share.

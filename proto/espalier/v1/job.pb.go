@@ -344,16 +344,22 @@ func (x *LayerList) GetLayers() []*LayerSpec {
 // LayerSpec is one layer of a user's own network. Fields that a kind of layer
 // does not have stay at zero.
 type LayerSpec struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
-	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
-	Inputs        []string               `protobuf:"bytes,3,rep,name=inputs,proto3" json:"inputs,omitempty"`
-	Out           int32                  `protobuf:"varint,4,opt,name=out,proto3" json:"out,omitempty"`
-	Kernel        []int32                `protobuf:"varint,5,rep,packed,name=kernel,proto3" json:"kernel,omitempty"`
-	Stride        []int32                `protobuf:"varint,6,rep,packed,name=stride,proto3" json:"stride,omitempty"`
-	Padding       string                 `protobuf:"bytes,7,opt,name=padding,proto3" json:"padding,omitempty"`
-	Groups        int32                  `protobuf:"varint,8,opt,name=groups,proto3" json:"groups,omitempty"`
-	Rate          float64                `protobuf:"fixed64,9,opt,name=rate,proto3" json:"rate,omitempty"`
+	state    protoimpl.MessageState `protogen:"open.v1"`
+	Kind     string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	Name     string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Inputs   []string               `protobuf:"bytes,3,rep,name=inputs,proto3" json:"inputs,omitempty"`
+	Out      int32                  `protobuf:"varint,4,opt,name=out,proto3" json:"out,omitempty"`
+	Kernel   []int32                `protobuf:"varint,5,rep,packed,name=kernel,proto3" json:"kernel,omitempty"`
+	Stride   []int32                `protobuf:"varint,6,rep,packed,name=stride,proto3" json:"stride,omitempty"`
+	Padding  string                 `protobuf:"bytes,7,opt,name=padding,proto3" json:"padding,omitempty"`
+	Groups   int32                  `protobuf:"varint,8,opt,name=groups,proto3" json:"groups,omitempty"`
+	Rate     float64                `protobuf:"fixed64,9,opt,name=rate,proto3" json:"rate,omitempty"`
+	Dilation []int32                `protobuf:"varint,10,rep,packed,name=dilation,proto3" json:"dilation,omitempty"`
+	// Unset: true, or false before a normalisation.
+	Bias          *bool   `protobuf:"varint,11,opt,name=bias,proto3,oneof" json:"bias,omitempty"`
+	Norm          bool    `protobuf:"varint,12,opt,name=norm,proto3" json:"norm,omitempty"`
+	Activation    string  `protobuf:"bytes,13,opt,name=activation,proto3" json:"activation,omitempty"`
+	Alpha         float64 `protobuf:"fixed64,14,opt,name=alpha,proto3" json:"alpha,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -447,6 +453,41 @@ func (x *LayerSpec) GetGroups() int32 {
 func (x *LayerSpec) GetRate() float64 {
 	if x != nil {
 		return x.Rate
+	}
+	return 0
+}
+
+func (x *LayerSpec) GetDilation() []int32 {
+	if x != nil {
+		return x.Dilation
+	}
+	return nil
+}
+
+func (x *LayerSpec) GetBias() bool {
+	if x != nil && x.Bias != nil {
+		return *x.Bias
+	}
+	return false
+}
+
+func (x *LayerSpec) GetNorm() bool {
+	if x != nil {
+		return x.Norm
+	}
+	return false
+}
+
+func (x *LayerSpec) GetActivation() string {
+	if x != nil {
+		return x.Activation
+	}
+	return ""
+}
+
+func (x *LayerSpec) GetAlpha() float64 {
+	if x != nil {
+		return x.Alpha
 	}
 	return 0
 }
@@ -1150,7 +1191,7 @@ const file_espalier_v1_job_proto_rawDesc = "" +
 	"\x06layers\x18\x03 \x01(\v2\x16.espalier.v1.LayerListH\x00R\x06layersB\b\n" +
 	"\x06source\";\n" +
 	"\tLayerList\x12.\n" +
-	"\x06layers\x18\x01 \x03(\v2\x16.espalier.v1.LayerSpecR\x06layers\"\xd3\x01\n" +
+	"\x06layers\x18\x01 \x03(\v2\x16.espalier.v1.LayerSpecR\x06layers\"\xdb\x02\n" +
 	"\tLayerSpec\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -1160,7 +1201,16 @@ const file_espalier_v1_job_proto_rawDesc = "" +
 	"\x06stride\x18\x06 \x03(\x05R\x06stride\x12\x18\n" +
 	"\apadding\x18\a \x01(\tR\apadding\x12\x16\n" +
 	"\x06groups\x18\b \x01(\x05R\x06groups\x12\x12\n" +
-	"\x04rate\x18\t \x01(\x01R\x04rate\"`\n" +
+	"\x04rate\x18\t \x01(\x01R\x04rate\x12\x1a\n" +
+	"\bdilation\x18\n" +
+	" \x03(\x05R\bdilation\x12\x17\n" +
+	"\x04bias\x18\v \x01(\bH\x00R\x04bias\x88\x01\x01\x12\x12\n" +
+	"\x04norm\x18\f \x01(\bR\x04norm\x12\x1e\n" +
+	"\n" +
+	"activation\x18\r \x01(\tR\n" +
+	"activation\x12\x14\n" +
+	"\x05alpha\x18\x0e \x01(\x01R\x05alphaB\a\n" +
+	"\x05_bias\"`\n" +
 	"\bDataSpec\x12\x12\n" +
 	"\x04hash\x18\x01 \x01(\tR\x04hash\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
@@ -1301,6 +1351,7 @@ func file_espalier_v1_job_proto_init() {
 		(*ModelSpec_Onnx)(nil),
 		(*ModelSpec_Layers)(nil),
 	}
+	file_espalier_v1_job_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
