@@ -92,3 +92,11 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// skipSlow leaves large shapes out under the race detector.
+func skipSlow(t *testing.T, sh ConvShape) {
+	t.Helper()
+	if c, err := NewConv(sh); raceDetector && err == nil && c.MACs() > 300_000 {
+		t.Skip("too slow under the race detector; smaller shapes take the same paths")
+	}
+}

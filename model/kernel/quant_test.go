@@ -69,7 +69,10 @@ func TestQuantizedConv(t *testing.T) {
 	shapes := append([]ConvShape{{H: 1, W: 1, IC: 1024, OC: 64, KH: 1, KW: 1}, {H: 1, W: 1, IC: 33, OC: 10, KH: 1, KW: 1}}, convTable...)
 	eachVariant(t, func(t *testing.T) {
 		for i, sh := range shapes {
-			t.Run(fmt.Sprintf("%d", i), func(t *testing.T) { checkQuant(t, rng(uint64(i)), sh, 1+i%3) })
+			t.Run(fmt.Sprintf("%d", i), func(t *testing.T) {
+				skipSlow(t, sh)
+				checkQuant(t, rng(uint64(i)), sh, 1+i%3)
+			})
 		}
 	})
 }

@@ -25,6 +25,7 @@ func TestSparseConv(t *testing.T) {
 			for _, block := range []int{1, 4} {
 				sparsity, n := []float64{0.9, 0, 0.7, 1}[i%4], 1+2*(i%2)
 				t.Run(fmt.Sprintf("%d/block %d/sparsity %g/n %d", i, block, sparsity, n), func(t *testing.T) {
+					skipSlow(t, sh)
 					checkSparse(t, rng(uint64(i)), sh, block, sparsity, n)
 				})
 			}
