@@ -219,3 +219,43 @@ func BenchmarkQuant(b *testing.B) {
 		}
 	}
 }
+
+// BenchmarkWinograd compares with direct convolution.
+func BenchmarkWinograd(b *testing.B) {
+	for _, v := range Available() {
+		if v == Generic {
+			continue
+		}
+		for _, bc := range benchConvs {
+			wg, err := NewWinograd(bc.s)
+			if err != nil {
+				continue
+			}
+			for _, n := range []int{1, 8} {
+				c := wg.c
+				r := rng(1)
+				x, w, y, dx, dw := random(r, n*c.inSize, 0).s, random(r, c.wSize, 0).s, random(r, n*c.outSize, 0).s, random(r, n*c.inSize, 0).s, random(r, c.wSize, 0).s
+				s := new(Scratch)
+				wt, u, ub := make([]float32, c.wSize), make([]float32, wg.TransformedSize()), make([]float32, wg.TransformedSize())
+				must(b, c.TransposeWeights(w, wt))
+				restore, err := Force(v)
+				must(b, err)
+				for _, op := range []struct {
+					name string
+					f    func() error
+				}{
+					{"forward/direct", func() error { return c.Forward(s, x, w, y, 0, n, Epilogue{}) }},
+					{"forward/winograd", func() error { return wg.Forward(s, x, u, y, 0, n, Epilogue{}) }},
+					{"weights/direct", func() error { return c.GradWeights(s, x, y, dw, 0, n) }},
+					{"weights/winograd", func() error { return wg.GradWeights(s, x, y, dw, 0, n) }},
+					{"input/direct", func() error { return c.GradInputTransposed(s, y, wt, dx, 0, n) }},
+					{"input/winograd", func() error { return wg.GradInput(s, y, ub, dx, 0, n) }},
+					{"transform", func() error { return wg.TransformWeights(s, w, u) }},
+				} {
+					b.Run(fmt.Sprintf("%s/%s/n%d/%s", v, bc.name, n, op.name), func(b *testing.B) { bench(b, 0, op.f) })
+				}
+				restore()
+			}
+		}
+	}
+}

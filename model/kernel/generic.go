@@ -27,6 +27,7 @@ var genericImpl = impl{
 	affine2:     genericAffine2,
 	sgd:         genericSGD,
 	adam:        genericAdam,
+	wino:        winoImpl{genericWinoInput, genericWinoOutput, genericWinoWeights, genericWinoOutGrad, genericWinoWeightGrad},
 	lanes:       8,
 	sparseMost:  [2]int{8, 8},
 	sparse:      genericSparse,

@@ -148,6 +148,8 @@ type impl struct {
 	sparse     func(a *sparseArgs, block, vectors int)
 	gather     func(w ptr, idx *int32, x ptr, n int) float32 // Σ w[i]*x[idx[i]]
 
+	wino winoImpl
+
 	// transpose writes dst[j*ldd+i] = src[i*lds+j] for i < m, j < n; leading dimensions in elements.
 	transpose func(dst, src ptr, m, n, ldd, lds int)
 }

@@ -117,6 +117,7 @@ var avx512Impl = impl{
 		},
 	},
 	quant: avx512Quant,
+	wino:  winoImpl{winoInput512, winoOutput512, winoWeights512, winoOutGrad512, winoWeightGrad512},
 	depth: depth512, depthGrad: depthGrad512, depthBack: depthBack512,
 	maxPool: func(p *poolArgs) {
 		if p.kh == 2 && p.kw == 2 {
@@ -160,6 +161,7 @@ var avx2Impl = impl{
 		},
 	},
 	quant: avx2Quant,
+	wino:  winoImpl{winoInput256, winoOutput256, winoWeights256, winoOutGrad256, winoWeightGrad256},
 	depth: depth256, depthGrad: depthGrad256, depthBack: depthBack256,
 	maxPool: func(p *poolArgs) {
 		if p.kh == 2 && p.kw == 2 {

@@ -11,6 +11,7 @@ type Scratch struct {
 	pool   poolArgs
 	spars  sparseArgs
 	quant  quantArgs
+	wino   winoArgs
 	params quantParams
 	sgd    [6]float32
 	adam   [11]float32
@@ -22,6 +23,10 @@ type Scratch struct {
 	planes []float32 // activations as channel planes
 	outs   []float32 // results as channel planes
 	image  []float32 // one image of results, to be added
+	winoA  []float32 // transformed inputs
+	winoB  []float32 // transformed outputs or their gradients
+	winoU  []float32 // transformed weights or their gradients
+	patch  []float32 // a tile at an edge
 	bytes  []uint8   // padded quantized input
 	words  []int16   // the same, widened
 	edge   []float32 // pixels past the last full block of a transposition

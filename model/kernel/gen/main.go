@@ -45,6 +45,11 @@ func main() {
 			log.Fatal(err)
 		}
 		g = newISA(bits)
+		g.winograd()
+		if err := g.write(*dir, "wino"); err != nil {
+			log.Fatal(err)
+		}
+		g = newISA(bits)
 		g.elementwise()
 		g.columns()
 		g.pools()

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"math"
+
+	. "github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// Offsets in winoArgs.
+const (
+	wC = 8 * iota
+	wSrc
+	wSH
+	wSW
+	wDst
+	wDH
+	wDW
+	wFlags
+	wBias
+	wTmp
+)
+
+// transform is a one-dimensional linear map of in vectors to out vectors. f computes it; k holds its constants.
+type transform struct {
+	name, doc string
+	in, out   int
+	k         []float32
+	f         func(g *isa, x, k []reg.VecVirtual) []reg.VecVirtual
+	epilogue  bool // bias, old value and activation at the end
+}
+
+// The maps of F(4×4, 3×3): A. Lavin and S. Gray, Fast Algorithms for Convolutional Neural Networks, 2016, §4.3, and their
+// transposes for the gradient.
+var transforms = []transform{
+	{name: "winoInput", doc: "maps 6 by 6 inputs by Bᵀ·d·B.", in: 6, out: 6, k: []float32{4, 5, 2}, f: winoInput},
+	{name: "winoOutput", doc: "maps 6 by 6 products by Aᵀ·m·A, with the epilogue.", in: 6, out: 4, k: []float32{2, 4, 8}, f: winoOutput, epilogue: true},
+	{name: "winoWeights", doc: "maps 3 by 3 weights by G·g·Gᵀ.", in: 3, out: 6, k: []float32{1. / 4, 1. / 6, 1. / 24, 1. / 12}, f: winoWeights},
+	{name: "winoOutGrad", doc: "maps 4 by 4 output gradients by A·y·Aᵀ.", in: 4, out: 6, k: []float32{2, 4, 8}, f: winoOutGrad},
+	{name: "winoWeightGrad", doc: "maps 6 by 6 products by Gᵀ·m·G, with the epilogue.", in: 6, out: 3, k: []float32{1. / 4, 1. / 6, 1. / 24, 1. / 12}, f: winoWeightGrad, epilogue: true},
+}
+
+func (g *isa) winograd() {
+	for _, t := range transforms {
+		g.winoTransform(t)
+	}
+}
+
+// winoTransform applies t to the columns of the patch at src, then to the rows of what that gives, for all channels.
+func (g *isa) winoTransform(t transform) {
+	g.fn(t.name, "(p *winoArgs)", t.doc)
+	p := g.arg("p")
+	k := make([]reg.VecVirtual, len(t.k))
+	for i, v := range t.k {
+		x, r := g.GP32(), g.vec()
+		g.MOVL(U32(math.Float32bits(v)), x)
+		g.VMOVD(x, r.AsX())
+		g.VBROADCASTSS(r.AsX(), r)
+		k[i] = r
+	}
+	g.strips(g.field(p, wC), []int{1}, func(_ int, off reg.GPVirtual, tl *tail) {
+		tmp := func(i, j int) Mem { return Mem{Base: p, Disp: wTmp + (i*t.in+j)*g.bytes()} }
+		src, sw := g.atField(p, wSrc, off), g.field(p, wSW)
+		rows := g.multiples(g.field(p, wSH), t.in)
+		for j := range t.in {
+			x := g.vecs(t.in)
+			for i := range x {
+				g.load(rowMem(src, rows, i), x[i], tl)
+			}
+			for i, v := range t.f(g, x, k) {
+				g.VMOVUPS(v, tmp(i, j))
+			}
+			if j < t.in-1 {
+				g.ADDQ(sw, src)
+			}
+		}
+		dst, dh := g.atField(p, wDst, off), g.field(p, wDH)
+		cols := g.multiples(g.field(p, wDW), t.out)
+		for i := range t.out {
+			x := g.vecs(t.in)
+			for j := range x {
+				g.VMOVUPS(tmp(i, j), x[j])
+			}
+			out := t.f(g, x, k)
+			if t.epilogue {
+				g.winoEpilogue(p, off, dst, cols, out, tl)
+			}
+			for j, v := range out {
+				g.store(v, rowMem(dst, cols, j), tl)
+			}
+			if i < t.out-1 {
+				g.ADDQ(dh, dst)
+			}
+		}
+	})
+}
+
+func (g *isa) winoEpilogue(p, off, dst reg.GPVirtual, cols [8]reg.Register, v []reg.VecVirtual, tl *tail) {
+	nobias, fresh := g.label("nobias"), g.label("fresh")
+	tmp, bias := g.vec(), g.field(p, wBias)
+	g.TESTQ(bias, bias)
+	g.JZ(LabelRef(nobias))
+	g.load(Mem{Base: bias, Index: off, Scale: 1}, tmp, tl)
+	for _, a := range v {
+		g.VADDPS(tmp, a, a)
+	}
+	g.Label(nobias)
+	g.TESTQ(U32(flagAccumulate), Mem{Base: p, Disp: wFlags})
+	g.JZ(LabelRef(fresh))
+	for j, a := range v {
+		g.add(rowMem(dst, cols, j), a, tmp, tl)
+	}
+	g.Label(fresh)
+	g.activate(g.field(p, wFlags), v, tmp)
+}
+
+// Small arithmetic on new vectors.
+func (g *isa) sum(a, b reg.VecVirtual) reg.VecVirtual {
+	r := g.vec()
+	g.VADDPS(b, a, r)
+	return r
+}
+
+func (g *isa) diff(a, b reg.VecVirtual) reg.VecVirtual {
+	r := g.vec()
+	g.VSUBPS(b, a, r)
+	return r
+}
+
+func (g *isa) times(a, k reg.VecVirtual) reg.VecVirtual {
+	r := g.vec()
+	g.VMULPS(a, k, r)
+	return r
+}
+
+// plus returns a + k*b, minus a - k*b.
+func (g *isa) plus(a, k, b reg.VecVirtual) reg.VecVirtual {
+	r := g.vec()
+	g.VMOVAPS(a, r)
+	g.VFMADD231PS(k, b, r)
+	return r
+}
+
+func (g *isa) minus(a, k, b reg.VecVirtual) reg.VecVirtual {
+	r := g.vec()
+	g.VMOVAPS(a, r)
+	g.VFNMADD231PS(k, b, r)
+	return r
+}
+
+func winoInput(g *isa, d, k []reg.VecVirtual) []reg.VecVirtual {
+	four, five, two := k[0], k[1], k[2]
+	o0 := g.plus(g.minus(d[4], five, d[2]), four, d[0])
+	o5 := g.plus(g.minus(d[5], five, d[3]), four, d[1])
+	a, b := g.minus(d[4], four, d[2]), g.minus(d[3], four, d[1])
+	c, e := g.diff(d[4], d[2]), g.diff(d[3], d[1])
+	return []reg.VecVirtual{o0, g.sum(a, b), g.diff(a, b), g.plus(c, two, e), g.minus(c, two, e), o5}
+}
+
+func winoOutput(g *isa, m, k []reg.VecVirtual) []reg.VecVirtual {
+	two, four, eight := k[0], k[1], k[2]
+	s1, s2, s3, s4 := g.sum(m[1], m[2]), g.diff(m[1], m[2]), g.sum(m[3], m[4]), g.diff(m[3], m[4])
+	return []reg.VecVirtual{g.sum(g.sum(m[0], s1), s3), g.plus(s2, two, s4), g.plus(s1, four, s3), g.sum(g.plus(s2, eight, s4), m[5])}
+}
+
+func winoWeights(g *isa, w, k []reg.VecVirtual) []reg.VecVirtual {
+	fourth, sixth, twentyfourth, twelfth := k[0], k[1], k[2], k[3]
+	e := g.times(g.sum(w[0], w[2]), sixth)
+	z := g.vec()
+	g.zero(z)
+	e = g.diff(z, e)
+	f := g.plus(g.times(w[2], sixth), twentyfourth, w[0])
+	return []reg.VecVirtual{g.times(w[0], fourth), g.minus(e, sixth, w[1]), g.plus(e, sixth, w[1]), g.plus(f, twelfth, w[1]), g.minus(f, twelfth, w[1]), w[2]}
+}
+
+func winoOutGrad(g *isa, y, k []reg.VecVirtual) []reg.VecVirtual {
+	two, four, eight := k[0], k[1], k[2]
+	e, o := g.sum(y[0], y[2]), g.sum(y[1], y[3])
+	e2, o2 := g.plus(y[0], four, y[2]), g.plus(g.times(y[1], two), eight, y[3])
+	return []reg.VecVirtual{y[0], g.sum(e, o), g.diff(e, o), g.sum(e2, o2), g.diff(e2, o2), y[3]}
+}
+
+func winoWeightGrad(g *isa, m, k []reg.VecVirtual) []reg.VecVirtual {
+	fourth, sixth, twentyfourth, twelfth := k[0], k[1], k[2], k[3]
+	a, b := g.sum(m[1], m[2]), g.diff(m[2], m[1])
+	c, d := g.sum(m[3], m[4]), g.diff(m[3], m[4])
+	o0 := g.plus(g.minus(g.times(m[0], fourth), sixth, a), twentyfourth, c)
+	o1 := g.plus(g.times(b, sixth), twelfth, d)
+	o2 := g.plus(m[5], sixth, g.diff(c, a))
+	return []reg.VecVirtual{o0, o1, o2}
+}

@@ -1,0 +1,102 @@
+package kernel
+
+import "unsafe"
+
+// winoArgs describes a transform of a patch: element (i, j) of the source is c channels at src + i*sh + j*sw, of the
+// result at dst + i*dh + j*dw (bytes). The result of transforms to outputs and weights passes through the epilogue.
+type winoArgs struct {
+	c      int
+	src    ptr
+	sh, sw int
+	dst    ptr
+	dh, dw int
+	flags  uint64
+	bias   ptr
+	tmp    [36 * 16]float32
+}
+
+// winoImpl is one variant's transforms of Winograd's F(4×4, 3×3).
+type winoImpl struct {
+	input      func(*winoArgs) // 6×6 → 6×6: Bᵀ·d·B
+	output     func(*winoArgs) // 6×6 → 4×4: Aᵀ·m·A, epilogue
+	weights    func(*winoArgs) // 3×3 → 6×6: G·g·Gᵀ
+	outGrad    func(*winoArgs) // 4×4 → 6×6: A·y·Aᵀ
+	weightGrad func(*winoArgs) // 6×6 → 3×3: Gᵀ·m·G, epilogue
+}
+
+func genericWinoInput(p *winoArgs) {
+	winoTransform(p, 6, 6, func(d [6]float32) (o [6]float32) {
+		a, b := d[4]-float32(4*d[2]), d[3]-float32(4*d[1])
+		c, e := d[4]-d[2], float32(2*(d[3]-d[1]))
+		o[0] = d[4] - float32(5*d[2]) + float32(4*d[0])
+		o[1], o[2], o[3], o[4] = a+b, a-b, c+e, c-e
+		o[5] = d[5] - float32(5*d[3]) + float32(4*d[1])
+		return o
+	})
+}
+
+func genericWinoOutput(p *winoArgs) {
+	winoTransform(p, 6, 4, func(m [6]float32) (o [6]float32) {
+		s1, s2, s3, s4 := m[1]+m[2], m[1]-m[2], m[3]+m[4], m[3]-m[4]
+		o[0], o[1], o[2], o[3] = m[0]+s1+s3, s2+float32(2*s4), s1+float32(4*s3), s2+float32(8*s4)+m[5]
+		return o
+	})
+}
+
+func genericWinoWeights(p *winoArgs) {
+	winoTransform(p, 3, 6, func(w [6]float32) (o [6]float32) {
+		e, f := -float32((w[0]+w[2])*(1./6)), float32(w[2]*(1./6))+float32(w[0]*(1./24))
+		o[0], o[5] = w[0]*(1./4), w[2]
+		o[1], o[2] = e-float32(w[1]*(1./6)), e+float32(w[1]*(1./6))
+		o[3], o[4] = f+float32(w[1]*(1./12)), f-float32(w[1]*(1./12))
+		return o
+	})
+}
+
+func genericWinoOutGrad(p *winoArgs) {
+	winoTransform(p, 4, 6, func(y [6]float32) (o [6]float32) {
+		e, d := y[0]+y[2], y[1]+y[3]
+		e2, d2 := y[0]+float32(4*y[2]), float32(2*y[1])+float32(8*y[3])
+		o[0], o[1], o[2], o[3], o[4], o[5] = y[0], e+d, e-d, e2+d2, e2-d2, y[3]
+		return o
+	})
+}
+
+func genericWinoWeightGrad(p *winoArgs) {
+	winoTransform(p, 6, 3, func(m [6]float32) (o [6]float32) {
+		a, b, c, d := m[1]+m[2], m[2]-m[1], m[3]+m[4], m[3]-m[4]
+		o[0] = float32(m[0]*(1./4)) - float32(a*(1./6)) + float32(c*(1./24))
+		o[1] = float32(b*(1./6)) + float32(d*(1./12))
+		o[2] = m[5] + float32((c-a)*(1./6))
+		return o
+	})
+}
+
+// winoTransform applies f to the columns of the in by in patch, then to the rows of what that gives.
+func winoTransform(p *winoArgs, in, out int, f func(x [6]float32) [6]float32) {
+	for ch := range p.c {
+		var mid [6][6]float32
+		var x [6]float32
+		for j := range in {
+			for i := range in {
+				x[i] = f32(p.src, i*p.sh+j*p.sw+4*ch)
+			}
+			for i, v := range f(x) {
+				mid[i][j] = v
+			}
+		}
+		for i := range out {
+			o := f(mid[i])
+			for j := range out {
+				v, d := o[j], (*float32)(unsafe.Add(p.dst, i*p.dh+j*p.dw+4*ch))
+				if p.bias != nil {
+					v += f32(p.bias, 4*ch)
+				}
+				if p.flags&flagAccumulate != 0 {
+					v += *d
+				}
+				*d = activate(v, p.flags)
+			}
+		}
+	}
+}
