@@ -67,3 +67,12 @@ func diskError(err error) error {
 	}
 	return err
 }
+
+// boltSize is how much of a file is in use; 0 when it is closed.
+func boltSize(view func(func(*bolt.Tx) error) error) (size int64) {
+	_ = view(func(tx *bolt.Tx) error {
+		size = tx.Size()
+		return nil
+	})
+	return size
+}

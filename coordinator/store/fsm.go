@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path/filepath"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -136,11 +137,27 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if err := f.failure(); err != nil {
 		return nil, err
 	}
+	return f.snapshot()
+}
+
+func (f *fsm) snapshot() (*snapshot, error) {
+	f.mu.RLock()
+	defer f.mu.RUnlock()
 	tx, err := f.db.Begin(false)
+	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
+		return nil, ErrClosed
+	}
 	if err != nil {
 		return nil, fmt.Errorf("begin snapshot: %w", err)
 	}
-	return &snapshot{tx: tx, dir: f.path}, nil
+	return &snapshot{tx: tx, dir: filepath.Dir(f.path)}, nil
+}
+
+// size is how much of the state file is in use.
+func (f *fsm) size() int64 { return boltSize(f.view0) }
+
+func (f *fsm) view0(fn func(*bolt.Tx) error) error {
+	return f.view(func(t *txn) error { return fn(t.tx) })
 }
 
 // Restore replaces the state by a snapshot's.

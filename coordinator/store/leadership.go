@@ -18,15 +18,18 @@ type transitions struct {
 	done chan struct{}
 	wg   sync.WaitGroup
 	term func() uint64
+	// led is told of each beginning, out of the way.
+	led func()
 }
 
 func newTransitions() *transitions {
 	return &transitions{in: make(chan bool, 1), out: make(chan Leadership), done: make(chan struct{})}
 }
 
-// start begins to hand on transitions; term gives Raft's current term.
-func (t *transitions) start(term func() uint64) {
-	t.term = term
+// start begins to hand on transitions; term gives Raft's current term, and led is
+// called, without blocking anything, when leadership begins.
+func (t *transitions) start(term func() uint64, led func()) {
+	t.term, t.led = term, led
 	t.wg.Go(t.run)
 }
 
@@ -41,6 +44,9 @@ func (t *transitions) run() {
 		}
 		select {
 		case leader := <-t.in:
+			if leader {
+				t.led()
+			}
 			queue = append(queue, Leadership{Leader: leader, Term: t.term()})
 		case out <- head:
 			queue = queue[1:]

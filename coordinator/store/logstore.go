@@ -151,6 +151,9 @@ func openValue(key, b []byte) ([]byte, error) {
 	return append([]byte{}, b[:len(b)-4]...), nil
 }
 
+// size is the length of the log file, as far as it is in use.
+func (s *logStore) size() int64 { return boltSize(s.db.View) }
+
 func (s *logStore) close() error { return s.db.Close() }
 
 // FirstIndex is the index of the first entry, 0 for none.

@@ -35,6 +35,8 @@ func (s *Store) raftConfig() *raft.Config {
 	c.NotifyCh = s.turns.in
 	c.Logger = newRaftLog(s.log)
 	c.NoLegacyTelemetry = true
+	// A removed replica stays up and says so; stopping it is its owner's business.
+	c.ShutdownOnRemove = false
 	return c
 }
 
@@ -69,7 +71,7 @@ func (s *Store) startRaft(kept bool) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("start raft: %w", err), s.trans.Close())
 	}
-	s.turns.start(s.raft.CurrentTerm)
+	s.turns.start(s.raft.CurrentTerm, func() { s.spawn(s.onLead) })
 	return nil
 }
 

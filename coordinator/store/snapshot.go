@@ -8,7 +8,6 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
-	"path/filepath"
 
 	"github.com/hashicorp/raft"
 	bolt "go.etcd.io/bbolt"
@@ -24,6 +23,9 @@ const (
 	snapshotFormat = 1
 	snapshotHead   = len(snapshotMagic) + 1 + 8 + 8
 )
+
+// snapshotBytes is the length of a snapshot of a state file of size bytes.
+func snapshotBytes(size int64) int64 { return int64(snapshotHead) + size + 4 }
 
 // snapshot holds a read transaction until Persist has copied the state.
 type snapshot struct {
@@ -43,7 +45,7 @@ func (s *snapshot) Persist(sink raft.SnapshotSink) error {
 }
 
 func (s *snapshot) persist(w io.Writer) error {
-	tmp, err := os.CreateTemp(filepath.Dir(s.dir), "snapshot-*.tmp")
+	tmp, err := os.CreateTemp(s.dir, "snapshot-*.tmp")
 	if err != nil {
 		return err
 	}

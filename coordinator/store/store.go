@@ -197,9 +197,11 @@ func (s *Store) Close() error {
 	return s.closeErr
 }
 
-// shutdown stops the parts in this order: Raft, so that nothing new is applied; the
+// shutdown hands leadership on, if there is somebody to take it, and stops the parts in
+// this order: Raft, so that nothing new is applied; the
 // commits that wait for it; the streams to consumers; the files.
 func (s *Store) shutdown() error {
+	s.handOver()
 	s.spawnMu.Lock()
 	s.closing = true
 	s.spawnMu.Unlock()
@@ -222,6 +224,20 @@ func (s *Store) shutdown() error {
 		return fmt.Errorf("close store: %w", err)
 	}
 	return nil
+}
+
+// handOver gives leadership to another voter, so that a restart in good order costs no
+// election timeout.
+func (s *Store) handOver() {
+	members, err := s.Members()
+	if err != nil || len(members) < 2 || !s.IsLeader() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 4*s.cfg.Election)
+	defer cancel()
+	if err := s.Transfer(ctx, ""); err != nil {
+		s.log.Warn().Err(err).Msg("leadership not handed over")
+	}
 }
 
 // Apply commits commands and returns each one's result once this replica has applied

@@ -1,0 +1,228 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/raft"
+)
+
+const (
+	// memberPoll is how often a joining replica is asked how far it is.
+	memberPoll = 50 * time.Millisecond
+	// memberLag is how many entries behind counts as caught up: what is under way.
+	memberLag = 256
+)
+
+// Member is one replica of the cluster.
+type Member struct {
+	ID      string
+	Address string
+	// Voter: its vote counts, and what it has is part of a majority. One that is no
+	// voter yet is catching up.
+	Voter  bool
+	Leader bool
+}
+
+// Members lists the replicas as this one knows them, in the order they were added.
+func (s *Store) Members() ([]Member, error) {
+	f := s.raft.GetConfiguration()
+	if err := f.Error(); err != nil {
+		return nil, fmt.Errorf("list members: %w", s.raftError(err))
+	}
+	_, leader := s.raft.LeaderWithID()
+	var out []Member
+	for _, m := range f.Configuration().Servers {
+		out = append(out, Member{
+			ID: string(m.ID), Address: string(m.Address), Voter: m.Suffrage == raft.Voter, Leader: m.ID == leader,
+		})
+	}
+	return out, nil
+}
+
+// Add makes a replica, which was opened without Bootstrap, a member: first without a
+// vote, until it has caught up, then with one. It is safe to repeat: after an error the
+// replica may be a member without a vote, and the next Add goes on. With another address
+// it moves a member. Leader only: ErrNotLeader, ErrClosed, ctx's error, or ErrConfig when
+// this replica listens nowhere.
+func (s *Store) Add(ctx context.Context, id, address string) error {
+	if s.cfg.Address == "" {
+		return fmt.Errorf("add member %s: %w: Address is empty, this replica listens nowhere", id, ErrConfig)
+	}
+	if err := (Config{Dir: "-", ID: id, Address: address}).Validate(); err != nil || id == "" || address == "" {
+		return fmt.Errorf("add member: %w: id %q at %q, want an id and host:port", ErrConfig, id, address)
+	}
+	members, err := s.Members()
+	if err != nil {
+		return err
+	}
+	voter := false
+	for _, m := range members {
+		voter = voter || m.ID == id && m.Voter
+	}
+	if !voter {
+		f := s.raft.AddNonvoter(raft.ServerID(id), raft.ServerAddress(address), 0, 0)
+		if err := s.await(ctx, f); err != nil {
+			return fmt.Errorf("add member %s: %w", id, err)
+		}
+		if err := s.caughtUp(ctx, id, address); err != nil {
+			return fmt.Errorf("add member %s: wait until it has caught up: %w", id, err)
+		}
+	}
+	if err := s.await(ctx, s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(address), 0, 0)); err != nil {
+		return fmt.Errorf("add member %s: %w", id, err)
+	}
+	return nil
+}
+
+// caughtUp waits until a replica's log ends near this one's.
+func (s *Store) caughtUp(ctx context.Context, id, address string) error {
+	tick := time.NewTicker(memberPoll)
+	defer tick.Stop()
+	for {
+		last, err := s.lastLogOf(id, address)
+		if err == nil && last+memberLag >= s.raft.LastIndex() {
+			return nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return fmt.Errorf("%w (its log ends at %d, this one at %d, %v)", ctx.Err(), last, s.raft.LastIndex(), err)
+		case <-s.done:
+			return ErrClosed
+		}
+		if !s.IsLeader() {
+			return ErrNotLeader
+		}
+	}
+}
+
+// lastLogOf asks a replica where its log ends, by a heartbeat: its answer says so, and
+// Raft keeps no such number where it can be read.
+func (s *Store) lastLogOf(id, address string) (uint64, error) {
+	self := raft.ServerID(s.id)
+	addr := s.trans.EncodePeer(self, s.trans.LocalAddr())
+	req := &raft.AppendEntriesRequest{
+		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(s.id), Addr: addr},
+		Term:      s.raft.CurrentTerm(),
+		Leader:    addr,
+	}
+	var resp raft.AppendEntriesResponse
+	if err := s.trans.AppendEntries(raft.ServerID(id), raft.ServerAddress(address), req, &resp); err != nil {
+		return 0, err
+	}
+	return resp.LastLog, nil
+}
+
+// Remove takes a member out. The last voter cannot go. When the leader removes itself it
+// steps down; the others elect another one. Leader only: ErrNotLeader, ErrNotFound,
+// ErrState, ErrClosed or ctx's error.
+func (s *Store) Remove(ctx context.Context, id string) error {
+	members, err := s.Members()
+	if err != nil {
+		return err
+	}
+	voters, found, last := 0, false, false
+	for _, m := range members {
+		if m.Voter {
+			voters++
+		}
+		if m.ID == id {
+			found, last = true, m.Voter
+		}
+	}
+	switch {
+	case !found:
+		return fmt.Errorf("remove member: %w: %q", ErrNotFound, id)
+	case last && voters == 1:
+		return fmt.Errorf("remove member %s: %w: it is the last voter", id, ErrState)
+	}
+	if err := s.await(ctx, s.raft.RemoveServer(raft.ServerID(id), 0, 0)); err != nil {
+		return fmt.Errorf("remove member %s: %w", id, err)
+	}
+	return nil
+}
+
+// Transfer hands leadership to a voter, or to whichever is best prepared when id is
+// empty. Leader only: ErrNotLeader, ErrNotFound, ErrState, ErrClosed or ctx's error.
+func (s *Store) Transfer(ctx context.Context, id string) error {
+	members, err := s.Members()
+	if err != nil {
+		return err
+	}
+	if id == "" {
+		return s.transfer(ctx, s.raft.LeadershipTransfer())
+	}
+	for _, m := range members {
+		switch {
+		case m.ID != id:
+			continue
+		case id == s.id && s.IsLeader():
+			return nil
+		case !m.Voter:
+			return fmt.Errorf("transfer leadership to %s: %w: it has no vote", id, ErrState)
+		}
+		return s.transfer(ctx, s.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(m.Address)))
+	}
+	return fmt.Errorf("transfer leadership: %w: %q", ErrNotFound, id)
+}
+
+func (s *Store) transfer(ctx context.Context, f raft.Future) error {
+	if err := s.await(ctx, f); err != nil {
+		return fmt.Errorf("transfer leadership: %w", err)
+	}
+	return nil
+}
+
+// onLead runs when this replica begins to lead: if it listens elsewhere than the others
+// were told, it tells them.
+func (s *Store) onLead() {
+	members, err := s.Members()
+	if err != nil {
+		return // closing
+	}
+	address := s.trans.LocalAddr()
+	for _, m := range members {
+		if m.ID == s.id && m.Address != string(address) {
+			s.log.Info().Str("from", m.Address).Str("to", string(address)).Msg("replica has a new address")
+			if err := s.raft.AddVoter(raft.ServerID(s.id), address, 0, 0).Error(); err != nil {
+				s.log.Warn().Err(err).Msg("new address not recorded, trying again with the next leadership")
+			}
+		}
+	}
+}
+
+// Status is how a replica is, for people and metrics.
+type Status struct {
+	ID, Leader                string
+	State                     string
+	Term                      uint64
+	CommitIndex, AppliedIndex uint64
+	FirstLog, LastLog         uint64
+	LogBytes, StateBytes      int64
+	SinceLeader               time.Duration
+	Members                   []Member
+	Err                       error
+}
+
+// Status reads it all from memory.
+func (s *Store) Status() Status {
+	first, _ := s.logs.FirstIndex() // from memory, no error
+	last, _ := s.logs.LastIndex()
+	leader, _ := s.Leader()
+	members, _ := s.Members() // none while closing
+	st := Status{
+		ID: s.id, Leader: leader, State: s.raft.State().String(), Term: s.Term(),
+		CommitIndex: s.raft.CommitIndex(), AppliedIndex: s.AppliedIndex(),
+		FirstLog: first, LastLog: last, Members: members, Err: s.Err(),
+	}
+	st.LogBytes, st.StateBytes = s.logs.size(), s.fsm.size()
+	if at := s.raft.LastContact(); !at.IsZero() && !s.IsLeader() {
+		st.SinceLeader = time.Since(at)
+	}
+	return st
+}
+
+// Address is where the other replicas reach this one; "local" when it listens nowhere.
+func (s *Store) Address() string { return string(s.trans.LocalAddr()) }
