@@ -120,10 +120,12 @@ func (j *job) translate(t *v1.Trial) search.Trial {
 	if t.GetState() != v1.TrialState_TRIAL_STATE_DONE {
 		return out
 	}
-	var predicted bool
-	out.State = search.Complete
-	out.Objectives, predicted = j.plan.Objectives(t)
-	if predicted {
+	o := j.plan.Outcome(t)
+	out.State, out.Objectives = search.Complete, o.Objectives
+	if o.Violation > 0 {
+		out.State, out.Violation = search.Infeasible, o.Violation
+	}
+	if o.Predicted {
 		out.Extra = map[string]float64{predictedKey: 1}
 	}
 	return out

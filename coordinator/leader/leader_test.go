@@ -149,7 +149,11 @@ func TestObjectives(t *testing.T) {
 		{trial(0.95, 100, 100, 500), []float64{0.05 / 0.15, 2.0 / 3, 0.5}, false},
 		{trial(0.95, 100, 0, 500), []float64{0.05 / 0.15, 2.0 / 3, math.Log(60) / math.Log(100)}, true},
 	} {
-		got, predicted := p.Objectives(tc.trial)
+		o := p.Outcome(tc.trial)
+		got, predicted := o.Objectives, o.Predicted
+		if (o.Violation > 0) != (got[0] == 1) {
+			t.Errorf("%v: violation %v", tc.trial, o.Violation)
+		}
 		for i := range tc.want {
 			if math.Abs(got[i]-tc.want[i]) > 1e-9 || predicted != tc.predicted {
 				t.Errorf("%v: %v predicted %v, want %v, %v", tc.trial, got, predicted, tc.want, tc.predicted)
@@ -158,7 +162,7 @@ func TestObjectives(t *testing.T) {
 	}
 	s := spec()
 	s.Search.Deterministic = true
-	if _, predicted := mustPlan(t, s, baseline()).Objectives(trial(0.95, 100, 100, 500)); !predicted {
+	if !mustPlan(t, s, baseline()).Outcome(trial(0.95, 100, 100, 500)).Predicted {
 		t.Error("a deterministic job must not look at measurements")
 	}
 }

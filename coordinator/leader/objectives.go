@@ -47,6 +47,14 @@ func (s *scale) objectives(t *v1.Trial) (out []float64, predicted bool) {
 	return []float64{b.NormalisedError(1 - t.GetResult().GetAccuracy()), size / n, latency / n}, predicted
 }
 
+// errorBound is how far above the baseline's an error is still of use: beyond it the normalised error is 1.
+const errorBound = 0.10
+
+// violation is how far the trial's error lies beyond the bound.
+func (s *scale) violation(t *v1.Trial) float64 {
+	return max(s.base.GetAccuracy()-t.GetResult().GetAccuracy()-errorBound, 0)
+}
+
 // predict returns the latency term of a model with so many MACs: a fixed share of the dense latency and the rest in
 // proportion to the MACs.
 func (s *scale) predict(macs int64) float64 {

@@ -14,14 +14,24 @@ type Plan interface {
 	// Seed returns the point that trial number (from 1) takes whatever the sampler would say; ok is false if the sampler
 	// decides.
 	Seed(number int32) (c search.Config, ok bool)
-	// Objectives returns a finished trial's objectives, lower is better; predicted says that one was not measured.
-	Objectives(t *v1.Trial) (values []float64, predicted bool)
+	// Outcome translates a finished trial's result.
+	Outcome(t *v1.Trial) Outcome
 	// Reference is the corner of the objectives for the hypervolume; its length is their number.
 	Reference() []float64
 }
 
+// Outcome is what a sampler learns of a finished trial.
+type Outcome struct {
+	// Objectives, lower is better.
+	Objectives []float64
+	// Violation says how far the trial lies outside what is of any use; 0 within.
+	Violation float64
+	// Predicted says that an objective was not measured.
+	Predicted bool
+}
+
 // Planner makes the plan of a job whose baseline is done, and makes it again when the baseline is measured on a further
-// device; only Objectives may then differ. formats are the file formats of the job's devices, in their order.
+// device; only Outcome may then differ. formats are the file formats of the job's devices, in their order.
 type Planner func(job *v1.Job, formats []string) (Plan, error)
 
 // Pruning is the Planner of real jobs: the space of pruning configurations and the normalised objectives error, bytes
@@ -46,9 +56,11 @@ var _ Plan = (*plan)(nil)
 // Space implements Plan.
 func (p *plan) Space() search.Space { return p.space }
 
-// Objectives implements Plan.
-func (p *plan) Objectives(t *v1.Trial) (values []float64, predicted bool) {
-	return p.scale.objectives(t)
+// Outcome implements Plan. A trial whose error is so large that it adds no hypervolume whatever its size violates the
+// bound: else samplers would take every tiny broken model for a member of the front.
+func (p *plan) Outcome(t *v1.Trial) Outcome {
+	values, predicted := p.scale.objectives(t)
+	return Outcome{Objectives: values, Violation: p.scale.violation(t), Predicted: predicted}
 }
 
 // Reference implements Plan.

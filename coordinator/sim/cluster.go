@@ -137,7 +137,7 @@ func (p *plan) Config(c search.Config) (*v1.TrialConfig, error) {
 	return &v1.TrialConfig{Strategy: "problem", Point: c}, p.s.cfg.Problem.Space().Check(c)
 }
 
-// Objectives implements leader.Plan: the very ones, which the records hold squashed.
-func (p *plan) Objectives(t *v1.Trial) ([]float64, bool) {
-	return p.s.values[t.GetNumber()].objectives, false
+// Outcome implements leader.Plan: the very objectives, which the records hold squashed.
+func (p *plan) Outcome(t *v1.Trial) leader.Outcome {
+	return leader.Outcome{Objectives: p.s.values[t.GetNumber()].objectives}
 }
