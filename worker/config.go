@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/espalier-ml/espalier/client"
+	"github.com/espalier-ml/espalier/model/bench"
 )
 
 // Config says how a worker works. Zero values take the defaults written here.
@@ -52,9 +53,11 @@ type Config struct {
 	// HostLock is the file that keeps a second measuring worker off this host.
 	// Default: DefaultHostLock().
 	HostLock string
-	// Version is told to the cluster.
+	// Version is told to the cluster and recorded with every model made here.
 	Version string
-	Logger  zerolog.Logger
+	// Bench says how long a measurement takes; zero fields take bench's defaults.
+	Bench  bench.Options
+	Logger zerolog.Logger
 
 	waits waits // zero outside of tests
 }
@@ -65,6 +68,7 @@ type waits struct {
 	reply  time.Duration // how long its answer may take beyond that
 	report time.Duration // how long the answer to a report may take, before it is sent again
 	retry  time.Duration // first delay before a request is made again
+	sick   time.Duration // first pause after a failure that another worker may not have
 	// refresh is how long the connection may be down before the brokers' addresses
 	// are asked for again.
 	refresh time.Duration
@@ -100,7 +104,7 @@ func (c Config) withDefaults() Config {
 	c.waits = waits{
 		claim: cmp.Or(c.waits.claim, 15*time.Second), reply: cmp.Or(c.waits.reply, 5*time.Second),
 		report: cmp.Or(c.waits.report, 10*time.Second), retry: cmp.Or(c.waits.retry, 100*time.Millisecond),
-		refresh: cmp.Or(c.waits.refresh, 2*time.Second),
+		sick: cmp.Or(c.waits.sick, time.Second), refresh: cmp.Or(c.waits.refresh, 2*time.Second),
 	}
 	return c
 }

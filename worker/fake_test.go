@@ -361,7 +361,7 @@ func (c *cluster) config() Config {
 	return Config{
 		Server: client.Config{Addresses: []string{c.api.URL}}, Name: "w1", Slots: 2, Device: "here",
 		CacheDir: dir + "/cache", HostLock: dir + "/host.lock", Heartbeat: 20 * time.Millisecond,
-		DrainTimeout: 10 * time.Second, waits: waits{retry: 10 * time.Millisecond, refresh: 200 * time.Millisecond}, Logger: zerolog.New(zerolog.NewTestWriter(c.t)).Level(zerolog.InfoLevel),
+		DrainTimeout: 10 * time.Second, waits: waits{retry: 10 * time.Millisecond, refresh: 200 * time.Millisecond, sick: 5 * time.Millisecond}, Logger: zerolog.New(zerolog.NewTestWriter(c.t)).Level(zerolog.InfoLevel),
 	}
 }
 

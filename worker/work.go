@@ -47,12 +47,16 @@ func (w *Worker) work(ctx, lastCtx context.Context, lease *espalierv1.Lease) {
 		log.Warn().Msg("lease lost; work dropped")
 		return
 	case err == nil:
+		w.health.well()
 		setOutcome(req, outcome)
 	case cause != nil:
 		log.Info().Msg("handing the task back")
 		req.Outcome = &espalierv1.ReportRequest_HandBack{HandBack: &espalierv1.HandBack{Reason: cause.Error()}}
+	case errors.Is(err, task.ErrPermanent):
+		log.Warn().Err(err).Msg("task failed for good")
+		setFailure(req, err)
 	default:
-		log.Warn().Err(err).Msg("task failed")
+		log.Warn().Err(err).Dur("pause", w.health.failed(w.cfg.waits.sick)).Msg("task failed")
 		setFailure(req, err)
 	}
 	h.report()

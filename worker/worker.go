@@ -35,6 +35,7 @@ type Worker struct {
 	gate   *Gate
 	runner runner
 	leases *leases
+	health health
 }
 
 // New checks the configuration; errors wrap ErrConfig, client.ErrAddress or
@@ -103,6 +104,9 @@ func (w *Worker) serve(ctx context.Context) error {
 // slot does one task after the other until claimCtx ends.
 func (w *Worker) slot(claimCtx, workCtx, lastCtx context.Context, stop context.CancelCauseFunc) {
 	for claimCtx.Err() == nil {
+		if w.health.wait(claimCtx); claimCtx.Err() != nil {
+			return
+		}
 		lease, err := w.claim(claimCtx, lastCtx)
 		if err != nil {
 			stop(err)
@@ -168,7 +172,8 @@ func (w *Worker) open() (err error) {
 	w.log = w.log.With().Str("worker", w.cfg.Name).Logger()
 	if w.runner == nil {
 		w.runner, err = task.New(task.Config{
-			Files: w.cache, Gate: w.gate, Trainer: trainer.Native{}, Threads: w.cfg.Threads, Device: w.cfg.Device, Version: w.cfg.Version,
+			Files: w.cache, Gate: w.gate, Trainer: trainer.Native{}, Threads: w.cfg.Threads, Device: w.cfg.Device,
+			Version: w.cfg.Version, Bench: w.cfg.Bench,
 		})
 	}
 	return err

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -462,4 +463,27 @@ func TestCloneOfProgress(t *testing.T) {
 	if b.GetProgress() == p || !proto.Equal(b.GetProgress(), p) {
 		t.Error("a heartbeat must carry a copy")
 	}
+}
+
+func TestFailingWorkerPauses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var h health
+		begun := time.Now()
+		h.wait(t.Context())
+		for _, want := range []time.Duration{1, 2, 4, 8, 16, 32, 60, 60} {
+			if got := h.failed(time.Second); got != want*time.Second {
+				t.Errorf("pause %v, want %v", got, want*time.Second)
+			}
+		}
+		h.wait(t.Context())
+		if got := time.Since(begun); got != maxSick {
+			t.Errorf("waited %v", got)
+		}
+		h.failed(time.Second)
+		h.well()
+		h.wait(t.Context())
+		if got := h.failed(time.Second); got != time.Second || time.Since(begun) != maxSick {
+			t.Errorf("after a success: pause %v", got)
+		}
+	})
 }
