@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 
 	"github.com/espalier-ml/espalier/model"
 )
@@ -103,7 +104,8 @@ func canonicalBits(v float32) uint32 {
 
 // ReadCanonical reads the canonical form to its end, verifies it and splits it
 // by o.Split. Memory stays within the set's own size, which o.MaxBytes bounds,
-// and within twice of what was really read. The set has the name it was written
+// and within twice of what was really read; from an *os.File the samples are
+// allocated once. The set has the name it was written
 // with, or o.Name.
 func ReadCanonical(r io.Reader, o Options) (*Set, error) {
 	o, err := o.withDefaults()
@@ -111,7 +113,8 @@ func ReadCanonical(r io.Reader, o Options) (*Set, error) {
 		return nil, err
 	}
 	sum := sha256.New()
-	src := bufio.NewReaderSize(r, 1<<16)
+	held := sizeOf(r)
+	src := bufio.NewReaderSize(r, 1<<18)
 	hashed := io.TeeReader(src, sum)
 	h, err := readCanonicalHeader(hashed)
 	if err != nil {
@@ -121,7 +124,7 @@ func ReadCanonical(r io.Reader, o Options) (*Set, error) {
 	if o.Name != "" {
 		s.Name = o.Name
 	}
-	if err := s.readCanonicalBody(hashed, h, o.MaxBytes); err != nil {
+	if err := s.readCanonicalBody(hashed, h, o.MaxBytes, held); err != nil {
 		return nil, err
 	}
 	want := sum.Sum(nil)
@@ -176,19 +179,19 @@ func readCanonicalHeader(r io.Reader) (h canonicalHeader, err error) {
 	return h, nil
 }
 
-func (s *Set) readCanonicalBody(r io.Reader, h canonicalHeader, limit int64) error {
+func (s *Set) readCanonicalBody(r io.Reader, h canonicalHeader, limit, held int64) error {
 	values := int64(h.Samples) * int64(s.Shape.Elements())
 	var err error
 	if h.Kind == kindBytes {
 		if err = withinLimit(values, limit); err != nil {
 			return err
 		}
-		s.Images, err = readBytes(r, values)
+		s.Images, err = readBytes(r, values, held)
 	} else {
 		if err = withinLimit(4*values, limit); err != nil {
 			return err
 		}
-		s.Features, err = readWords(r, values, math.Float32frombits)
+		s.Features, err = readWords(r, values, math.Float32frombits, held)
 	}
 	if err != nil {
 		return fmt.Errorf("samples: %w", err)
@@ -206,12 +209,12 @@ func (s *Set) readCanonicalBody(r io.Reader, h canonicalHeader, limit int64) err
 }
 
 // readWords reads n little-endian words, converting each. Memory grows with what
-// was really read.
-func readWords[T any](r io.Reader, n int64, convert func(uint32) T) ([]T, error) {
+// was really read, as in readBytes.
+func readWords[T any](r io.Reader, n int64, convert func(uint32) T, held ...int64) ([]T, error) {
 	if int64(int(n)) != n {
 		return nil, fmt.Errorf("%w: %d values", ErrTooLarge, n)
 	}
-	out := make([]T, 0, min(n, firstRead/4))
+	out := make([]T, 0, min(n, max(firstRead, slices.Max(append(held, 0)))/4))
 	chunk := make([]byte, 1<<14)
 	for left := n; left > 0; {
 		b := chunk[:min(int64(len(chunk)), 4*left)]

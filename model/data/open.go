@@ -3,7 +3,6 @@ package data
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -138,15 +137,16 @@ func openFile(path string, o Options) (*Set, error) {
 		s.numberClasses()
 		return s, nil
 	}
-	var s *Set
-	err := withFile(path, func(r io.Reader) (err error) {
-		s, err = ReadCanonical(r, o)
-		if err != nil {
-			err = fmt.Errorf("not .csv, not .npz, so the canonical form was looked for: %w", err)
-		}
-		return err
-	})
-	return s, err
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	s, err := ReadCanonical(f, o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: not .csv, not .npz, so the canonical form was looked for: %w", path, err)
+	}
+	return s, nil
 }
 
 // nameClasses takes the names from classes.txt, if there is one, else numbers up

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 )
 
@@ -17,13 +18,27 @@ const DefaultMaxBytes = 4 << 30
 // firstRead is how much is allocated on the word of a header alone.
 const firstRead = 4 << 20
 
+// sizeOf is the number of bytes that r certainly holds, as far as it can tell.
+func sizeOf(r io.Reader) int64 {
+	switch v := r.(type) {
+	case *os.File:
+		if st, err := v.Stat(); err == nil && st.Mode().IsRegular() {
+			return st.Size()
+		}
+	case interface{ Len() int }: // bytes.Reader, bytes.Buffer, strings.Reader
+		return int64(v.Len())
+	}
+	return 0
+}
+
 // readBytes reads exactly n bytes. Memory grows with what was really read, so
-// that a header cannot ask for what its file does not hold.
-func readBytes(r io.Reader, n int64) ([]byte, error) {
+// that a header cannot ask for what its file does not hold; up to held bytes,
+// which are known to be there, it is allocated at once.
+func readBytes(r io.Reader, n int64, held ...int64) ([]byte, error) {
 	if n < 0 || int64(int(n)) != n {
 		return nil, fmt.Errorf("%w: %d bytes", ErrTooLarge, n)
 	}
-	b := make([]byte, 0, min(n, firstRead))
+	b := make([]byte, 0, min(n, max(firstRead, slices.Max(append(held, 0)))))
 	for int64(len(b)) < n {
 		if len(b) == cap(b) {
 			grown := make([]byte, len(b), min(n, 2*int64(cap(b))))

@@ -1,7 +1,6 @@
 package task
 
 import (
-	"bufio"
 	"fmt"
 	"os"
 	"sync"
@@ -91,5 +90,5 @@ func decodeSet(path string, seed uint64) (*data.Set, error) {
 		return nil, err
 	}
 	defer f.Close()
-	return data.ReadCanonical(bufio.NewReaderSize(f, 1<<20), data.Options{Split: data.SplitOptions{Seed: seed}})
+	return data.ReadCanonical(f, data.Options{Split: data.SplitOptions{Seed: seed}})
 }
