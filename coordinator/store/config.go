@@ -39,7 +39,7 @@ type Config struct {
 	// replica that was away catches up from the log. 0: 4096.
 	TrailingLogs uint64
 	// Election is how long a replica hears nothing from the leader before it stands
-	// for election. 0: 500 ms, and 50 ms for a single replica that listens nowhere.
+	// for election. 0: 600 ms, and 50 ms for a single replica that listens nowhere.
 	Election time.Duration
 	// MaxLogBytes bounds the log file; writes beyond it fail as on a full disk. 0: no
 	// bound but the disk.
@@ -66,7 +66,7 @@ func (c Config) withDefaults() Config {
 		c.Advertise = c.Address
 	}
 	if c.Election == 0 {
-		c.Election = 500 * time.Millisecond
+		c.Election = 600 * time.Millisecond
 		if c.Address == "" {
 			c.Election = 50 * time.Millisecond
 		}

@@ -27,7 +27,8 @@ func (s *Store) raftConfig() *raft.Config {
 	c := raft.DefaultConfig()
 	c.LocalID = raft.ServerID(s.id)
 	c.HeartbeatTimeout, c.ElectionTimeout = s.cfg.Election, s.cfg.Election
-	c.LeaderLeaseTimeout = max(s.cfg.Election/2, minElection/2)
+	// As long as the others wait: reads verify leadership, they do not trust the lease.
+	c.LeaderLeaseTimeout = s.cfg.Election
 	c.CommitTimeout = min(50*time.Millisecond, s.cfg.Election/4)
 	c.MaxAppendEntries = 256
 	c.SnapshotThreshold, c.SnapshotInterval = s.cfg.SnapshotEvery, s.cfg.SnapshotInterval
