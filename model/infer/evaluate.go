@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/espalier-ml/espalier/model"
+	"github.com/espalier-ml/espalier/model/quantize"
 )
 
 // Examples gives labelled examples; *data.Set is one. Batch must be safe for
@@ -22,6 +23,7 @@ type Examples interface {
 type EvaluateOptions struct {
 	Threads int                             // goroutines; 0 means 1
 	Gate    func(ctx context.Context) error // called before every batch; it may block, its error ends the evaluation
+	Quant   *quantize.Scheme                // evaluates on bytes, as Options.Quant
 }
 
 // Score is how well a graph does on some examples.
@@ -54,7 +56,7 @@ func Evaluate(ctx context.Context, g *model.Graph, src Examples, indices []int32
 	errs := make([]error, threads)
 	var wg sync.WaitGroup
 	for i := range threads {
-		plan, err := Compile(g, Options{Batch: evaluateBatch})
+		plan, err := Compile(g, Options{Batch: evaluateBatch, Quant: o.Quant})
 		if err != nil {
 			return Score{}, err
 		}

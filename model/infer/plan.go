@@ -7,6 +7,7 @@ import (
 
 	"github.com/espalier-ml/espalier/model"
 	"github.com/espalier-ml/espalier/model/kernel"
+	"github.com/espalier-ml/espalier/model/quantize"
 )
 
 // Options says what a plan is for.
@@ -22,6 +23,12 @@ type Options struct {
 	// Kernels fixes the kernel of layers by name (KernelDense, KernelSparse,
 	// KernelSparse4x1): a choice that Plan.Layers once told.
 	Kernels map[string]string
+	// Quant computes on bytes where it names both a layer's input and its
+	// output, as KernelInt8; Calibrate finds it. Weights are quantized here, per
+	// output channel.
+	Quant *quantize.Scheme
+
+	apart bool // keep every value to the end, none fused into another
 }
 
 // maxBatch bounds Options.Batch, and with it memory.
@@ -77,8 +84,13 @@ func Compile(g *model.Graph, o Options) (*Plan, error) {
 		return nil, err
 	}
 	prog := &program{steps: l.steps, info: l.info, sizes: l.sizes, out: l.value[len(g.Layers)-1]}
-	prog.fuseSums()
-	prog.inPlace()
+	if o.Quant != nil {
+		prog = toBytes(prog, o.Quant)
+	}
+	if !o.apart {
+		prog.fuseSums()
+		prog.inPlace()
+	}
 	prog.place()
 	p := &Plan{prog: prog, batch: o.Batch}
 	p.chunk = max(1, min(o.Batch, chunkFloats/max(1, prog.total)))

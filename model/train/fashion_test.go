@@ -52,7 +52,18 @@ func TestFashion(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Logf("%s: losses %.3f, validation %+v", name, r.Losses, score)
+		scheme, err := infer.Calibrate(t.Context(), g, s, s.Train[:256])
+		if err != nil {
+			t.Fatal(err)
+		}
+		bytes, err := infer.Evaluate(t.Context(), g, s, s.Validation[:1500], infer.EvaluateOptions{Quant: scheme})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("%s: losses %.3f, validation %+v, on bytes %.4f", name, r.Losses, score, bytes.Accuracy)
+		if bytes.Accuracy < score.Accuracy-0.02 {
+			t.Errorf("%s: accuracy %v on bytes: want at most 0.02 below %v", name, bytes.Accuracy, score.Accuracy)
+		}
 		if !(score.Accuracy > 0.7) || !(r.Loss < 0.9) {
 			t.Errorf("%s: accuracy %v, losses %v: want more than 0.7 and the last below 0.9 (guessing gives 0.1 and 2.3)", name, score.Accuracy, r.Losses)
 		}

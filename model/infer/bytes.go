@@ -1,0 +1,193 @@
+package infer
+
+import (
+	"math"
+	"unsafe"
+
+	"github.com/espalier-ml/espalier/model/kernel"
+	"github.com/espalier-ml/espalier/model/quantize"
+)
+
+// KernelInt8 computes a layer on bytes.
+const KernelInt8 = "int8"
+
+// asBytes views the memory of a value as bytes.
+func asBytes(x []float32) []uint8 {
+	if len(x) == 0 {
+		return nil
+	}
+	return unsafe.Slice((*uint8)(unsafe.Pointer(&x[0])), 4*len(x))
+}
+
+// qconvStep is a convolution or fully connected layer on bytes.
+type qconvStep struct {
+	unary
+	k *kernel.QConv
+}
+
+func (c *qconvStep) run(f *frame, n int) error {
+	return c.k.Forward(&f.s, asBytes(f.values[c.in]), asBytes(f.values[c.out]), 0, n)
+}
+
+type maxBytesStep struct {
+	unary
+	k *kernel.Pool
+}
+
+func (p *maxBytesStep) run(f *frame, n int) error {
+	return p.k.MaxBytes(&f.s, asBytes(f.values[p.in]), asBytes(f.values[p.out]), 0, n)
+}
+
+type quantizeStep struct {
+	unary
+	size int
+	a    quantize.Affine
+}
+
+func (s *quantizeStep) run(f *frame, n int) error {
+	return kernel.Quantize(&f.s, asBytes(f.values[s.out])[:n*s.size], f.values[s.in], s.a.Scale, s.a.Zero)
+}
+
+type dequantizeStep struct {
+	unary
+	size int
+	a    quantize.Affine
+}
+
+func (s *dequantizeStep) run(f *frame, n int) error {
+	return kernel.Dequantize(&f.s, f.values[s.out][:n*s.size], asBytes(f.values[s.in]), s.a.Scale, s.a.Zero)
+}
+
+// quantizing rewrites a program to compute on bytes where a scheme and the
+// kernels allow; other steps stay in float32, with conversions between.
+type quantizing struct {
+	old    *program
+	scheme *quantize.Scheme
+	out    program
+	affine map[int]quantize.Affine // of old values that bytes can hold
+	bytes  map[int]int             // old value to the new one in bytes
+	floats map[int]int             // old value to the new one in float32
+}
+
+// toBytes rewrites p.
+func toBytes(p *program, s *quantize.Scheme) *program {
+	q := &quantizing{old: p, scheme: s, affine: map[int]quantize.Affine{}, bytes: map[int]int{}, floats: map[int]int{inputValue: inputValue}}
+	q.out.sizes = []int{p.sizes[inputValue]}
+	if s.Input.Scale > 0 {
+		q.affine[inputValue] = s.Input
+	}
+	for i, st := range p.steps {
+		if a, ok := s.Layers[p.info[i].last()]; ok && a.Scale > 0 {
+			q.affine[*st.output()] = a
+		}
+	}
+	for i, st := range p.steps {
+		info := p.info[i]
+		if b := q.byteStep(st); b != nil {
+			if info.Kernel != "plain" {
+				info.Kernel = KernelInt8
+			}
+			q.add(b, info)
+			continue
+		}
+		for _, in := range st.inputs() {
+			*in = q.float(*in)
+		}
+		v := *st.output()
+		*st.output() = q.value(p.sizes[v])
+		q.floats[v] = *st.output()
+		q.add(st, info)
+	}
+	q.out.out = q.float(p.out)
+	return &q.out
+}
+
+func (q *quantizing) add(s step, info Layer) {
+	q.out.steps, q.out.info = append(q.out.steps, s), append(q.out.info, info)
+}
+
+func (q *quantizing) value(size int) int {
+	q.out.sizes = append(q.out.sizes, size)
+	return len(q.out.sizes) - 1
+}
+
+// byteValue makes the value in bytes of an old value.
+func (q *quantizing) byteValue(v int) int {
+	q.bytes[v] = q.value((q.old.sizes[v] + 3) / 4)
+	return q.bytes[v]
+}
+
+// float gives an old value in float32, converting it if need be.
+func (q *quantizing) float(v int) int {
+	if n, ok := q.floats[v]; ok {
+		return n
+	}
+	size := q.old.sizes[v]
+	n := q.value(size)
+	q.add(&dequantizeStep{unary{q.bytes[v], n}, size, q.affine[v]}, Layer{Name: "dequantize", Kind: "dequantize", Kernel: "plain"})
+	q.floats[v] = n
+	return n
+}
+
+// quantized gives an old value in bytes, converting it if need be.
+func (q *quantizing) quantized(v int) int {
+	if n, ok := q.bytes[v]; ok {
+		return n
+	}
+	in, size := q.floats[v], q.old.sizes[v]
+	n := q.byteValue(v)
+	q.add(&quantizeStep{unary{in, n}, size, q.affine[v]}, Layer{Name: "quantize", Kind: "quantize", Kernel: "plain"})
+	return n
+}
+
+// byteStep gives the step on bytes for an old step, or nil.
+func (q *quantizing) byteStep(s step) step {
+	switch s := s.(type) {
+	case *maxPoolStep:
+		if _, ok := q.bytes[s.in]; !ok {
+			return nil
+		}
+		q.affine[s.out] = q.affine[s.in]
+		in := q.bytes[s.in]
+		return &maxBytesStep{unary{in, q.byteValue(s.out)}, s.k}
+	case *convStep:
+		return q.layer(s.unary, s.k.Shape(), s.w, s.bias, s.act, s.sum)
+	case *denseStep:
+		return q.layer(s.unary, kernel.ConvShape{H: 1, W: 1, KH: 1, KW: 1, IC: s.k.In(), OC: s.k.Out()}, s.w, s.bias, s.act, s.sum)
+	}
+	return nil
+}
+
+// layer quantizes a layer with weights, or gives nil where kernels cannot
+// compute it on bytes.
+func (q *quantizing) layer(u unary, sh kernel.ConvShape, w, bias []float32, act kernel.Activation, sum bool) step {
+	x, okX := q.affine[u.in]
+	y, okY := q.affine[u.out]
+	if !okX || !okY || sum {
+		return nil
+	}
+	qw, scales := quantize.Weights(w, sh.OC)
+	r := kernel.Requant{InZero: x.Zero, OutZero: y.Zero, Scale: make([]float32, sh.OC), Bias: make([]int32, sh.OC)}
+	for i, ws := range scales {
+		unit := float64(x.Scale) * float64(ws)
+		r.Scale[i] = float32(unit / float64(y.Scale))
+		if bias != nil {
+			b := math.RoundToEven(float64(bias[i]) / unit)
+			if !(math.Abs(b) < 1<<30) {
+				return nil
+			}
+			r.Bias[i] = int32(b)
+		}
+	}
+	if act != kernel.None {
+		r.Lo = y.Zero
+	}
+	if act == kernel.ReLU6 {
+		r.Hi = max(1, y.Quantize(6))
+	}
+	k, err := kernel.NewQConv(sh, qw, r)
+	if err != nil {
+		return nil
+	}
+	return &qconvStep{unary{q.quantized(u.in), q.byteValue(u.out)}, k}
+}
