@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 
 	"github.com/espalier-ml/espalier/model"
 	"github.com/espalier-ml/espalier/model/data"
@@ -146,10 +147,22 @@ type lineageTrain struct {
 	WeightDecay float64 `json:"weight_decay,omitempty"`
 }
 
+// modelName is the network's name in the zoo, or names a user's own by its layers.
+func modelName(m *espalierv1.ModelSpec) string {
+	if m.GetLayers() == nil {
+		return m.GetZoo()
+	}
+	var kinds []string
+	for _, l := range m.GetLayers().GetLayers() {
+		kinds = append(kinds, l.GetKind())
+	}
+	return "layers: " + strings.Join(kinds, " ")
+}
+
 func (j *job) lineage(set *data.Set) (string, error) {
 	spec, c, t := j.lease.GetSpec(), j.lease.GetConfig(), j.lease.GetSpec().GetTrain()
 	l := lineage{
-		Job: spec.GetName(), Trial: j.lease.GetTask().GetTrial(), Model: spec.GetModel().GetZoo(),
+		Job: spec.GetName(), Trial: j.lease.GetTask().GetTrial(), Model: modelName(spec.GetModel()),
 		Data: spec.GetData().GetHash(), Split: set.SplitHash(), Seed: spec.GetSearch().GetSeed(),
 		Train:   lineageTrain{t.GetEpochs(), t.GetBatch(), t.GetOptimizer(), t.GetRate(), t.GetWeightDecay()},
 		Variant: j.cfg.Trainer.Variant(), Version: j.cfg.Version,

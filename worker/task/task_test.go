@@ -604,6 +604,37 @@ func (b *fixture) withNaN(base *espalierv1.Baseline) *espalierv1.Baseline {
 	return &espalierv1.Baseline{Checkpoint: &espalierv1.FileRef{Hash: b.put(out.Bytes())}}
 }
 
+func TestOwnNetwork(t *testing.T) {
+	b := newFixture(t)
+	no := false
+	b.spec.Model.Source = &espalierv1.ModelSpec_Layers{Layers: &espalierv1.LayerList{Layers: []*espalierv1.LayerSpec{
+		{Kind: "conv", Name: "c1", Out: 8, Kernel: []int32{3}, Stride: []int32{2, 2}, Norm: true, Activation: "relu"},
+		{Kind: "conv", Name: "c2", Out: 8, Kernel: []int32{3, 3}, Padding: "same", Bias: &no},
+		{Kind: "add", Name: "sum", Inputs: []string{"c1", "c2"}, Activation: "relu"},
+		{Kind: "global-avg-pool"}, {Kind: "dense"},
+	}}}
+	b.spec.Space.Strategies = []string{"magnitude", "channel-bn-scale"}
+	b.spec.Train.Epochs = 6
+	base := b.baseline()
+	g := b.check(base.GetArtifacts(), base.GetAccuracy(), base.GetTestAccuracy(), base.GetParams(), base.GetNonzeros(), base.GetMacs())
+	if len(base.GetStrategies()) != 2 || !strings.Contains(g.Meta[model.MetaLineage], "conv conv add") {
+		t.Errorf("strategies %v, lineage %s", base.GetStrategies(), g.Meta[model.MetaLineage])
+	}
+	r := b.trial(trialLease(base, config(base, "channel-bn-scale", 0.5)))
+	if pruned := b.check(r.GetArtifacts(), r.GetAccuracy(), r.GetTestAccuracy(), r.GetParams(), r.GetNonzeros(), r.GetMacs()); r.GetMacs() >= base.GetMacs()*3/4 {
+		t.Errorf("%d MACs of %d in %d layers", r.GetMacs(), base.GetMacs(), len(pruned.Layers))
+	}
+	for name, l := range map[string]*espalierv1.LayerSpec{
+		"operator": {Kind: "magic"}, "kernel": {Kind: "conv", Out: 3, Kernel: []int32{1, 2, 3}},
+	} {
+		b.spec.Model.Source = &espalierv1.ModelSpec_Layers{Layers: &espalierv1.LayerList{Layers: []*espalierv1.LayerSpec{l}}}
+		_, err := b.run(&espalierv1.Lease{Task: &espalierv1.Task{Job: "j", Kind: espalierv1.TaskKind_TASK_KIND_BASELINE}}, nil)
+		if !errors.Is(err, task.ErrPermanent) {
+			t.Errorf("%s: error %v, want a permanent one", name, err)
+		}
+	}
+}
+
 func TestBaselineFailures(t *testing.T) {
 	for name, tc := range map[string]struct {
 		change    func(*fixture)
