@@ -169,7 +169,7 @@ func readTensor(r io.Reader, e entry, buf []byte) (*model.Tensor, error) {
 	n := model.Shape(e.Shape).Elements()
 	t := &model.Tensor{Shape: e.Shape, Data: make([]float32, 0, min(n, 1<<20))}
 	for len(t.Data) < n {
-		b := buf[:min(len(buf), (n-len(t.Data))*width)]
+		b := buf[:min(len(buf)/width, n-len(t.Data))*width]
 		if _, err := io.ReadFull(r, b); err != nil {
 			return nil, cut("data", err)
 		}
