@@ -57,6 +57,7 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}{
 		{"files", s.startFiles},
 		{"store", s.startStore},
+		{"janitor", s.startJanitor},
 		{"broker", s.startBroker},
 		{"dispatch", s.startDispatch}, // leads only when the store says so, and drains before the broker goes
 		{"api", s.startAPI},           // last, so that whoever reaches it finds everything there

@@ -159,6 +159,9 @@ func (s *service) PutData(ctx context.Context, req *v1.PutDataRequest) (*v1.PutD
 	if len(missing) > 0 {
 		return nil, connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("data.file: %s is not here: upload it first", d.GetFile().GetHash()))
 	}
+	if err := s.addFiles(ctx, d.GetFile()); err != nil {
+		return nil, err
+	}
 	if d.GetCreatedMs() == 0 {
 		d.CreatedMs = s.now().UnixMilli()
 	}

@@ -98,7 +98,11 @@ func (s *service) Submit(ctx context.Context, req *v1.SubmitRequest) (*v1.Submit
 	if known != nil {
 		return &v1.SubmitResponse{Job: known}, nil
 	}
-	if err := s.checkFiles(ctx, req.GetSpec()); err != nil {
+	inputs, err := s.checkFiles(ctx, req.GetSpec())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.addFiles(ctx, inputs...); err != nil {
 		return nil, err
 	}
 	r, err := s.apply(ctx, &v1.Command{Op: &v1.Command_SubmitJob{SubmitJob: &v1.SubmitJob{
@@ -150,22 +154,43 @@ func sameFingerprint(a, b *v1.Fingerprint) bool {
 	return a.GetCpu() == b.GetCpu() && a.GetVariant() == b.GetVariant() && a.GetOs() == b.GetOs() && a.GetRuntimeVersion() == b.GetRuntimeVersion()
 }
 
-// checkFiles makes sure that what the specification names by hash is on a majority of replicas.
-func (s *service) checkFiles(ctx context.Context, spec *v1.JobSpec) error {
-	for field, hash := range map[string]string{"data.hash": spec.GetData().GetHash(), "model.onnx": spec.GetModel().GetOnnx()} {
-		if hash == "" {
+// checkFiles returns the files that the specification names by hash, and makes sure that they are on a majority of
+// replicas.
+func (s *service) checkFiles(ctx context.Context, spec *v1.JobSpec) (inputs []*v1.FileRef, err error) {
+	for _, in := range []struct{ field, hash, format string }{
+		{"data.hash", spec.GetData().GetHash(), "data"}, {"model.onnx", spec.GetModel().GetOnnx(), "onnx"},
+	} {
+		if in.hash == "" {
 			continue
 		}
-		missing, err := s.cfg.Files.Missing(ctx, []*v1.FileRef{{Hash: hash}})
+		ref := &v1.FileRef{Hash: in.hash, Format: in.format}
+		missing, err := s.cfg.Files.Missing(ctx, []*v1.FileRef{ref})
 		if err != nil {
-			return wrap(err)
+			return nil, wrap(err)
 		}
 		if len(missing) > 0 {
-			return withDetail(connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%s: file %s is not here: upload it first", field, hash)),
-				&v1.ErrorDetail{Field: field, Value: hash, Want: "a file that was uploaded"})
+			return nil, withDetail(connect.NewError(connect.CodeFailedPrecondition, fmt.Errorf("%s: file %s is not here: upload it first", in.field, in.hash)),
+				&v1.ErrorDetail{Field: in.field, Value: in.hash, Want: "a file that was uploaded"})
 		}
+		inputs = append(inputs, ref)
 	}
-	return nil
+	return inputs, nil
+}
+
+// addFiles records files that a majority of replicas holds, so that replicas keep and fetch them.
+func (s *service) addFiles(ctx context.Context, refs ...*v1.FileRef) error {
+	for _, f := range refs {
+		st, err := s.cfg.Files.Stat(f.GetHash())
+		if err != nil {
+			return s.fileError(err)
+		}
+		f.SizeBytes = st.GetSizeBytes()
+	}
+	if len(refs) == 0 {
+		return nil
+	}
+	_, err := s.apply(ctx, &v1.Command{Op: &v1.Command_AddFiles{AddFiles: &v1.AddFiles{Files: refs}}})
+	return err
 }
 
 // Cancel implements JobService.

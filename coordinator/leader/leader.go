@@ -187,11 +187,22 @@ func (l *Leader) CheckAll(ctx context.Context) error {
 	return err
 }
 
-// Run checks jobs when they change, and all once a second for the rules of time, until ctx ends. Checks are at least a
-// moment apart, so that a busy job is not checked for each of its results.
+// Times of Run's work.
+const (
+	// checkInterval is the least time between two checks, so that a busy job is not checked for each of its results.
+	checkInterval = 50 * time.Millisecond
+	// collectInterval is the time between two rounds of garbage collection.
+	collectInterval = 10 * time.Second
+)
+
+// Run checks jobs when they change, and all once a second for the rules of time, and drops checkpoints of those that
+// changed, until ctx ends.
 func (l *Leader) Run(ctx context.Context, changes <-chan store.Change) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
+	collect := time.NewTicker(collectInterval)
+	defer collect.Stop()
+	changed := map[string]bool{}
 	for {
 		var err error
 		select {
@@ -199,16 +210,19 @@ func (l *Leader) Run(ctx context.Context, changes <-chan store.Change) {
 			return
 		case <-tick.C:
 			err = l.CheckAll(ctx)
+		case <-collect.C:
+			changed, err = l.collectAll(ctx, changed)
 		case c, open := <-changes:
 			if !open {
 				return // the store is closed
 			}
 			for _, id := range c.Jobs {
+				changed[id] = true
 				err = errors.Join(err, l.Check(ctx, id))
 			}
 		}
 		if err != nil && ctx.Err() == nil {
-			l.cfg.Log.Warn().Err(err).Msg("stop rules not checked, trying again")
+			l.cfg.Log.Warn().Err(err).Msg("jobs not checked, trying again")
 		}
 		select {
 		case <-ctx.Done():
@@ -217,6 +231,3 @@ func (l *Leader) Run(ctx context.Context, changes <-chan store.Change) {
 		}
 	}
 }
-
-// checkInterval is the least time between two checks.
-const checkInterval = 50 * time.Millisecond
