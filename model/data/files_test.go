@@ -174,6 +174,9 @@ func TestOpenCIFAR(t *testing.T) {
 }
 
 func TestRealFashionMNIST(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED, NOT TESTED: unpacking Fashion-MNIST takes seconds")
+	}
 	s, err := Open(realData(t, "fashion-mnist"), Options{})
 	if err != nil {
 		t.Fatal(err)

@@ -51,6 +51,9 @@ func Shapes(o ShapesOptions) (*Set, error) {
 	if o.Test == 0 {
 		o.Test = 2000
 	}
+	if _, err := o.Split.withDefaults(); err != nil {
+		return nil, err
+	}
 	const most = 1_000_000
 	for name, n := range map[string]int{"train": o.Train, "test": o.Test} {
 		if n < len(shapeNames) || n > most {
