@@ -113,9 +113,17 @@ func (r *run) search(ctx context.Context) (out *Outcome, err error) {
 	}
 	stopWorker(nil)
 	if stopped := <-ended; stopped != nil && !errors.Is(stopped, context.Canceled) {
-		err = errors.Join(fmt.Errorf("worker: %w", stopped), err)
+		return out, workerError(stopped) // what follow says then is a consequence
 	}
 	return out, err
+}
+
+// workerError explains why the worker ended by itself.
+func workerError(err error) error {
+	if errors.Is(err, worker.ErrHostLock) {
+		return fmt.Errorf("%w: latency can be measured by one process at a time; wait for the other search or worker to end", err)
+	}
+	return fmt.Errorf("worker: %w", err)
 }
 
 func (r *run) worker(address string) (*worker.Worker, error) {
