@@ -21,7 +21,7 @@ type winoPlan struct {
 }
 
 // winoTiles is about how many tiles a block has: enough to use the weights well, few enough to stay in the cache.
-const winoTiles = 30
+const winoTiles = 32
 
 func newWinoPlan(c *Conv) winoPlan {
 	p := winoPlan{h: c.s.H, w: c.s.W, ic: c.s.IC, oc: c.s.OC, oh: c.oh, ow: c.ow, top: c.s.PadTop, left: c.s.PadLeft, th: (c.oh + 3) / 4, tw: (c.ow + 3) / 4}
@@ -137,29 +137,49 @@ func (w *Winograd) GradInput(s *Scratch, dy, u, dx []float32, n0, n1 int) error 
 // formed in the transformed domain and then added: the division into calls shows in the last bits, so give every fixed
 // chunk of images a call of its own.
 func (w *Winograd) GradWeights(s *Scratch, x, dy, dw []float32, n0, n1 int) error {
+	s = s.orNew()
+	s.winoU = grow(s.winoU, w.TransformedSize())
+	clear(s.winoU)
+	if err := w.GradWeightsTransformed(s, x, dy, s.winoU, n0, n1); err != nil {
+		return err
+	}
+	return w.FinishGradWeights(s, s.winoU, dw)
+}
+
+// GradWeightsTransformed adds the gradient over images [n0, n1) in the transformed domain to du (TransformedSize
+// elements), block by block; a block has as many images as fit the cache, counted from n0. What several calls or
+// goroutines gathered is added in a fixed order and brought back by FinishGradWeights.
+func (w *Winograd) GradWeightsTransformed(s *Scratch, x, dy, du []float32, n0, n1 int) error {
 	im, err := current()
-	if err := firstErr(err, checkLen("dw", dw, w.c.wSize), checkImages("x", x, w.c.inSize, n0, n1),
+	if err := firstErr(err, checkLen("du", du, w.TransformedSize()), checkImages("x", x, w.c.inSize, n0, n1),
 		checkImages("dy", dy, w.c.outSize, n0, n1)); err != nil || n0 == n1 {
 		return err
 	}
 	s = s.orNew()
 	p := &w.fwd
-	s.winoU = grow(s.winoU, w.TransformedSize())
-	flags := uint64(0)
 	for i := n0; i < n1; i += p.images {
 		n := min(p.images, n1-i)
 		va := p.inputs(im, s, x, i, n)
 		vb := p.outGrads(im, s, dy, i, n)
 		for k := range 36 {
 			m := matrix{m: p.ic, n: p.oc, k: n * p.th * p.tw, a: addr(s.winoA, k*va), as: 1, ak: p.ic, b: addr(s.winoB, k*vb), ldb: p.oc,
-				c: addr(s.winoU, k*p.ic*p.oc), ldc: p.oc}
-			m.run(im, s, nil, flags)
+				c: addr(du, k*p.ic*p.oc), ldc: p.oc}
+			m.run(im, s, nil, flagAccumulate)
 		}
-		flags = flagAccumulate
 	}
-	plane := 4 * p.ic * p.oc
+	return nil
+}
+
+// FinishGradWeights adds the gradient of the weights that du holds in the transformed domain to dw.
+func (w *Winograd) FinishGradWeights(s *Scratch, du, dw []float32) error {
+	im, err := current()
+	if err := firstErr(err, checkLen("du", du, w.TransformedSize()), checkLen("dw", dw, w.c.wSize)); err != nil {
+		return err
+	}
+	s = s.orNew()
+	plane := 4 * w.c.s.IC * w.c.s.OC
 	t := &s.wino
-	t.c, t.src, t.sh, t.sw = p.ic*p.oc, addr(s.winoU, 0), 6*plane, plane
+	t.c, t.src, t.sh, t.sw = w.c.s.IC*w.c.s.OC, addr(du, 0), 6*plane, plane
 	t.dst, t.dh, t.dw, t.flags, t.bias = addr(dw, 0), 3*plane, plane, flagAccumulate, nil
 	im.wino.weightGrad(t)
 	return nil

@@ -56,6 +56,14 @@ func checkWinograd(t *testing.T, d *convData) {
 		wantW[i] = v + float64(old[i])
 	}
 	near(t, "dw", d.dw.s, wantW, tol)
+	copy(d.dw.s, old)
+	clear(u.s)
+	for i := range d.n { // the same in parts
+		must(t, w.GradWeightsTransformed(s, d.x.s, d.dy.s, u.s, i, i+1))
+	}
+	must(t, w.FinishGradWeights(s, u.s, d.dw.s))
+	near(t, "dw in parts", d.dw.s, wantW, tol)
+	u.check(t, "u")
 	d.guards(t)
 	if a := testing.AllocsPerRun(2, func() {
 		must(t, w.Forward(s, d.x.s, u.s, d.y.s, 0, d.n, Epilogue{}))

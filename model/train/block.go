@@ -40,6 +40,10 @@ type (
 	// preparer does what is needed once before the backward pass, such as
 	// transposing weights.
 	preparer interface{ prepare(w *worker) error }
+	// forwardPreparer does what is needed once before the forward pass.
+	forwardPreparer interface{ prepareForward(w *worker) error }
+	// follower is a finisher that another one follows.
+	follower interface{ then() finisher }
 )
 
 // pass is a list of units that go through the batch chunk by chunk together.
@@ -64,11 +68,15 @@ type block struct {
 	local   int // float32 that each worker needs for gradients within a chunk
 	lanes   bool
 
-	from, to int // the block's parameters in the flat vector of all
-	prepare  prepareTask
+	from, to   int // the block's parameters in the flat vector of all
+	prepare    prepareTask
+	prepareFwd prepareForwardTask
 }
 
 func (b *block) forward() error {
+	if err := b.team.run(len(b.prepareFwd), &b.prepareFwd); err != nil {
+		return err
+	}
 	for _, p := range b.fwd {
 		if err := b.runPass(p); err != nil {
 			return err
@@ -136,6 +144,11 @@ type prepareTask []preparer
 
 func (p *prepareTask) do(w *worker, i int) error { return (*p)[i].prepare(w) }
 
+// prepareForwardTask runs the forward preparers of a block.
+type prepareForwardTask []forwardPreparer
+
+func (p *prepareForwardTask) do(w *worker, i int) error { return (*p)[i].prepareForward(w) }
+
 // maxLanes bounds the threads that share a batch where a reduction over
 // examples needs a fixed order.
 const maxLanes = 8
@@ -188,6 +201,9 @@ func (b *block) plan() {
 			b.fwd = append(b.fwd, p)
 		}
 		p.units = append(p.units, u)
+		if q, ok := u.(forwardPreparer); ok {
+			b.prepareFwd = append(b.prepareFwd, q)
+		}
 		if f, ok := u.(forwardFinisher); ok {
 			p.finish = append(p.finish, f.forwardFinish())
 			p = &pass{}
@@ -206,6 +222,9 @@ func (b *block) plan() {
 		if f, ok := u.(backwardFinisher); ok {
 			fin, barrier := f.backwardFinish()
 			p.finish = append(p.finish, fin)
+			if q, ok := fin.(follower); ok {
+				p.finish = append(p.finish, q.then())
+			}
 			if barrier {
 				p = &pass{backward: true}
 			}

@@ -211,11 +211,16 @@ func (c *builder) conv(i int, o model.Conv) (unit, error) {
 	u := &conv{k: k, in: port{value: c.in(i, 0)}, mask: masker{out: c.output(i, true)}}
 	u.w, u.gw = c.p.find(i, model.Weight)
 	u.b, u.gb = c.p.find(i, model.Bias)
-	if u.in.needGrad {
+	u.wino = newWinograd(k.Shape(), u.in.needGrad)
+	if u.in.needGrad && !u.wino.dx {
 		u.wt = make([]float32, len(u.w))
 	}
+	size := len(u.w)
+	if u.wino.dw {
+		size = len(u.wino.gw)
+	}
 	for range min(c.n, maxLanes) {
-		u.acc = append(u.acc, make([]float32, len(u.w)+len(u.b)))
+		u.acc = append(u.acc, make([]float32, size+len(u.b)))
 	}
 	c.b.lanes = true
 	return u, nil

@@ -31,18 +31,61 @@ type conv struct {
 	gw, gb []float32 // their gradients
 	wt     []float32 // transposed weights
 	acc    [][]float32
+	wino   winograd
+}
+
+// winograd is which of a convolution's operations go by Winograd's algorithm.
+// That depends on the shape only: a step gives the same bits on every machine
+// with the same kernel variant.
+type winograd struct {
+	k               *kernel.Winograd // nil where the shape has none
+	forward, dw, dx bool
+	w, wt, gw       []float32 // transformed weights, the same for the way back, transformed gradient
+}
+
+func newWinograd(s kernel.ConvShape, needGrad bool) (g winograd) {
+	k, err := kernel.NewWinograd(s)
+	if err != nil {
+		return g // not a shape for it
+	}
+	g.k = k
+	g.forward, g.dw, g.dx = k.Pays()
+	if g.forward {
+		g.w = make([]float32, k.TransformedSize())
+	}
+	if g.dx = g.dx && needGrad; g.dx {
+		g.wt = make([]float32, k.TransformedSize())
+	}
+	if g.dw {
+		g.gw = make([]float32, k.TransformedSize())
+	}
+	return g
 }
 
 func (u *conv) ports() []*port { return []*port{&u.in} }
 func (u *conv) result() *value { return u.mask.out }
 
 func (u *conv) forward(w *worker, c chunk) error {
-	return u.k.Forward(&w.s, u.in.data, u.w, u.mask.out.data, c.n0, c.n1, kernel.Epilogue{Bias: u.b, Activation: u.mask.out.act})
+	e := kernel.Epilogue{Bias: u.b, Activation: u.mask.out.act}
+	if u.wino.forward {
+		return u.wino.k.Forward(&w.s, u.in.data, u.wino.w, u.mask.out.data, c.n0, c.n1, e)
+	}
+	return u.k.Forward(&w.s, u.in.data, u.w, u.mask.out.data, c.n0, c.n1, e)
 }
 
-func (u *conv) prepare(*worker) error {
+func (u *conv) prepareForward(w *worker) error {
+	if !u.wino.forward {
+		return nil
+	}
+	return u.wino.k.TransformWeights(&w.s, u.w, u.wino.w)
+}
+
+func (u *conv) prepare(w *worker) error {
 	if !u.in.needGrad {
 		return nil
+	}
+	if u.wino.dx {
+		return u.wino.k.TransformWeightsInput(&w.s, u.w, u.wino.wt)
 	}
 	return u.k.TransposeWeights(u.w, u.wt)
 }
@@ -57,11 +100,17 @@ func (u *conv) backward(w *worker, c chunk) error {
 		clear(acc)
 	}
 	n := c.n1 - c.n0
-	if err := u.k.GradWeights(&w.s, u.in.x(c.n0, c.n1), dy, acc[:len(u.w)], 0, n); err != nil {
+	gw, gb := acc[:len(acc)-len(u.b)], acc[len(acc)-len(u.b):]
+	if u.wino.dw {
+		err = u.wino.k.GradWeightsTransformed(&w.s, u.in.x(c.n0, c.n1), dy, gw, 0, n)
+	} else {
+		err = u.k.GradWeights(&w.s, u.in.x(c.n0, c.n1), dy, gw, 0, n)
+	}
+	if err != nil {
 		return err
 	}
 	if u.b != nil {
-		if err := kernel.ColumnSums(dy, acc[len(u.w):], len(u.b), 0, n*u.k.OutH()*u.k.OutW()); err != nil {
+		if err := kernel.ColumnSums(dy, gb, len(u.b), 0, n*u.k.OutH()*u.k.OutW()); err != nil {
 			return err
 		}
 	}
@@ -69,14 +118,40 @@ func (u *conv) backward(w *worker, c chunk) error {
 		return nil
 	}
 	dx := u.in.begin(w, c.n0, c.n1)
-	if err := u.k.GradInputTransposed(&w.s, dy, u.wt, dx, 0, n); err != nil {
+	if u.wino.dx {
+		err = u.wino.k.GradInput(&w.s, dy, u.wino.wt, dx, 0, n)
+	} else {
+		err = u.k.GradInputTransposed(&w.s, dy, u.wt, dx, 0, n)
+	}
+	if err != nil {
 		return err
 	}
 	return u.in.end(w, c.n0, c.n1)
 }
 
 func (u *conv) backwardFinish() (finisher, bool) {
+	if u.wino.dw {
+		return &winogradSum{laneSum{dst: [2][]float32{u.wino.gw, u.gb}, acc: u.acc}, winogradFinish{u}}, false
+	}
 	return &laneSum{dst: [2][]float32{u.gw, u.gb}, acc: u.acc}, false
+}
+
+// winogradSum adds the lanes' sums of transformed gradients, which
+// winogradFinish then brings back.
+type winogradSum struct {
+	laneSum
+	finish winogradFinish
+}
+
+func (s *winogradSum) then() finisher { return s.finish }
+
+type winogradFinish struct{ u *conv }
+
+func (winogradFinish) tasks() int { return 1 }
+
+func (f winogradFinish) do(w *worker, _ int) error {
+	clear(f.u.gw)
+	return f.u.wino.k.FinishGradWeights(&w.s, f.u.wino.gw, f.u.gw)
 }
 
 // sumChunk is how many elements one task of a laneSum adds.
