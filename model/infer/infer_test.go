@@ -363,19 +363,24 @@ func prune(g *model.Graph, fraction float64, block int) {
 
 // Every kernel gives the same results but for rounding, on every graph.
 func TestKernelsAgree(t *testing.T) {
+	var graphs []*model.Graph
 	for seed := range uint64(60) {
-		g := modeltest.Graph(seed)
-		prune(g, 0.8, 1+3*int(seed%2))
+		graphs = append(graphs, modeltest.Graph(seed))
+	}
+	graphs = append(graphs, graph(model.Shape{9, 7, 3}, op(conv3(16)), op(model.Activation{Func: model.ReLU}), op(conv3(16)), op(model.Activation{Func: model.ReLU6}),
+		op(conv3(16)), op(model.Add{}, 4, 1), op(model.MaxPool{Kernel: [2]int{2, 2}, Stride: [2]int{2, 2}}), op(conv3(20)), op(model.GlobalAvgPool{})))
+	for seed, g := range graphs {
+		prune(g, 0.8, 1+3*(seed%2))
 		dense := mustCompile(t, g, Options{Batch: 3})
 		x := examples(g, 3)
 		want := make([]float32, 3*dense.OutputSize())
 		if err := dense.Run(x, want); err != nil {
 			t.Fatal(err)
 		}
-		for _, k := range []string{KernelSparse, KernelSparse4x1, "tune"} {
+		for _, k := range []string{KernelSparse, KernelSparse4x1, KernelWinograd, "tune"} {
 			o := Options{Batch: 3, Tune: k == "tune", Kernels: map[string]string{}}
 			for _, l := range dense.Layers() {
-				if l.Kernel == KernelDense && !o.Tune {
+				if l.Kernel == KernelDense && !o.Tune && (k != KernelWinograd || fitsWinograd(g, l.Name)) {
 					o.Kernels[l.Name] = k
 				}
 			}
@@ -391,6 +396,13 @@ func TestKernelsAgree(t *testing.T) {
 			}
 		}
 	}
+}
+
+func fitsWinograd(g *model.Graph, layer string) bool {
+	i, _ := g.Index(layer)
+	o, ok := g.Layers[i].Op.(model.Conv)
+	ones := [2]int{1, 1}
+	return ok && o.Kernel == [2]int{3, 3} && o.Stride == ones && o.Dilation == ones && o.Groups == 1
 }
 
 // A choice that was told can be made again, without timing.

@@ -16,12 +16,12 @@ type Options struct {
 	Threads int // goroutines that share a Run of several examples; 0 means 1
 
 	// Tune chooses, for every layer with weights, the fastest kernel on this
-	// machine by timing: dense, or sparse where enough weights are zero. The
-	// kernels add in different orders, so that the last bits of results depend
-	// on the choice; without Tune all are dense, and the bits always the same.
+	// machine by timing: dense, Winograd's, or sparse where enough weights are
+	// zero. The last bits of results depend on the choice; without Tune all are
+	// dense, and the bits always the same.
 	Tune bool
-	// Kernels fixes the kernel of layers by name (KernelDense, KernelSparse,
-	// KernelSparse4x1): a choice that Plan.Layers once told.
+	// Kernels fixes the kernel of layers by name (KernelDense, KernelWinograd,
+	// KernelSparse, KernelSparse4x1): a choice that Plan.Layers once told.
 	Kernels map[string]string
 	// Quant computes on bytes where it names both a layer's input and its
 	// output, as KernelInt8; Calibrate finds it. Weights are quantized here, per
