@@ -75,6 +75,10 @@ func apply(tx *txn, cmd *v1.Command) Result {
 		r, err = a.addFiles(op.AddFiles)
 	case *v1.Command_DropFiles:
 		r, err = a.dropFiles(op.DropFiles)
+	case *v1.Command_PutReplica:
+		r, err = a.putReplica(op.PutReplica)
+	case *v1.Command_DropReplica:
+		r, err = a.dropReplica(op.DropReplica)
 	case *v1.Command_Batch:
 		err = fmt.Errorf("%w: a batch inside a batch", ErrInvalid)
 	default:

@@ -3,6 +3,7 @@ package store
 import (
 	"encoding/hex"
 	"fmt"
+	"net"
 
 	"google.golang.org/protobuf/proto"
 
@@ -151,5 +152,34 @@ func (a *applier) dropFiles(c *v1.DropFiles) (Result, error) {
 			a.other = true
 		}
 	}
+	return Result{}, nil
+}
+
+// putReplica records where a replica is reached; the last word counts.
+func (a *applier) putReplica(c *v1.PutReplica) (Result, error) {
+	r := c.GetReplica()
+	if err := checkID("put replica: id", r.GetId()); err != nil {
+		return Result{}, err
+	}
+	for field, v := range map[string]string{"raft_address": r.RaftAddress, "api_address": r.ApiAddress, "broker_address": r.BrokerAddress} {
+		if v == "" {
+			continue
+		}
+		if _, _, err := net.SplitHostPort(v); err != nil {
+			return Result{}, fmt.Errorf("%w: put replica %s: %s is %q, want host:port", ErrInvalid, r.Id, field, v)
+		}
+	}
+	a.put(bucketReplicas, []byte(r.Id), r)
+	a.other = true
+	return Result{}, nil
+}
+
+// dropReplica forgets a replica; an unknown one is no error.
+func (a *applier) dropReplica(c *v1.DropReplica) (Result, error) {
+	if err := checkID("drop replica: id", c.GetId()); err != nil {
+		return Result{}, err
+	}
+	a.delete(bucketReplicas, []byte(c.Id))
+	a.other = true
 	return Result{}, nil
 }

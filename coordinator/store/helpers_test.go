@@ -1,8 +1,10 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
@@ -217,3 +219,5 @@ func handBack(at int64, task string, attempt int32, name, session string) *v1.Co
 	r.Outcome = &v1.ReportRequest_HandBack{HandBack: &v1.HandBack{Reason: "draining"}}
 	return c
 }
+
+func bytesReader(b []byte) io.Reader { return bytes.NewReader(b) }

@@ -27,11 +27,12 @@ var (
 	bucketDevices     = []byte("devices")
 	bucketData        = []byte("data")
 	bucketFiles       = []byte("files")
+	bucketReplicas    = []byte("replicas")
 
 	allBuckets = [][]byte{
 		bucketMeta, bucketJobs, bucketJobRequests, bucketCounts, bucketTasks, bucketPending,
 		bucketLeased, bucketLeaseReqs, bucketTrials, bucketOrder, bucketFronts, bucketWorkers,
-		bucketDevices, bucketData, bucketFiles,
+		bucketDevices, bucketData, bucketFiles, bucketReplicas,
 	}
 )
 

@@ -67,6 +67,9 @@ func openStateFile(path string) (*bolt.DB, error) {
 
 // checkState refuses a received state file that this build cannot read.
 func checkState(path string) error {
+	if err := checkBoltFile(path); err != nil {
+		return err
+	}
 	db, err := openBolt(path, boltOptions{noSync: true})
 	if err != nil {
 		return err

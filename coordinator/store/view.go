@@ -180,6 +180,14 @@ func (v *View) Files(after string, limit int) []*v1.FileRecord {
 	return from(v.t, bucketFiles, nil, start, limit, func() *v1.FileRecord { return new(v1.FileRecord) })
 }
 
+// Replica is where a replica is reached, by id.
+func (v *View) Replica(id string) *v1.Replica { return one(v.t, bucketReplicas, id, new(v1.Replica)) }
+
+// Replicas lists all replicas by id.
+func (v *View) Replicas() []*v1.Replica {
+	return list(v.t, bucketReplicas, nil, 0, func() *v1.Replica { return new(v1.Replica) })
+}
+
 // Digest is a SHA-256 over all records, in hexadecimal: equal on replicas that have
 // applied the same entries. The applied index is no part of it, so that it stays the
 // same over commands that change nothing.

@@ -40,6 +40,8 @@ type Command struct {
 	//	*Command_AddFiles
 	//	*Command_DropFiles
 	//	*Command_Batch
+	//	*Command_PutReplica
+	//	*Command_DropReplica
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -197,6 +199,24 @@ func (x *Command) GetBatch() *Batch {
 	return nil
 }
 
+func (x *Command) GetPutReplica() *PutReplica {
+	if x != nil {
+		if x, ok := x.Op.(*Command_PutReplica); ok {
+			return x.PutReplica
+		}
+	}
+	return nil
+}
+
+func (x *Command) GetDropReplica() *DropReplica {
+	if x != nil {
+		if x, ok := x.Op.(*Command_DropReplica); ok {
+			return x.DropReplica
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -249,6 +269,14 @@ type Command_Batch struct {
 	Batch *Batch `protobuf:"bytes,13,opt,name=batch,proto3,oneof"`
 }
 
+type Command_PutReplica struct {
+	PutReplica *PutReplica `protobuf:"bytes,14,opt,name=put_replica,json=putReplica,proto3,oneof"`
+}
+
+type Command_DropReplica struct {
+	DropReplica *DropReplica `protobuf:"bytes,15,opt,name=drop_replica,json=dropReplica,proto3,oneof"`
+}
+
 func (*Command_SubmitJob) isCommand_Op() {}
 
 func (*Command_SetJobState) isCommand_Op() {}
@@ -272,6 +300,10 @@ func (*Command_AddFiles) isCommand_Op() {}
 func (*Command_DropFiles) isCommand_Op() {}
 
 func (*Command_Batch) isCommand_Op() {}
+
+func (*Command_PutReplica) isCommand_Op() {}
+
+func (*Command_DropReplica) isCommand_Op() {}
 
 // Batch applies several commands as one entry, in order, each with its own result.
 type Batch struct {
@@ -1147,11 +1179,179 @@ func (x *FileRecord) GetDroppedMs() int64 {
 	return 0
 }
 
+// PutReplica records where a replica is reached.
+type PutReplica struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Replica       *Replica               `protobuf:"bytes,1,opt,name=replica,proto3" json:"replica,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutReplica) Reset() {
+	*x = PutReplica{}
+	mi := &file_espalier_v1_command_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutReplica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutReplica) ProtoMessage() {}
+
+func (x *PutReplica) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_command_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutReplica.ProtoReflect.Descriptor instead.
+func (*PutReplica) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_command_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *PutReplica) GetReplica() *Replica {
+	if x != nil {
+		return x.Replica
+	}
+	return nil
+}
+
+// DropReplica forgets a replica that was removed.
+type DropReplica struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DropReplica) Reset() {
+	*x = DropReplica{}
+	mi := &file_espalier_v1_command_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DropReplica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DropReplica) ProtoMessage() {}
+
+func (x *DropReplica) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_command_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DropReplica.ProtoReflect.Descriptor instead.
+func (*DropReplica) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_command_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *DropReplica) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+// Replica is where the parts of one replica are reached, each as host:port.
+type Replica struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Id          string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	RaftAddress string                 `protobuf:"bytes,2,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
+	ApiAddress  string                 `protobuf:"bytes,3,opt,name=api_address,json=apiAddress,proto3" json:"api_address,omitempty"`
+	// Where the other replicas' brokers connect.
+	BrokerAddress string `protobuf:"bytes,4,opt,name=broker_address,json=brokerAddress,proto3" json:"broker_address,omitempty"`
+	Version       string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Replica) Reset() {
+	*x = Replica{}
+	mi := &file_espalier_v1_command_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Replica) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Replica) ProtoMessage() {}
+
+func (x *Replica) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_command_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Replica.ProtoReflect.Descriptor instead.
+func (*Replica) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_command_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Replica) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Replica) GetRaftAddress() string {
+	if x != nil {
+		return x.RaftAddress
+	}
+	return ""
+}
+
+func (x *Replica) GetApiAddress() string {
+	if x != nil {
+		return x.ApiAddress
+	}
+	return ""
+}
+
+func (x *Replica) GetBrokerAddress() string {
+	if x != nil {
+		return x.BrokerAddress
+	}
+	return ""
+}
+
+func (x *Replica) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
 var File_espalier_v1_command_proto protoreflect.FileDescriptor
 
 const file_espalier_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x19espalier/v1/command.proto\x12\vespalier.v1\x1a\x1aespalier/v1/dispatch.proto\x1a\x15espalier/v1/job.proto\x1a\x18espalier/v1/result.proto\x1a\x16espalier/v1/task.proto\"\xb9\x05\n" +
+	"\x19espalier/v1/command.proto\x12\vespalier.v1\x1a\x1aespalier/v1/dispatch.proto\x1a\x15espalier/v1/job.proto\x1a\x18espalier/v1/result.proto\x1a\x16espalier/v1/task.proto\"\xb4\x06\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x127\n" +
 	"\n" +
@@ -1171,7 +1371,10 @@ const file_espalier_v1_command_proto_rawDesc = "" +
 	"\tadd_files\x18\v \x01(\v2\x15.espalier.v1.AddFilesH\x00R\baddFiles\x127\n" +
 	"\n" +
 	"drop_files\x18\f \x01(\v2\x16.espalier.v1.DropFilesH\x00R\tdropFiles\x12*\n" +
-	"\x05batch\x18\r \x01(\v2\x12.espalier.v1.BatchH\x00R\x05batchB\x04\n" +
+	"\x05batch\x18\r \x01(\v2\x12.espalier.v1.BatchH\x00R\x05batch\x12:\n" +
+	"\vput_replica\x18\x0e \x01(\v2\x17.espalier.v1.PutReplicaH\x00R\n" +
+	"putReplica\x12=\n" +
+	"\fdrop_replica\x18\x0f \x01(\v2\x18.espalier.v1.DropReplicaH\x00R\vdropReplicaB\x04\n" +
 	"\x02op\"9\n" +
 	"\x05Batch\x120\n" +
 	"\bcommands\x18\x01 \x03(\v2\x14.espalier.v1.CommandR\bcommands\"~\n" +
@@ -1234,7 +1437,19 @@ const file_espalier_v1_command_proto_rawDesc = "" +
 	"\n" +
 	"created_ms\x18\x02 \x01(\x03R\tcreatedMs\x12\x1d\n" +
 	"\n" +
-	"dropped_ms\x18\x03 \x01(\x03R\tdroppedMsB>Z<github.com/espalier-ml/espalier/proto/espalier/v1;espalierv1b\x06proto3"
+	"dropped_ms\x18\x03 \x01(\x03R\tdroppedMs\"<\n" +
+	"\n" +
+	"PutReplica\x12.\n" +
+	"\areplica\x18\x01 \x01(\v2\x14.espalier.v1.ReplicaR\areplica\"\x1d\n" +
+	"\vDropReplica\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x9e\x01\n" +
+	"\aReplica\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
+	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12\x1f\n" +
+	"\vapi_address\x18\x03 \x01(\tR\n" +
+	"apiAddress\x12%\n" +
+	"\x0ebroker_address\x18\x04 \x01(\tR\rbrokerAddress\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversionB>Z<github.com/espalier-ml/espalier/proto/espalier/v1;espalierv1b\x06proto3"
 
 var (
 	file_espalier_v1_command_proto_rawDescOnce sync.Once
@@ -1248,7 +1463,7 @@ func file_espalier_v1_command_proto_rawDescGZIP() []byte {
 	return file_espalier_v1_command_proto_rawDescData
 }
 
-var file_espalier_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 16)
+var file_espalier_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_espalier_v1_command_proto_goTypes = []any{
 	(*Command)(nil),       // 0: espalier.v1.Command
 	(*Batch)(nil),         // 1: espalier.v1.Batch
@@ -1266,20 +1481,23 @@ var file_espalier_v1_command_proto_goTypes = []any{
 	(*DropFiles)(nil),     // 13: espalier.v1.DropFiles
 	(*WorkerRecord)(nil),  // 14: espalier.v1.WorkerRecord
 	(*FileRecord)(nil),    // 15: espalier.v1.FileRecord
-	(*ReportRequest)(nil), // 16: espalier.v1.ReportRequest
-	(*JobSpec)(nil),       // 17: espalier.v1.JobSpec
-	(JobState)(0),         // 18: espalier.v1.JobState
-	(*TrialConfig)(nil),   // 19: espalier.v1.TrialConfig
-	(*WorkerInfo)(nil),    // 20: espalier.v1.WorkerInfo
-	(*Device)(nil),        // 21: espalier.v1.Device
-	(*FileRef)(nil),       // 22: espalier.v1.FileRef
+	(*PutReplica)(nil),    // 16: espalier.v1.PutReplica
+	(*DropReplica)(nil),   // 17: espalier.v1.DropReplica
+	(*Replica)(nil),       // 18: espalier.v1.Replica
+	(*ReportRequest)(nil), // 19: espalier.v1.ReportRequest
+	(*JobSpec)(nil),       // 20: espalier.v1.JobSpec
+	(JobState)(0),         // 21: espalier.v1.JobState
+	(*TrialConfig)(nil),   // 22: espalier.v1.TrialConfig
+	(*WorkerInfo)(nil),    // 23: espalier.v1.WorkerInfo
+	(*Device)(nil),        // 24: espalier.v1.Device
+	(*FileRef)(nil),       // 25: espalier.v1.FileRef
 }
 var file_espalier_v1_command_proto_depIdxs = []int32{
 	2,  // 0: espalier.v1.Command.submit_job:type_name -> espalier.v1.SubmitJob
 	3,  // 1: espalier.v1.Command.set_job_state:type_name -> espalier.v1.SetJobState
 	5,  // 2: espalier.v1.Command.lease_task:type_name -> espalier.v1.LeaseTask
 	7,  // 3: espalier.v1.Command.end_lease:type_name -> espalier.v1.EndLease
-	16, // 4: espalier.v1.Command.report:type_name -> espalier.v1.ReportRequest
+	19, // 4: espalier.v1.Command.report:type_name -> espalier.v1.ReportRequest
 	4,  // 5: espalier.v1.Command.stop_job:type_name -> espalier.v1.StopJob
 	8,  // 6: espalier.v1.Command.put_worker:type_name -> espalier.v1.PutWorker
 	9,  // 7: espalier.v1.Command.put_device:type_name -> espalier.v1.PutDevice
@@ -1287,23 +1505,26 @@ var file_espalier_v1_command_proto_depIdxs = []int32{
 	12, // 9: espalier.v1.Command.add_files:type_name -> espalier.v1.AddFiles
 	13, // 10: espalier.v1.Command.drop_files:type_name -> espalier.v1.DropFiles
 	1,  // 11: espalier.v1.Command.batch:type_name -> espalier.v1.Batch
-	0,  // 12: espalier.v1.Batch.commands:type_name -> espalier.v1.Command
-	17, // 13: espalier.v1.SubmitJob.spec:type_name -> espalier.v1.JobSpec
-	18, // 14: espalier.v1.SetJobState.state:type_name -> espalier.v1.JobState
-	6,  // 15: espalier.v1.LeaseTask.trial:type_name -> espalier.v1.NewTrial
-	19, // 16: espalier.v1.NewTrial.config:type_name -> espalier.v1.TrialConfig
-	20, // 17: espalier.v1.PutWorker.worker:type_name -> espalier.v1.WorkerInfo
-	21, // 18: espalier.v1.PutDevice.device:type_name -> espalier.v1.Device
-	11, // 19: espalier.v1.PutData.data:type_name -> espalier.v1.DataSet
-	22, // 20: espalier.v1.DataSet.file:type_name -> espalier.v1.FileRef
-	22, // 21: espalier.v1.AddFiles.files:type_name -> espalier.v1.FileRef
-	20, // 22: espalier.v1.WorkerRecord.info:type_name -> espalier.v1.WorkerInfo
-	22, // 23: espalier.v1.FileRecord.file:type_name -> espalier.v1.FileRef
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	16, // 12: espalier.v1.Command.put_replica:type_name -> espalier.v1.PutReplica
+	17, // 13: espalier.v1.Command.drop_replica:type_name -> espalier.v1.DropReplica
+	0,  // 14: espalier.v1.Batch.commands:type_name -> espalier.v1.Command
+	20, // 15: espalier.v1.SubmitJob.spec:type_name -> espalier.v1.JobSpec
+	21, // 16: espalier.v1.SetJobState.state:type_name -> espalier.v1.JobState
+	6,  // 17: espalier.v1.LeaseTask.trial:type_name -> espalier.v1.NewTrial
+	22, // 18: espalier.v1.NewTrial.config:type_name -> espalier.v1.TrialConfig
+	23, // 19: espalier.v1.PutWorker.worker:type_name -> espalier.v1.WorkerInfo
+	24, // 20: espalier.v1.PutDevice.device:type_name -> espalier.v1.Device
+	11, // 21: espalier.v1.PutData.data:type_name -> espalier.v1.DataSet
+	25, // 22: espalier.v1.DataSet.file:type_name -> espalier.v1.FileRef
+	25, // 23: espalier.v1.AddFiles.files:type_name -> espalier.v1.FileRef
+	23, // 24: espalier.v1.WorkerRecord.info:type_name -> espalier.v1.WorkerInfo
+	25, // 25: espalier.v1.FileRecord.file:type_name -> espalier.v1.FileRef
+	18, // 26: espalier.v1.PutReplica.replica:type_name -> espalier.v1.Replica
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_espalier_v1_command_proto_init() }
@@ -1328,6 +1549,8 @@ func file_espalier_v1_command_proto_init() {
 		(*Command_AddFiles)(nil),
 		(*Command_DropFiles)(nil),
 		(*Command_Batch)(nil),
+		(*Command_PutReplica)(nil),
+		(*Command_DropReplica)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1335,7 +1558,7 @@ func file_espalier_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_espalier_v1_command_proto_rawDesc), len(file_espalier_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   16,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
