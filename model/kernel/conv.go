@@ -57,10 +57,28 @@ type Conv struct {
 	rows, cols []span
 	depthwise  bool
 	flat       bool // 1×1, stride 1, no padding: every pixel is a row of one matrix product
+
+	// back is the convolution of the output's gradient with reversed weights that gives the input's gradient, for
+	// depthwise ones with stride 1; otherwise nil.
+	back *Conv
 }
 
 // NewConv checks the shape and its sizes; the error wraps ErrShape.
 func NewConv(s ConvShape) (*Conv, error) {
+	c, err := newConv(s)
+	if err != nil {
+		return nil, err
+	}
+	s = c.s
+	eh, ew := (s.KH-1)*s.DilationH, (s.KW-1)*s.DilationW
+	if c.depthwise && s.StrideH == 1 && s.StrideW == 1 && max(s.PadTop, s.PadBottom) <= eh && max(s.PadLeft, s.PadRight) <= ew {
+		c.back, err = newConv(ConvShape{H: c.oh, W: c.ow, IC: s.IC, OC: s.OC, KH: s.KH, KW: s.KW, DilationH: s.DilationH, DilationW: s.DilationW,
+			PadTop: eh - s.PadTop, PadBottom: eh - s.PadBottom, PadLeft: ew - s.PadLeft, PadRight: ew - s.PadRight, Groups: s.Groups})
+	}
+	return c, err
+}
+
+func newConv(s ConvShape) (*Conv, error) {
 	if err := s.Validate(); err != nil {
 		return nil, err
 	}

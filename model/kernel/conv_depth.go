@@ -1,30 +1,50 @@
 package kernel
 
+import "unsafe"
+
 // forwardDepth is the depthwise convolution: one weight per tap and channel.
 func (c *Conv) forwardDepth(im *impl, s *Scratch, x, w, y ptr, images int, bias ptr, flags uint64) {
 	sh := &c.s
 	d := &s.depth
-	*d = depthArgs{c: sh.IC, xs: 4 * sh.StrideW * sh.IC, xw: 4 * sh.DilationW * sh.IC, xh: 4 * sh.DilationH * sh.W * sh.IC,
-		ww: 4 * sh.IC, ys: 4 * sh.IC, bias: bias, flags: flags}
+	*d = depthArgs{c: sh.IC, xw: 4 * sh.DilationW * sh.IC, xh: 4 * sh.DilationH * sh.W * sh.IC,
+		ww: 4 * sh.IC, bias: bias, flags: flags}
 	for i := range images {
 		for _, r := range c.rows {
 			for _, q := range c.cols {
-				d.n, d.kh, d.kw = q.hi-q.lo, r.k1-r.k0, q.k1-q.k0
+				d.kh, d.kw = r.k1-r.k0, q.k1-q.k0
 				d.wj = 4 * (sh.KW - d.kw) * sh.IC
+				d.x, d.w, d.y = x, w, at(y, i*c.outSize+(r.lo*c.ow+q.lo)*sh.IC)
 				if d.kh == 0 || d.kw == 0 {
 					d.kh, d.kw = 0, 0
+				} else {
+					d.x = at(x, i*c.inSize+c.tapOffset(r.lo, q.lo, r.k0, q.k0))
+					d.w = at(w, (r.k0*sh.KW+q.k0)*sh.IC)
 				}
-				for oy := r.lo; oy < r.hi; oy++ {
-					d.y = at(y, i*c.outSize+(oy*c.ow+q.lo)*sh.IC)
-					d.x, d.w = x, w
-					if d.kh > 0 {
-						d.x = at(x, i*c.inSize+c.tapOffset(oy, q.lo, r.k0, q.k0))
-						d.w = at(w, (r.k0*sh.KW+q.k0)*sh.IC)
-					}
-					im.depth(d)
-				}
+				c.depthSpan(im, d, r.hi-r.lo, q.hi-q.lo)
 			}
 		}
+	}
+}
+
+// depthSpan computes rows by cols outputs from where d points, in lines along the longer side when the shorter is short:
+// a line is one call.
+func (c *Conv) depthSpan(im *impl, d *depthArgs, rows, cols int) {
+	sh := &c.s
+	xs, ys := 4*sh.StrideH*sh.W*sh.IC, 4*c.ow*sh.IC
+	lines, n := rows, cols
+	d.xs, d.ys = 4*sh.StrideW*sh.IC, 4*sh.IC
+	if cols < 8 && rows > cols {
+		lines, n = cols, rows
+		xs, ys, d.xs, d.ys = d.xs, d.ys, xs, ys
+	}
+	d.n = n
+	x, y := d.x, d.y
+	for i := range lines {
+		d.y = unsafe.Add(y, i*ys)
+		if d.kh > 0 {
+			d.x = unsafe.Add(x, i*xs)
+		}
+		im.depth(d)
 	}
 }
 
@@ -76,5 +96,19 @@ func (c *Conv) gradInputDepth(im *impl, s *Scratch, dy, wt, dx ptr, images int) 
 				im.depthBack(r)
 			}
 		}
+	}
+}
+
+// reversedTaps leaves the weights as [KH][KW][C] in s.pack with the taps from last to first.
+func (c *Conv) reversedTaps(im *impl, s *Scratch, wt ptr) {
+	taps, ch := c.s.KH*c.s.KW, c.s.IC
+	s.pack = grow(s.pack, c.wSize+ch)
+	im.transpose(addr(s.pack, 0), wt, ch, taps, ch, taps)
+	t := s.pack[c.wSize : c.wSize+ch]
+	for i, j := 0, taps-1; i < j; i, j = i+1, j-1 {
+		a, b := s.pack[i*ch:(i+1)*ch], s.pack[j*ch:(j+1)*ch]
+		copy(t, a)
+		copy(a, b)
+		copy(b, t)
 	}
 }

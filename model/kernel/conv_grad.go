@@ -149,6 +149,11 @@ func (c *Conv) GradInputTransposed(s *Scratch, dy, wt, dx []float32, n0, n1 int)
 		m.run(im, s, nil, 0)
 		return nil
 	}
+	if c.back != nil {
+		c.reversedTaps(im, s, wp)
+		c.back.forwardDepth(im, s, dp, addr(s.pack, 0), xp, n1-n0, nil, 0)
+		return nil
+	}
 	clear(dx[n0*c.inSize : n1*c.inSize])
 	if c.depthwise {
 		c.gradInputDepth(im, s, dp, wp, xp, n1-n0)

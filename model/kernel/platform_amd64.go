@@ -118,7 +118,14 @@ var avx512Impl = impl{
 	},
 	quant: avx512Quant,
 	wino:  winoImpl{winoInput512, winoOutput512, winoWeights512, winoOutGrad512, winoWeightGrad512},
-	depth: depth512, depthGrad: depthGrad512, depthBack: depthBack512,
+	depth: func(d *depthArgs) {
+		if d.kh == 3 && d.kw == 3 {
+			depthNine512(d)
+			return
+		}
+		depth512(d)
+	},
+	depthGrad: depthGrad512, depthBack: depthBack512,
 	maxPool: func(p *poolArgs) {
 		if p.kh == 2 && p.kw == 2 {
 			maxPool2512(p)
@@ -162,7 +169,14 @@ var avx2Impl = impl{
 	},
 	quant: avx2Quant,
 	wino:  winoImpl{winoInput256, winoOutput256, winoWeights256, winoOutGrad256, winoWeightGrad256},
-	depth: depth256, depthGrad: depthGrad256, depthBack: depthBack256,
+	depth: func(d *depthArgs) {
+		if d.kh == 3 && d.kw == 3 {
+			depthNine256(d)
+			return
+		}
+		depth256(d)
+	},
+	depthGrad: depthGrad256, depthBack: depthBack256,
 	maxPool: func(p *poolArgs) {
 		if p.kh == 2 && p.kw == 2 {
 			maxPool2256(p)

@@ -99,6 +99,11 @@ func avgPoolGrad256(p *poolArgs)
 //go:noescape
 func depth256(p *depthArgs)
 
+// depthNine256 is depth for 3 by 3 taps.
+//
+//go:noescape
+func depthNine256(p *depthArgs)
+
 // depthGrad256 adds the sum of x*y over a grid of pixels to z.
 //
 //go:noescape

@@ -2482,6 +2482,640 @@ done_181:
 	VZEROUPPER
 	RET
 
+// func depthNine256(p *byte)
+// Requires: AVX, FMA3
+TEXT ·depthNine256(SB), NOSPLIT, $0-8
+	MOVQ p+0(FP), AX
+	MOVQ 8(AX), CX
+	XORQ DX, DX
+	SHLQ $0x02, CX
+
+strip_198:
+	LEAQ    32(DX), BX
+	CMPQ    BX, CX
+	JG      narrower_199
+	MOVQ    64(AX), BX
+	ADDQ    DX, BX
+	VMOVUPS (BX), Y0
+	ADDQ    72(AX), BX
+	VMOVUPS (BX), Y1
+	ADDQ    72(AX), BX
+	VMOVUPS (BX), Y2
+	ADDQ    72(AX), BX
+	ADDQ    80(AX), BX
+	VMOVUPS (BX), Y3
+	ADDQ    72(AX), BX
+	VMOVUPS (BX), Y4
+	ADDQ    72(AX), BX
+	VMOVUPS (BX), Y5
+	ADDQ    72(AX), BX
+	ADDQ    80(AX), BX
+	VMOVUPS (BX), Y6
+	ADDQ    72(AX), BX
+	VMOVUPS (BX), Y7
+	ADDQ    72(AX), BX
+	VMOVUPS (BX), Y8
+	MOVQ    32(AX), BX
+	ADDQ    DX, BX
+	MOVQ    88(AX), SI
+	ADDQ    DX, SI
+	MOVQ    (AX), DI
+
+pixels_200:
+	CMPQ        DI, $0x04
+	JL          fewer_201
+	VXORPS      Y9, Y9, Y9
+	VXORPS      Y10, Y10, Y10
+	VXORPS      Y11, Y11, Y11
+	VXORPS      Y12, Y12, Y12
+	MOVQ        40(AX), R8
+	LEAQ        (R8)(R8*2), R9
+	MOVQ        BX, R10
+	MOVQ        R10, R11
+	VFMADD231PS (R11), Y0, Y9
+	VFMADD231PS (R11)(R8*1), Y0, Y10
+	VFMADD231PS (R11)(R8*2), Y0, Y11
+	VFMADD231PS (R11)(R9*1), Y0, Y12
+	ADDQ        48(AX), R11
+	VFMADD231PS (R11), Y1, Y9
+	VFMADD231PS (R11)(R8*1), Y1, Y10
+	VFMADD231PS (R11)(R8*2), Y1, Y11
+	VFMADD231PS (R11)(R9*1), Y1, Y12
+	ADDQ        48(AX), R11
+	VFMADD231PS (R11), Y2, Y9
+	VFMADD231PS (R11)(R8*1), Y2, Y10
+	VFMADD231PS (R11)(R8*2), Y2, Y11
+	VFMADD231PS (R11)(R9*1), Y2, Y12
+	ADDQ        56(AX), R10
+	MOVQ        R10, R11
+	VFMADD231PS (R11), Y3, Y9
+	VFMADD231PS (R11)(R8*1), Y3, Y10
+	VFMADD231PS (R11)(R8*2), Y3, Y11
+	VFMADD231PS (R11)(R9*1), Y3, Y12
+	ADDQ        48(AX), R11
+	VFMADD231PS (R11), Y4, Y9
+	VFMADD231PS (R11)(R8*1), Y4, Y10
+	VFMADD231PS (R11)(R8*2), Y4, Y11
+	VFMADD231PS (R11)(R9*1), Y4, Y12
+	ADDQ        48(AX), R11
+	VFMADD231PS (R11), Y5, Y9
+	VFMADD231PS (R11)(R8*1), Y5, Y10
+	VFMADD231PS (R11)(R8*2), Y5, Y11
+	VFMADD231PS (R11)(R9*1), Y5, Y12
+	ADDQ        56(AX), R10
+	MOVQ        R10, R11
+	VFMADD231PS (R11), Y6, Y9
+	VFMADD231PS (R11)(R8*1), Y6, Y10
+	VFMADD231PS (R11)(R8*2), Y6, Y11
+	VFMADD231PS (R11)(R9*1), Y6, Y12
+	ADDQ        48(AX), R11
+	VFMADD231PS (R11), Y7, Y9
+	VFMADD231PS (R11)(R8*1), Y7, Y10
+	VFMADD231PS (R11)(R8*2), Y7, Y11
+	VFMADD231PS (R11)(R9*1), Y7, Y12
+	ADDQ        48(AX), R11
+	VFMADD231PS (R11), Y8, Y9
+	VFMADD231PS (R11)(R8*1), Y8, Y10
+	VFMADD231PS (R11)(R8*2), Y8, Y11
+	VFMADD231PS (R11)(R9*1), Y8, Y12
+	MOVQ        112(AX), R8
+	TESTQ       R8, R8
+	JZ          nobias_202
+	ADDQ        DX, R8
+	VMOVUPS     (R8), Y13
+	VADDPS      Y13, Y9, Y9
+	VADDPS      Y13, Y10, Y10
+	VADDPS      Y13, Y11, Y11
+	VADDPS      Y13, Y12, Y12
+
+nobias_202:
+	MOVQ   96(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	TESTQ  $0x00000001, 104(AX)
+	JZ     fresh_203
+	VADDPS (SI), Y9, Y9
+	VADDPS (SI)(R8*1), Y10, Y10
+	VADDPS (SI)(R8*2), Y11, Y11
+	VADDPS (SI)(R9*1), Y12, Y12
+
+fresh_203:
+	MOVQ         104(AX), R10
+	TESTQ        $0x00000006, R10
+	JZ           linear_204
+	VXORPS       Y13, Y13, Y13
+	VMAXPS       Y9, Y13, Y9
+	VMAXPS       Y10, Y13, Y10
+	VMAXPS       Y11, Y13, Y11
+	VMAXPS       Y12, Y13, Y12
+	TESTQ        $0x00000004, R10
+	JZ           linear_204
+	VBROADCASTSS six256<>+0(SB), Y13
+	VMINPS       Y9, Y13, Y9
+	VMINPS       Y10, Y13, Y10
+	VMINPS       Y11, Y13, Y11
+	VMINPS       Y12, Y13, Y12
+
+linear_204:
+	VMOVUPS Y9, (SI)
+	VMOVUPS Y10, (SI)(R8*1)
+	VMOVUPS Y11, (SI)(R8*2)
+	VMOVUPS Y12, (SI)(R9*1)
+	MOVQ    40(AX), R8
+	LEAQ    (BX)(R8*4), BX
+	MOVQ    96(AX), R8
+	LEAQ    (SI)(R8*4), SI
+	SUBQ    $0x04, DI
+	JMP     pixels_200
+
+fewer_201:
+pixels_205:
+	CMPQ        DI, $0x02
+	JL          fewer_206
+	VXORPS      Y9, Y9, Y9
+	VXORPS      Y10, Y10, Y10
+	MOVQ        40(AX), R8
+	MOVQ        BX, R9
+	MOVQ        R9, R10
+	VFMADD231PS (R10), Y0, Y9
+	VFMADD231PS (R10)(R8*1), Y0, Y10
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Y1, Y9
+	VFMADD231PS (R10)(R8*1), Y1, Y10
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Y2, Y9
+	VFMADD231PS (R10)(R8*1), Y2, Y10
+	ADDQ        56(AX), R9
+	MOVQ        R9, R10
+	VFMADD231PS (R10), Y3, Y9
+	VFMADD231PS (R10)(R8*1), Y3, Y10
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Y4, Y9
+	VFMADD231PS (R10)(R8*1), Y4, Y10
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Y5, Y9
+	VFMADD231PS (R10)(R8*1), Y5, Y10
+	ADDQ        56(AX), R9
+	MOVQ        R9, R10
+	VFMADD231PS (R10), Y6, Y9
+	VFMADD231PS (R10)(R8*1), Y6, Y10
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Y7, Y9
+	VFMADD231PS (R10)(R8*1), Y7, Y10
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Y8, Y9
+	VFMADD231PS (R10)(R8*1), Y8, Y10
+	MOVQ        112(AX), R8
+	TESTQ       R8, R8
+	JZ          nobias_207
+	ADDQ        DX, R8
+	VMOVUPS     (R8), Y11
+	VADDPS      Y11, Y9, Y9
+	VADDPS      Y11, Y10, Y10
+
+nobias_207:
+	MOVQ   96(AX), R8
+	TESTQ  $0x00000001, 104(AX)
+	JZ     fresh_208
+	VADDPS (SI), Y9, Y9
+	VADDPS (SI)(R8*1), Y10, Y10
+
+fresh_208:
+	MOVQ         104(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_209
+	VXORPS       Y11, Y11, Y11
+	VMAXPS       Y9, Y11, Y9
+	VMAXPS       Y10, Y11, Y10
+	TESTQ        $0x00000004, R9
+	JZ           linear_209
+	VBROADCASTSS six256<>+0(SB), Y11
+	VMINPS       Y9, Y11, Y9
+	VMINPS       Y10, Y11, Y10
+
+linear_209:
+	VMOVUPS Y9, (SI)
+	VMOVUPS Y10, (SI)(R8*1)
+	MOVQ    40(AX), R8
+	LEAQ    (BX)(R8*2), BX
+	MOVQ    96(AX), R8
+	LEAQ    (SI)(R8*2), SI
+	SUBQ    $0x02, DI
+	JMP     pixels_205
+
+fewer_206:
+pixels_210:
+	CMPQ        DI, $0x01
+	JL          fewer_211
+	VXORPS      Y9, Y9, Y9
+	MOVQ        40(AX), R8
+	MOVQ        BX, R8
+	MOVQ        R8, R9
+	VFMADD231PS (R9), Y0, Y9
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Y1, Y9
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Y2, Y9
+	ADDQ        56(AX), R8
+	MOVQ        R8, R9
+	VFMADD231PS (R9), Y3, Y9
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Y4, Y9
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Y5, Y9
+	ADDQ        56(AX), R8
+	MOVQ        R8, R9
+	VFMADD231PS (R9), Y6, Y9
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Y7, Y9
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Y8, Y9
+	MOVQ        112(AX), R8
+	TESTQ       R8, R8
+	JZ          nobias_212
+	ADDQ        DX, R8
+	VMOVUPS     (R8), Y10
+	VADDPS      Y10, Y9, Y9
+
+nobias_212:
+	MOVQ   96(AX), R8
+	TESTQ  $0x00000001, 104(AX)
+	JZ     fresh_213
+	VADDPS (SI), Y9, Y9
+
+fresh_213:
+	MOVQ         104(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_214
+	VXORPS       Y10, Y10, Y10
+	VMAXPS       Y9, Y10, Y9
+	TESTQ        $0x00000004, R8
+	JZ           linear_214
+	VBROADCASTSS six256<>+0(SB), Y10
+	VMINPS       Y9, Y10, Y9
+
+linear_214:
+	VMOVUPS Y9, (SI)
+	MOVQ    40(AX), R8
+	LEAQ    (BX)(R8*1), BX
+	MOVQ    96(AX), R8
+	LEAQ    (SI)(R8*1), SI
+	SUBQ    $0x01, DI
+	JMP     pixels_210
+
+fewer_211:
+	ADDQ $0x00000020, DX
+	JMP  strip_198
+
+narrower_199:
+	SUBQ       DX, CX
+	JZ         done_215
+	SHRQ       $0x02, CX
+	LEAQ       tails256<>+32(SB), BX
+	NEGQ       CX
+	VMOVUPS    (BX)(CX*4), Y0
+	MOVQ       64(AX), CX
+	ADDQ       DX, CX
+	VMASKMOVPS (CX), Y0, Y1
+	ADDQ       72(AX), CX
+	VMASKMOVPS (CX), Y0, Y2
+	ADDQ       72(AX), CX
+	VMASKMOVPS (CX), Y0, Y3
+	ADDQ       72(AX), CX
+	ADDQ       80(AX), CX
+	VMASKMOVPS (CX), Y0, Y4
+	ADDQ       72(AX), CX
+	VMASKMOVPS (CX), Y0, Y5
+	ADDQ       72(AX), CX
+	VMASKMOVPS (CX), Y0, Y6
+	ADDQ       72(AX), CX
+	ADDQ       80(AX), CX
+	VMASKMOVPS (CX), Y0, Y7
+	ADDQ       72(AX), CX
+	VMASKMOVPS (CX), Y0, Y8
+	ADDQ       72(AX), CX
+	VMASKMOVPS (CX), Y0, Y9
+	MOVQ       32(AX), CX
+	ADDQ       DX, CX
+	MOVQ       88(AX), BX
+	ADDQ       DX, BX
+	MOVQ       (AX), SI
+
+pixels_216:
+	CMPQ        SI, $0x04
+	JL          fewer_217
+	VXORPS      Y10, Y10, Y10
+	VXORPS      Y11, Y11, Y11
+	VXORPS      Y12, Y12, Y12
+	VXORPS      Y13, Y13, Y13
+	MOVQ        40(AX), DI
+	LEAQ        (DI)(DI*2), R8
+	MOVQ        CX, R9
+	MOVQ        R9, R10
+	VMASKMOVPS  (R10), Y0, Y14
+	VFMADD231PS Y14, Y1, Y10
+	VMASKMOVPS  (R10)(DI*1), Y0, Y14
+	VFMADD231PS Y14, Y1, Y11
+	VMASKMOVPS  (R10)(DI*2), Y0, Y14
+	VFMADD231PS Y14, Y1, Y12
+	VMASKMOVPS  (R10)(R8*1), Y0, Y14
+	VFMADD231PS Y14, Y1, Y13
+	ADDQ        48(AX), R10
+	VMASKMOVPS  (R10), Y0, Y14
+	VFMADD231PS Y14, Y2, Y10
+	VMASKMOVPS  (R10)(DI*1), Y0, Y14
+	VFMADD231PS Y14, Y2, Y11
+	VMASKMOVPS  (R10)(DI*2), Y0, Y14
+	VFMADD231PS Y14, Y2, Y12
+	VMASKMOVPS  (R10)(R8*1), Y0, Y14
+	VFMADD231PS Y14, Y2, Y13
+	ADDQ        48(AX), R10
+	VMASKMOVPS  (R10), Y0, Y14
+	VFMADD231PS Y14, Y3, Y10
+	VMASKMOVPS  (R10)(DI*1), Y0, Y14
+	VFMADD231PS Y14, Y3, Y11
+	VMASKMOVPS  (R10)(DI*2), Y0, Y14
+	VFMADD231PS Y14, Y3, Y12
+	VMASKMOVPS  (R10)(R8*1), Y0, Y14
+	VFMADD231PS Y14, Y3, Y13
+	ADDQ        56(AX), R9
+	MOVQ        R9, R10
+	VMASKMOVPS  (R10), Y0, Y14
+	VFMADD231PS Y14, Y4, Y10
+	VMASKMOVPS  (R10)(DI*1), Y0, Y14
+	VFMADD231PS Y14, Y4, Y11
+	VMASKMOVPS  (R10)(DI*2), Y0, Y14
+	VFMADD231PS Y14, Y4, Y12
+	VMASKMOVPS  (R10)(R8*1), Y0, Y14
+	VFMADD231PS Y14, Y4, Y13
+	ADDQ        48(AX), R10
+	VMASKMOVPS  (R10), Y0, Y14
+	VFMADD231PS Y14, Y5, Y10
+	VMASKMOVPS  (R10)(DI*1), Y0, Y14
+	VFMADD231PS Y14, Y5, Y11
+	VMASKMOVPS  (R10)(DI*2), Y0, Y14
+	VFMADD231PS Y14, Y5, Y12
+	VMASKMOVPS  (R10)(R8*1), Y0, Y14
+	VFMADD231PS Y14, Y5, Y13
+	ADDQ        48(AX), R10
+	VMASKMOVPS  (R10), Y0, Y14
+	VFMADD231PS Y14, Y6, Y10
+	VMASKMOVPS  (R10)(DI*1), Y0, Y14
+	VFMADD231PS Y14, Y6, Y11
+	VMASKMOVPS  (R10)(DI*2), Y0, Y14
+	VFMADD231PS Y14, Y6, Y12
+	VMASKMOVPS  (R10)(R8*1), Y0, Y14
+	VFMADD231PS Y14, Y6, Y13
+	ADDQ        56(AX), R9
+	MOVQ        R9, R10
+	VMASKMOVPS  (R10), Y0, Y14
+	VFMADD231PS Y14, Y7, Y10
+	VMASKMOVPS  (R10)(DI*1), Y0, Y14
+	VFMADD231PS Y14, Y7, Y11
+	VMASKMOVPS  (R10)(DI*2), Y0, Y14
+	VFMADD231PS Y14, Y7, Y12
+	VMASKMOVPS  (R10)(R8*1), Y0, Y14
+	VFMADD231PS Y14, Y7, Y13
+	ADDQ        48(AX), R10
+	VMASKMOVPS  (R10), Y0, Y14
+	VFMADD231PS Y14, Y8, Y10
+	VMASKMOVPS  (R10)(DI*1), Y0, Y14
+	VFMADD231PS Y14, Y8, Y11
+	VMASKMOVPS  (R10)(DI*2), Y0, Y14
+	VFMADD231PS Y14, Y8, Y12
+	VMASKMOVPS  (R10)(R8*1), Y0, Y14
+	VFMADD231PS Y14, Y8, Y13
+	ADDQ        48(AX), R10
+	VMASKMOVPS  (R10), Y0, Y14
+	VFMADD231PS Y14, Y9, Y10
+	VMASKMOVPS  (R10)(DI*1), Y0, Y14
+	VFMADD231PS Y14, Y9, Y11
+	VMASKMOVPS  (R10)(DI*2), Y0, Y14
+	VFMADD231PS Y14, Y9, Y12
+	VMASKMOVPS  (R10)(R8*1), Y0, Y14
+	VFMADD231PS Y14, Y9, Y13
+	MOVQ        112(AX), DI
+	TESTQ       DI, DI
+	JZ          nobias_218
+	ADDQ        DX, DI
+	VMASKMOVPS  (DI), Y0, Y14
+	VADDPS      Y14, Y10, Y10
+	VADDPS      Y14, Y11, Y11
+	VADDPS      Y14, Y12, Y12
+	VADDPS      Y14, Y13, Y13
+
+nobias_218:
+	MOVQ       96(AX), DI
+	LEAQ       (DI)(DI*2), R8
+	TESTQ      $0x00000001, 104(AX)
+	JZ         fresh_219
+	VMASKMOVPS (BX), Y0, Y14
+	VADDPS     Y14, Y10, Y10
+	VMASKMOVPS (BX)(DI*1), Y0, Y14
+	VADDPS     Y14, Y11, Y11
+	VMASKMOVPS (BX)(DI*2), Y0, Y14
+	VADDPS     Y14, Y12, Y12
+	VMASKMOVPS (BX)(R8*1), Y0, Y14
+	VADDPS     Y14, Y13, Y13
+
+fresh_219:
+	MOVQ         104(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_220
+	VXORPS       Y14, Y14, Y14
+	VMAXPS       Y10, Y14, Y10
+	VMAXPS       Y11, Y14, Y11
+	VMAXPS       Y12, Y14, Y12
+	VMAXPS       Y13, Y14, Y13
+	TESTQ        $0x00000004, R9
+	JZ           linear_220
+	VBROADCASTSS six256<>+0(SB), Y14
+	VMINPS       Y10, Y14, Y10
+	VMINPS       Y11, Y14, Y11
+	VMINPS       Y12, Y14, Y12
+	VMINPS       Y13, Y14, Y13
+
+linear_220:
+	VMASKMOVPS Y10, Y0, (BX)
+	VMASKMOVPS Y11, Y0, (BX)(DI*1)
+	VMASKMOVPS Y12, Y0, (BX)(DI*2)
+	VMASKMOVPS Y13, Y0, (BX)(R8*1)
+	MOVQ       40(AX), DI
+	LEAQ       (CX)(DI*4), CX
+	MOVQ       96(AX), DI
+	LEAQ       (BX)(DI*4), BX
+	SUBQ       $0x04, SI
+	JMP        pixels_216
+
+fewer_217:
+pixels_221:
+	CMPQ        SI, $0x02
+	JL          fewer_222
+	VXORPS      Y10, Y10, Y10
+	VXORPS      Y11, Y11, Y11
+	MOVQ        40(AX), DI
+	MOVQ        CX, R8
+	MOVQ        R8, R9
+	VMASKMOVPS  (R9), Y0, Y12
+	VFMADD231PS Y12, Y1, Y10
+	VMASKMOVPS  (R9)(DI*1), Y0, Y12
+	VFMADD231PS Y12, Y1, Y11
+	ADDQ        48(AX), R9
+	VMASKMOVPS  (R9), Y0, Y12
+	VFMADD231PS Y12, Y2, Y10
+	VMASKMOVPS  (R9)(DI*1), Y0, Y12
+	VFMADD231PS Y12, Y2, Y11
+	ADDQ        48(AX), R9
+	VMASKMOVPS  (R9), Y0, Y12
+	VFMADD231PS Y12, Y3, Y10
+	VMASKMOVPS  (R9)(DI*1), Y0, Y12
+	VFMADD231PS Y12, Y3, Y11
+	ADDQ        56(AX), R8
+	MOVQ        R8, R9
+	VMASKMOVPS  (R9), Y0, Y12
+	VFMADD231PS Y12, Y4, Y10
+	VMASKMOVPS  (R9)(DI*1), Y0, Y12
+	VFMADD231PS Y12, Y4, Y11
+	ADDQ        48(AX), R9
+	VMASKMOVPS  (R9), Y0, Y12
+	VFMADD231PS Y12, Y5, Y10
+	VMASKMOVPS  (R9)(DI*1), Y0, Y12
+	VFMADD231PS Y12, Y5, Y11
+	ADDQ        48(AX), R9
+	VMASKMOVPS  (R9), Y0, Y12
+	VFMADD231PS Y12, Y6, Y10
+	VMASKMOVPS  (R9)(DI*1), Y0, Y12
+	VFMADD231PS Y12, Y6, Y11
+	ADDQ        56(AX), R8
+	MOVQ        R8, R9
+	VMASKMOVPS  (R9), Y0, Y12
+	VFMADD231PS Y12, Y7, Y10
+	VMASKMOVPS  (R9)(DI*1), Y0, Y12
+	VFMADD231PS Y12, Y7, Y11
+	ADDQ        48(AX), R9
+	VMASKMOVPS  (R9), Y0, Y12
+	VFMADD231PS Y12, Y8, Y10
+	VMASKMOVPS  (R9)(DI*1), Y0, Y12
+	VFMADD231PS Y12, Y8, Y11
+	ADDQ        48(AX), R9
+	VMASKMOVPS  (R9), Y0, Y12
+	VFMADD231PS Y12, Y9, Y10
+	VMASKMOVPS  (R9)(DI*1), Y0, Y12
+	VFMADD231PS Y12, Y9, Y11
+	MOVQ        112(AX), DI
+	TESTQ       DI, DI
+	JZ          nobias_223
+	ADDQ        DX, DI
+	VMASKMOVPS  (DI), Y0, Y12
+	VADDPS      Y12, Y10, Y10
+	VADDPS      Y12, Y11, Y11
+
+nobias_223:
+	MOVQ       96(AX), DI
+	TESTQ      $0x00000001, 104(AX)
+	JZ         fresh_224
+	VMASKMOVPS (BX), Y0, Y12
+	VADDPS     Y12, Y10, Y10
+	VMASKMOVPS (BX)(DI*1), Y0, Y12
+	VADDPS     Y12, Y11, Y11
+
+fresh_224:
+	MOVQ         104(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_225
+	VXORPS       Y12, Y12, Y12
+	VMAXPS       Y10, Y12, Y10
+	VMAXPS       Y11, Y12, Y11
+	TESTQ        $0x00000004, R8
+	JZ           linear_225
+	VBROADCASTSS six256<>+0(SB), Y12
+	VMINPS       Y10, Y12, Y10
+	VMINPS       Y11, Y12, Y11
+
+linear_225:
+	VMASKMOVPS Y10, Y0, (BX)
+	VMASKMOVPS Y11, Y0, (BX)(DI*1)
+	MOVQ       40(AX), DI
+	LEAQ       (CX)(DI*2), CX
+	MOVQ       96(AX), DI
+	LEAQ       (BX)(DI*2), BX
+	SUBQ       $0x02, SI
+	JMP        pixels_221
+
+fewer_222:
+pixels_226:
+	CMPQ        SI, $0x01
+	JL          fewer_227
+	VXORPS      Y10, Y10, Y10
+	MOVQ        40(AX), DI
+	MOVQ        CX, DI
+	MOVQ        DI, R8
+	VMASKMOVPS  (R8), Y0, Y11
+	VFMADD231PS Y11, Y1, Y10
+	ADDQ        48(AX), R8
+	VMASKMOVPS  (R8), Y0, Y11
+	VFMADD231PS Y11, Y2, Y10
+	ADDQ        48(AX), R8
+	VMASKMOVPS  (R8), Y0, Y11
+	VFMADD231PS Y11, Y3, Y10
+	ADDQ        56(AX), DI
+	MOVQ        DI, R8
+	VMASKMOVPS  (R8), Y0, Y11
+	VFMADD231PS Y11, Y4, Y10
+	ADDQ        48(AX), R8
+	VMASKMOVPS  (R8), Y0, Y11
+	VFMADD231PS Y11, Y5, Y10
+	ADDQ        48(AX), R8
+	VMASKMOVPS  (R8), Y0, Y11
+	VFMADD231PS Y11, Y6, Y10
+	ADDQ        56(AX), DI
+	MOVQ        DI, R8
+	VMASKMOVPS  (R8), Y0, Y11
+	VFMADD231PS Y11, Y7, Y10
+	ADDQ        48(AX), R8
+	VMASKMOVPS  (R8), Y0, Y11
+	VFMADD231PS Y11, Y8, Y10
+	ADDQ        48(AX), R8
+	VMASKMOVPS  (R8), Y0, Y11
+	VFMADD231PS Y11, Y9, Y10
+	MOVQ        112(AX), DI
+	TESTQ       DI, DI
+	JZ          nobias_228
+	ADDQ        DX, DI
+	VMASKMOVPS  (DI), Y0, Y11
+	VADDPS      Y11, Y10, Y10
+
+nobias_228:
+	MOVQ       96(AX), DI
+	TESTQ      $0x00000001, 104(AX)
+	JZ         fresh_229
+	VMASKMOVPS (BX), Y0, Y11
+	VADDPS     Y11, Y10, Y10
+
+fresh_229:
+	MOVQ         104(AX), DI
+	TESTQ        $0x00000006, DI
+	JZ           linear_230
+	VXORPS       Y11, Y11, Y11
+	VMAXPS       Y10, Y11, Y10
+	TESTQ        $0x00000004, DI
+	JZ           linear_230
+	VBROADCASTSS six256<>+0(SB), Y11
+	VMINPS       Y10, Y11, Y10
+
+linear_230:
+	VMASKMOVPS Y10, Y0, (BX)
+	MOVQ       40(AX), DI
+	LEAQ       (CX)(DI*1), CX
+	MOVQ       96(AX), DI
+	LEAQ       (BX)(DI*1), BX
+	SUBQ       $0x01, SI
+	JMP        pixels_226
+
+fewer_227:
+done_215:
+	VZEROUPPER
+	RET
+
 // func depthGrad256(p *byte)
 // Requires: AVX, FMA3
 TEXT ·depthGrad256(SB), NOSPLIT, $0-8
@@ -2490,10 +3124,10 @@ TEXT ·depthGrad256(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_198:
+strip_231:
 	LEAQ   128(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_199
+	JG     narrower_232
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -2506,12 +3140,12 @@ strip_198:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_200:
+rows_233:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_201:
+cols_234:
 	VMOVUPS     (R9), Y4
 	VFMADD231PS (R10), Y4, Y0
 	VMOVUPS     32(R9), Y4
@@ -2523,11 +3157,11 @@ cols_201:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_201
+	JNZ         cols_234
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_200
+	JNZ         rows_233
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Y0, Y0
@@ -2539,13 +3173,13 @@ cols_201:
 	VADDPS      96(BX), Y3, Y3
 	VMOVUPS     Y3, 96(BX)
 	ADDQ        $0x00000080, DX
-	JMP         strip_198
+	JMP         strip_231
 
-narrower_199:
-strip_202:
+narrower_232:
+strip_235:
 	LEAQ   64(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_203
+	JG     narrower_236
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	MOVQ   24(AX), BX
@@ -2556,12 +3190,12 @@ strip_202:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_204:
+rows_237:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_205:
+cols_238:
 	VMOVUPS     (R9), Y2
 	VFMADD231PS (R10), Y2, Y0
 	VMOVUPS     32(R9), Y2
@@ -2569,11 +3203,11 @@ cols_205:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_205
+	JNZ         cols_238
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_204
+	JNZ         rows_237
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Y0, Y0
@@ -2581,13 +3215,13 @@ cols_205:
 	VADDPS      32(BX), Y1, Y1
 	VMOVUPS     Y1, 32(BX)
 	ADDQ        $0x00000040, DX
-	JMP         strip_202
+	JMP         strip_235
 
-narrower_203:
-strip_206:
+narrower_236:
+strip_239:
 	LEAQ   32(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_207
+	JG     narrower_240
 	VXORPS Y0, Y0, Y0
 	MOVQ   24(AX), BX
 	ADDQ   DX, BX
@@ -2597,32 +3231,32 @@ strip_206:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_208:
+rows_241:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_209:
+cols_242:
 	VMOVUPS     (R9), Y1
 	VFMADD231PS (R10), Y1, Y0
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_209
+	JNZ         cols_242
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_208
+	JNZ         rows_241
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Y0, Y0
 	VMOVUPS     Y0, (BX)
 	ADDQ        $0x00000020, DX
-	JMP         strip_206
+	JMP         strip_239
 
-narrower_207:
+narrower_240:
 	SUBQ    DX, CX
-	JZ      done_210
+	JZ      done_243
 	SHRQ    $0x02, CX
 	LEAQ    tails256<>+32(SB), BX
 	NEGQ    CX
@@ -2636,30 +3270,30 @@ narrower_207:
 	MOVQ    40(AX), R10
 	MOVQ    64(AX), R11
 
-rows_211:
+rows_244:
 	MOVQ CX, R8
 	MOVQ BX, R9
 	MOVQ 8(AX), DI
 
-cols_212:
+cols_245:
 	VMASKMOVPS  (R8), Y0, Y2
 	VMASKMOVPS  (R9), Y0, Y3
 	VFMADD231PS Y3, Y2, Y1
 	ADDQ        R10, R8
 	ADDQ        R11, R9
 	DECQ        DI
-	JNZ         cols_212
+	JNZ         cols_245
 	ADDQ        32(AX), CX
 	ADDQ        56(AX), BX
 	DECQ        SI
-	JNZ         rows_211
+	JNZ         rows_244
 	MOVQ        72(AX), AX
 	ADDQ        DX, AX
 	VMASKMOVPS  (AX), Y0, Y2
 	VADDPS      Y2, Y1, Y1
 	VMASKMOVPS  Y1, Y0, (AX)
 
-done_210:
+done_243:
 	VZEROUPPER
 	RET
 
@@ -2671,10 +3305,10 @@ TEXT ·depthBack256(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_213:
+strip_246:
 	LEAQ    128(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_214
+	JG      narrower_247
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Y0
 	VMOVUPS 32(BX)(DX*1), Y1
@@ -2688,12 +3322,12 @@ strip_213:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_215:
+rows_248:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_216:
+cols_249:
 	VMOVUPS     (R9), Y4
 	VFMADD231PS (R10), Y0, Y4
 	VMOVUPS     Y4, (R9)
@@ -2709,19 +3343,19 @@ cols_216:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_216
+	JNZ         cols_249
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_215
+	JNZ         rows_248
 	ADDQ        $0x00000080, DX
-	JMP         strip_213
+	JMP         strip_246
 
-narrower_214:
-strip_217:
+narrower_247:
+strip_250:
 	LEAQ    64(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_218
+	JG      narrower_251
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Y0
 	VMOVUPS 32(BX)(DX*1), Y1
@@ -2733,12 +3367,12 @@ strip_217:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_219:
+rows_252:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_220:
+cols_253:
 	VMOVUPS     (R9), Y2
 	VFMADD231PS (R10), Y0, Y2
 	VMOVUPS     Y2, (R9)
@@ -2748,19 +3382,19 @@ cols_220:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_220
+	JNZ         cols_253
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_219
+	JNZ         rows_252
 	ADDQ        $0x00000040, DX
-	JMP         strip_217
+	JMP         strip_250
 
-narrower_218:
-strip_221:
+narrower_251:
+strip_254:
 	LEAQ    32(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_222
+	JG      narrower_255
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Y0
 	MOVQ    24(AX), BX
@@ -2771,29 +3405,29 @@ strip_221:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_223:
+rows_256:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_224:
+cols_257:
 	VMOVUPS     (R9), Y1
 	VFMADD231PS (R10), Y0, Y1
 	VMOVUPS     Y1, (R9)
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_224
+	JNZ         cols_257
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_223
+	JNZ         rows_256
 	ADDQ        $0x00000020, DX
-	JMP         strip_221
+	JMP         strip_254
 
-narrower_222:
+narrower_255:
 	SUBQ       DX, CX
-	JZ         done_225
+	JZ         done_258
 	SHRQ       $0x02, CX
 	LEAQ       tails256<>+32(SB), BX
 	NEGQ       CX
@@ -2808,12 +3442,12 @@ narrower_222:
 	MOVQ       40(AX), R9
 	MOVQ       64(AX), R10
 
-rows_226:
+rows_259:
 	MOVQ CX, DI
 	MOVQ BX, R8
 	MOVQ 8(AX), SI
 
-cols_227:
+cols_260:
 	VMASKMOVPS  (DI), Y0, Y2
 	VMASKMOVPS  (R8), Y0, Y3
 	VFMADD231PS Y3, Y1, Y2
@@ -2821,13 +3455,13 @@ cols_227:
 	ADDQ        R9, DI
 	ADDQ        R10, R8
 	DECQ        SI
-	JNZ         cols_227
+	JNZ         cols_260
 	ADDQ        32(AX), CX
 	ADDQ        56(AX), BX
 	DECQ        DX
-	JNZ         rows_226
+	JNZ         rows_259
 
-done_225:
+done_258:
 	VZEROUPPER
 	RET
 

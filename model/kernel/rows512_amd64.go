@@ -99,6 +99,11 @@ func avgPoolGrad512(p *poolArgs)
 //go:noescape
 func depth512(p *depthArgs)
 
+// depthNine512 is depth for 3 by 3 taps.
+//
+//go:noescape
+func depthNine512(p *depthArgs)
+
 // depthGrad512 adds the sum of x*y over a grid of pixels to z.
 //
 //go:noescape

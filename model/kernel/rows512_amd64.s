@@ -2726,6 +2726,570 @@ done_199:
 	VZEROUPPER
 	RET
 
+// func depthNine512(p *byte)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·depthNine512(SB), NOSPLIT, $0-8
+	MOVQ p+0(FP), AX
+	MOVQ 8(AX), CX
+	XORQ DX, DX
+	SHLQ $0x02, CX
+
+strip_216:
+	LEAQ    64(DX), BX
+	CMPQ    BX, CX
+	JG      narrower_217
+	MOVQ    64(AX), BX
+	ADDQ    DX, BX
+	VMOVUPS (BX), Z0
+	ADDQ    72(AX), BX
+	VMOVUPS (BX), Z1
+	ADDQ    72(AX), BX
+	VMOVUPS (BX), Z2
+	ADDQ    72(AX), BX
+	ADDQ    80(AX), BX
+	VMOVUPS (BX), Z3
+	ADDQ    72(AX), BX
+	VMOVUPS (BX), Z4
+	ADDQ    72(AX), BX
+	VMOVUPS (BX), Z5
+	ADDQ    72(AX), BX
+	ADDQ    80(AX), BX
+	VMOVUPS (BX), Z6
+	ADDQ    72(AX), BX
+	VMOVUPS (BX), Z7
+	ADDQ    72(AX), BX
+	VMOVUPS (BX), Z8
+	MOVQ    32(AX), BX
+	ADDQ    DX, BX
+	MOVQ    88(AX), SI
+	ADDQ    DX, SI
+	MOVQ    (AX), DI
+
+pixels_218:
+	CMPQ        DI, $0x04
+	JL          fewer_219
+	VPXORD      Z9, Z9, Z9
+	VPXORD      Z10, Z10, Z10
+	VPXORD      Z11, Z11, Z11
+	VPXORD      Z12, Z12, Z12
+	MOVQ        40(AX), R8
+	LEAQ        (R8)(R8*2), R9
+	MOVQ        BX, R10
+	MOVQ        R10, R11
+	VFMADD231PS (R11), Z0, Z9
+	VFMADD231PS (R11)(R8*1), Z0, Z10
+	VFMADD231PS (R11)(R8*2), Z0, Z11
+	VFMADD231PS (R11)(R9*1), Z0, Z12
+	ADDQ        48(AX), R11
+	VFMADD231PS (R11), Z1, Z9
+	VFMADD231PS (R11)(R8*1), Z1, Z10
+	VFMADD231PS (R11)(R8*2), Z1, Z11
+	VFMADD231PS (R11)(R9*1), Z1, Z12
+	ADDQ        48(AX), R11
+	VFMADD231PS (R11), Z2, Z9
+	VFMADD231PS (R11)(R8*1), Z2, Z10
+	VFMADD231PS (R11)(R8*2), Z2, Z11
+	VFMADD231PS (R11)(R9*1), Z2, Z12
+	ADDQ        56(AX), R10
+	MOVQ        R10, R11
+	VFMADD231PS (R11), Z3, Z9
+	VFMADD231PS (R11)(R8*1), Z3, Z10
+	VFMADD231PS (R11)(R8*2), Z3, Z11
+	VFMADD231PS (R11)(R9*1), Z3, Z12
+	ADDQ        48(AX), R11
+	VFMADD231PS (R11), Z4, Z9
+	VFMADD231PS (R11)(R8*1), Z4, Z10
+	VFMADD231PS (R11)(R8*2), Z4, Z11
+	VFMADD231PS (R11)(R9*1), Z4, Z12
+	ADDQ        48(AX), R11
+	VFMADD231PS (R11), Z5, Z9
+	VFMADD231PS (R11)(R8*1), Z5, Z10
+	VFMADD231PS (R11)(R8*2), Z5, Z11
+	VFMADD231PS (R11)(R9*1), Z5, Z12
+	ADDQ        56(AX), R10
+	MOVQ        R10, R11
+	VFMADD231PS (R11), Z6, Z9
+	VFMADD231PS (R11)(R8*1), Z6, Z10
+	VFMADD231PS (R11)(R8*2), Z6, Z11
+	VFMADD231PS (R11)(R9*1), Z6, Z12
+	ADDQ        48(AX), R11
+	VFMADD231PS (R11), Z7, Z9
+	VFMADD231PS (R11)(R8*1), Z7, Z10
+	VFMADD231PS (R11)(R8*2), Z7, Z11
+	VFMADD231PS (R11)(R9*1), Z7, Z12
+	ADDQ        48(AX), R11
+	VFMADD231PS (R11), Z8, Z9
+	VFMADD231PS (R11)(R8*1), Z8, Z10
+	VFMADD231PS (R11)(R8*2), Z8, Z11
+	VFMADD231PS (R11)(R9*1), Z8, Z12
+	MOVQ        112(AX), R8
+	TESTQ       R8, R8
+	JZ          nobias_220
+	ADDQ        DX, R8
+	VMOVUPS     (R8), Z13
+	VADDPS      Z13, Z9, Z9
+	VADDPS      Z13, Z10, Z10
+	VADDPS      Z13, Z11, Z11
+	VADDPS      Z13, Z12, Z12
+
+nobias_220:
+	MOVQ   96(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	TESTQ  $0x00000001, 104(AX)
+	JZ     fresh_221
+	VADDPS (SI), Z9, Z9
+	VADDPS (SI)(R8*1), Z10, Z10
+	VADDPS (SI)(R8*2), Z11, Z11
+	VADDPS (SI)(R9*1), Z12, Z12
+
+fresh_221:
+	MOVQ         104(AX), R10
+	TESTQ        $0x00000006, R10
+	JZ           linear_222
+	VPXORD       Z13, Z13, Z13
+	VMAXPS       Z9, Z13, Z9
+	VMAXPS       Z10, Z13, Z10
+	VMAXPS       Z11, Z13, Z11
+	VMAXPS       Z12, Z13, Z12
+	TESTQ        $0x00000004, R10
+	JZ           linear_222
+	VBROADCASTSS six512<>+0(SB), Z13
+	VMINPS       Z9, Z13, Z9
+	VMINPS       Z10, Z13, Z10
+	VMINPS       Z11, Z13, Z11
+	VMINPS       Z12, Z13, Z12
+
+linear_222:
+	VMOVUPS Z9, (SI)
+	VMOVUPS Z10, (SI)(R8*1)
+	VMOVUPS Z11, (SI)(R8*2)
+	VMOVUPS Z12, (SI)(R9*1)
+	MOVQ    40(AX), R8
+	LEAQ    (BX)(R8*4), BX
+	MOVQ    96(AX), R8
+	LEAQ    (SI)(R8*4), SI
+	SUBQ    $0x04, DI
+	JMP     pixels_218
+
+fewer_219:
+pixels_223:
+	CMPQ        DI, $0x02
+	JL          fewer_224
+	VPXORD      Z9, Z9, Z9
+	VPXORD      Z10, Z10, Z10
+	MOVQ        40(AX), R8
+	MOVQ        BX, R9
+	MOVQ        R9, R10
+	VFMADD231PS (R10), Z0, Z9
+	VFMADD231PS (R10)(R8*1), Z0, Z10
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Z1, Z9
+	VFMADD231PS (R10)(R8*1), Z1, Z10
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Z2, Z9
+	VFMADD231PS (R10)(R8*1), Z2, Z10
+	ADDQ        56(AX), R9
+	MOVQ        R9, R10
+	VFMADD231PS (R10), Z3, Z9
+	VFMADD231PS (R10)(R8*1), Z3, Z10
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Z4, Z9
+	VFMADD231PS (R10)(R8*1), Z4, Z10
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Z5, Z9
+	VFMADD231PS (R10)(R8*1), Z5, Z10
+	ADDQ        56(AX), R9
+	MOVQ        R9, R10
+	VFMADD231PS (R10), Z6, Z9
+	VFMADD231PS (R10)(R8*1), Z6, Z10
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Z7, Z9
+	VFMADD231PS (R10)(R8*1), Z7, Z10
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Z8, Z9
+	VFMADD231PS (R10)(R8*1), Z8, Z10
+	MOVQ        112(AX), R8
+	TESTQ       R8, R8
+	JZ          nobias_225
+	ADDQ        DX, R8
+	VMOVUPS     (R8), Z11
+	VADDPS      Z11, Z9, Z9
+	VADDPS      Z11, Z10, Z10
+
+nobias_225:
+	MOVQ   96(AX), R8
+	TESTQ  $0x00000001, 104(AX)
+	JZ     fresh_226
+	VADDPS (SI), Z9, Z9
+	VADDPS (SI)(R8*1), Z10, Z10
+
+fresh_226:
+	MOVQ         104(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_227
+	VPXORD       Z11, Z11, Z11
+	VMAXPS       Z9, Z11, Z9
+	VMAXPS       Z10, Z11, Z10
+	TESTQ        $0x00000004, R9
+	JZ           linear_227
+	VBROADCASTSS six512<>+0(SB), Z11
+	VMINPS       Z9, Z11, Z9
+	VMINPS       Z10, Z11, Z10
+
+linear_227:
+	VMOVUPS Z9, (SI)
+	VMOVUPS Z10, (SI)(R8*1)
+	MOVQ    40(AX), R8
+	LEAQ    (BX)(R8*2), BX
+	MOVQ    96(AX), R8
+	LEAQ    (SI)(R8*2), SI
+	SUBQ    $0x02, DI
+	JMP     pixels_223
+
+fewer_224:
+pixels_228:
+	CMPQ        DI, $0x01
+	JL          fewer_229
+	VPXORD      Z9, Z9, Z9
+	MOVQ        40(AX), R8
+	MOVQ        BX, R8
+	MOVQ        R8, R9
+	VFMADD231PS (R9), Z0, Z9
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Z1, Z9
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Z2, Z9
+	ADDQ        56(AX), R8
+	MOVQ        R8, R9
+	VFMADD231PS (R9), Z3, Z9
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Z4, Z9
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Z5, Z9
+	ADDQ        56(AX), R8
+	MOVQ        R8, R9
+	VFMADD231PS (R9), Z6, Z9
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Z7, Z9
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Z8, Z9
+	MOVQ        112(AX), R8
+	TESTQ       R8, R8
+	JZ          nobias_230
+	ADDQ        DX, R8
+	VMOVUPS     (R8), Z10
+	VADDPS      Z10, Z9, Z9
+
+nobias_230:
+	MOVQ   96(AX), R8
+	TESTQ  $0x00000001, 104(AX)
+	JZ     fresh_231
+	VADDPS (SI), Z9, Z9
+
+fresh_231:
+	MOVQ         104(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_232
+	VPXORD       Z10, Z10, Z10
+	VMAXPS       Z9, Z10, Z9
+	TESTQ        $0x00000004, R8
+	JZ           linear_232
+	VBROADCASTSS six512<>+0(SB), Z10
+	VMINPS       Z9, Z10, Z9
+
+linear_232:
+	VMOVUPS Z9, (SI)
+	MOVQ    40(AX), R8
+	LEAQ    (BX)(R8*1), BX
+	MOVQ    96(AX), R8
+	LEAQ    (SI)(R8*1), SI
+	SUBQ    $0x01, DI
+	JMP     pixels_228
+
+fewer_229:
+	ADDQ $0x00000040, DX
+	JMP  strip_216
+
+narrower_217:
+	SUBQ      DX, CX
+	JZ        done_233
+	SHRQ      $0x02, CX
+	MOVQ      $0x0000ffff, BX
+	BZHIQ     CX, BX, BX
+	KMOVW     BX, K1
+	MOVQ      64(AX), CX
+	ADDQ      DX, CX
+	VMOVUPS.Z (CX), K1, Z0
+	ADDQ      72(AX), CX
+	VMOVUPS.Z (CX), K1, Z1
+	ADDQ      72(AX), CX
+	VMOVUPS.Z (CX), K1, Z2
+	ADDQ      72(AX), CX
+	ADDQ      80(AX), CX
+	VMOVUPS.Z (CX), K1, Z3
+	ADDQ      72(AX), CX
+	VMOVUPS.Z (CX), K1, Z4
+	ADDQ      72(AX), CX
+	VMOVUPS.Z (CX), K1, Z5
+	ADDQ      72(AX), CX
+	ADDQ      80(AX), CX
+	VMOVUPS.Z (CX), K1, Z6
+	ADDQ      72(AX), CX
+	VMOVUPS.Z (CX), K1, Z7
+	ADDQ      72(AX), CX
+	VMOVUPS.Z (CX), K1, Z8
+	MOVQ      32(AX), CX
+	ADDQ      DX, CX
+	MOVQ      88(AX), BX
+	ADDQ      DX, BX
+	MOVQ      (AX), SI
+
+pixels_234:
+	CMPQ        SI, $0x04
+	JL          fewer_235
+	VPXORD      Z9, Z9, Z9
+	VPXORD      Z10, Z10, Z10
+	VPXORD      Z11, Z11, Z11
+	VPXORD      Z12, Z12, Z12
+	MOVQ        40(AX), DI
+	LEAQ        (DI)(DI*2), R8
+	MOVQ        CX, R9
+	MOVQ        R9, R10
+	VFMADD231PS (R10), Z0, K1, Z9
+	VFMADD231PS (R10)(DI*1), Z0, K1, Z10
+	VFMADD231PS (R10)(DI*2), Z0, K1, Z11
+	VFMADD231PS (R10)(R8*1), Z0, K1, Z12
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Z1, K1, Z9
+	VFMADD231PS (R10)(DI*1), Z1, K1, Z10
+	VFMADD231PS (R10)(DI*2), Z1, K1, Z11
+	VFMADD231PS (R10)(R8*1), Z1, K1, Z12
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Z2, K1, Z9
+	VFMADD231PS (R10)(DI*1), Z2, K1, Z10
+	VFMADD231PS (R10)(DI*2), Z2, K1, Z11
+	VFMADD231PS (R10)(R8*1), Z2, K1, Z12
+	ADDQ        56(AX), R9
+	MOVQ        R9, R10
+	VFMADD231PS (R10), Z3, K1, Z9
+	VFMADD231PS (R10)(DI*1), Z3, K1, Z10
+	VFMADD231PS (R10)(DI*2), Z3, K1, Z11
+	VFMADD231PS (R10)(R8*1), Z3, K1, Z12
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Z4, K1, Z9
+	VFMADD231PS (R10)(DI*1), Z4, K1, Z10
+	VFMADD231PS (R10)(DI*2), Z4, K1, Z11
+	VFMADD231PS (R10)(R8*1), Z4, K1, Z12
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Z5, K1, Z9
+	VFMADD231PS (R10)(DI*1), Z5, K1, Z10
+	VFMADD231PS (R10)(DI*2), Z5, K1, Z11
+	VFMADD231PS (R10)(R8*1), Z5, K1, Z12
+	ADDQ        56(AX), R9
+	MOVQ        R9, R10
+	VFMADD231PS (R10), Z6, K1, Z9
+	VFMADD231PS (R10)(DI*1), Z6, K1, Z10
+	VFMADD231PS (R10)(DI*2), Z6, K1, Z11
+	VFMADD231PS (R10)(R8*1), Z6, K1, Z12
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Z7, K1, Z9
+	VFMADD231PS (R10)(DI*1), Z7, K1, Z10
+	VFMADD231PS (R10)(DI*2), Z7, K1, Z11
+	VFMADD231PS (R10)(R8*1), Z7, K1, Z12
+	ADDQ        48(AX), R10
+	VFMADD231PS (R10), Z8, K1, Z9
+	VFMADD231PS (R10)(DI*1), Z8, K1, Z10
+	VFMADD231PS (R10)(DI*2), Z8, K1, Z11
+	VFMADD231PS (R10)(R8*1), Z8, K1, Z12
+	MOVQ        112(AX), DI
+	TESTQ       DI, DI
+	JZ          nobias_236
+	ADDQ        DX, DI
+	VMOVUPS.Z   (DI), K1, Z13
+	VADDPS      Z13, Z9, Z9
+	VADDPS      Z13, Z10, Z10
+	VADDPS      Z13, Z11, Z11
+	VADDPS      Z13, Z12, Z12
+
+nobias_236:
+	MOVQ   96(AX), DI
+	LEAQ   (DI)(DI*2), R8
+	TESTQ  $0x00000001, 104(AX)
+	JZ     fresh_237
+	VADDPS (BX), Z9, K1, Z9
+	VADDPS (BX)(DI*1), Z10, K1, Z10
+	VADDPS (BX)(DI*2), Z11, K1, Z11
+	VADDPS (BX)(R8*1), Z12, K1, Z12
+
+fresh_237:
+	MOVQ         104(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_238
+	VPXORD       Z13, Z13, Z13
+	VMAXPS       Z9, Z13, Z9
+	VMAXPS       Z10, Z13, Z10
+	VMAXPS       Z11, Z13, Z11
+	VMAXPS       Z12, Z13, Z12
+	TESTQ        $0x00000004, R9
+	JZ           linear_238
+	VBROADCASTSS six512<>+0(SB), Z13
+	VMINPS       Z9, Z13, Z9
+	VMINPS       Z10, Z13, Z10
+	VMINPS       Z11, Z13, Z11
+	VMINPS       Z12, Z13, Z12
+
+linear_238:
+	VMOVUPS Z9, K1, (BX)
+	VMOVUPS Z10, K1, (BX)(DI*1)
+	VMOVUPS Z11, K1, (BX)(DI*2)
+	VMOVUPS Z12, K1, (BX)(R8*1)
+	MOVQ    40(AX), DI
+	LEAQ    (CX)(DI*4), CX
+	MOVQ    96(AX), DI
+	LEAQ    (BX)(DI*4), BX
+	SUBQ    $0x04, SI
+	JMP     pixels_234
+
+fewer_235:
+pixels_239:
+	CMPQ        SI, $0x02
+	JL          fewer_240
+	VPXORD      Z9, Z9, Z9
+	VPXORD      Z10, Z10, Z10
+	MOVQ        40(AX), DI
+	MOVQ        CX, R8
+	MOVQ        R8, R9
+	VFMADD231PS (R9), Z0, K1, Z9
+	VFMADD231PS (R9)(DI*1), Z0, K1, Z10
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Z1, K1, Z9
+	VFMADD231PS (R9)(DI*1), Z1, K1, Z10
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Z2, K1, Z9
+	VFMADD231PS (R9)(DI*1), Z2, K1, Z10
+	ADDQ        56(AX), R8
+	MOVQ        R8, R9
+	VFMADD231PS (R9), Z3, K1, Z9
+	VFMADD231PS (R9)(DI*1), Z3, K1, Z10
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Z4, K1, Z9
+	VFMADD231PS (R9)(DI*1), Z4, K1, Z10
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Z5, K1, Z9
+	VFMADD231PS (R9)(DI*1), Z5, K1, Z10
+	ADDQ        56(AX), R8
+	MOVQ        R8, R9
+	VFMADD231PS (R9), Z6, K1, Z9
+	VFMADD231PS (R9)(DI*1), Z6, K1, Z10
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Z7, K1, Z9
+	VFMADD231PS (R9)(DI*1), Z7, K1, Z10
+	ADDQ        48(AX), R9
+	VFMADD231PS (R9), Z8, K1, Z9
+	VFMADD231PS (R9)(DI*1), Z8, K1, Z10
+	MOVQ        112(AX), DI
+	TESTQ       DI, DI
+	JZ          nobias_241
+	ADDQ        DX, DI
+	VMOVUPS.Z   (DI), K1, Z11
+	VADDPS      Z11, Z9, Z9
+	VADDPS      Z11, Z10, Z10
+
+nobias_241:
+	MOVQ   96(AX), DI
+	TESTQ  $0x00000001, 104(AX)
+	JZ     fresh_242
+	VADDPS (BX), Z9, K1, Z9
+	VADDPS (BX)(DI*1), Z10, K1, Z10
+
+fresh_242:
+	MOVQ         104(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_243
+	VPXORD       Z11, Z11, Z11
+	VMAXPS       Z9, Z11, Z9
+	VMAXPS       Z10, Z11, Z10
+	TESTQ        $0x00000004, R8
+	JZ           linear_243
+	VBROADCASTSS six512<>+0(SB), Z11
+	VMINPS       Z9, Z11, Z9
+	VMINPS       Z10, Z11, Z10
+
+linear_243:
+	VMOVUPS Z9, K1, (BX)
+	VMOVUPS Z10, K1, (BX)(DI*1)
+	MOVQ    40(AX), DI
+	LEAQ    (CX)(DI*2), CX
+	MOVQ    96(AX), DI
+	LEAQ    (BX)(DI*2), BX
+	SUBQ    $0x02, SI
+	JMP     pixels_239
+
+fewer_240:
+pixels_244:
+	CMPQ        SI, $0x01
+	JL          fewer_245
+	VPXORD      Z9, Z9, Z9
+	MOVQ        40(AX), DI
+	MOVQ        CX, DI
+	MOVQ        DI, R8
+	VFMADD231PS (R8), Z0, K1, Z9
+	ADDQ        48(AX), R8
+	VFMADD231PS (R8), Z1, K1, Z9
+	ADDQ        48(AX), R8
+	VFMADD231PS (R8), Z2, K1, Z9
+	ADDQ        56(AX), DI
+	MOVQ        DI, R8
+	VFMADD231PS (R8), Z3, K1, Z9
+	ADDQ        48(AX), R8
+	VFMADD231PS (R8), Z4, K1, Z9
+	ADDQ        48(AX), R8
+	VFMADD231PS (R8), Z5, K1, Z9
+	ADDQ        56(AX), DI
+	MOVQ        DI, R8
+	VFMADD231PS (R8), Z6, K1, Z9
+	ADDQ        48(AX), R8
+	VFMADD231PS (R8), Z7, K1, Z9
+	ADDQ        48(AX), R8
+	VFMADD231PS (R8), Z8, K1, Z9
+	MOVQ        112(AX), DI
+	TESTQ       DI, DI
+	JZ          nobias_246
+	ADDQ        DX, DI
+	VMOVUPS.Z   (DI), K1, Z10
+	VADDPS      Z10, Z9, Z9
+
+nobias_246:
+	MOVQ   96(AX), DI
+	TESTQ  $0x00000001, 104(AX)
+	JZ     fresh_247
+	VADDPS (BX), Z9, K1, Z9
+
+fresh_247:
+	MOVQ         104(AX), DI
+	TESTQ        $0x00000006, DI
+	JZ           linear_248
+	VPXORD       Z10, Z10, Z10
+	VMAXPS       Z9, Z10, Z9
+	TESTQ        $0x00000004, DI
+	JZ           linear_248
+	VBROADCASTSS six512<>+0(SB), Z10
+	VMINPS       Z9, Z10, Z9
+
+linear_248:
+	VMOVUPS Z9, K1, (BX)
+	MOVQ    40(AX), DI
+	LEAQ    (CX)(DI*1), CX
+	MOVQ    96(AX), DI
+	LEAQ    (BX)(DI*1), BX
+	SUBQ    $0x01, SI
+	JMP     pixels_244
+
+fewer_245:
+done_233:
+	VZEROUPPER
+	RET
+
 // func depthGrad512(p *byte)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·depthGrad512(SB), NOSPLIT, $0-8
@@ -2734,10 +3298,10 @@ TEXT ·depthGrad512(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_216:
+strip_249:
 	LEAQ   256(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_217
+	JG     narrower_250
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2750,12 +3314,12 @@ strip_216:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_218:
+rows_251:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_219:
+cols_252:
 	VMOVUPS     (R9), Z4
 	VFMADD231PS (R10), Z4, Z0
 	VMOVUPS     64(R9), Z4
@@ -2767,11 +3331,11 @@ cols_219:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_219
+	JNZ         cols_252
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_218
+	JNZ         rows_251
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Z0, Z0
@@ -2783,13 +3347,13 @@ cols_219:
 	VADDPS      192(BX), Z3, Z3
 	VMOVUPS     Z3, 192(BX)
 	ADDQ        $0x00000100, DX
-	JMP         strip_216
+	JMP         strip_249
 
-narrower_217:
-strip_220:
+narrower_250:
+strip_253:
 	LEAQ   128(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_221
+	JG     narrower_254
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	MOVQ   24(AX), BX
@@ -2800,12 +3364,12 @@ strip_220:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_222:
+rows_255:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_223:
+cols_256:
 	VMOVUPS     (R9), Z2
 	VFMADD231PS (R10), Z2, Z0
 	VMOVUPS     64(R9), Z2
@@ -2813,11 +3377,11 @@ cols_223:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_223
+	JNZ         cols_256
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_222
+	JNZ         rows_255
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Z0, Z0
@@ -2825,13 +3389,13 @@ cols_223:
 	VADDPS      64(BX), Z1, Z1
 	VMOVUPS     Z1, 64(BX)
 	ADDQ        $0x00000080, DX
-	JMP         strip_220
+	JMP         strip_253
 
-narrower_221:
-strip_224:
+narrower_254:
+strip_257:
 	LEAQ   64(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_225
+	JG     narrower_258
 	VPXORD Z0, Z0, Z0
 	MOVQ   24(AX), BX
 	ADDQ   DX, BX
@@ -2841,32 +3405,32 @@ strip_224:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_226:
+rows_259:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_227:
+cols_260:
 	VMOVUPS     (R9), Z1
 	VFMADD231PS (R10), Z1, Z0
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_227
+	JNZ         cols_260
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_226
+	JNZ         rows_259
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Z0, Z0
 	VMOVUPS     Z0, (BX)
 	ADDQ        $0x00000040, DX
-	JMP         strip_224
+	JMP         strip_257
 
-narrower_225:
+narrower_258:
 	SUBQ   DX, CX
-	JZ     done_228
+	JZ     done_261
 	SHRQ   $0x02, CX
 	MOVQ   $0x0000ffff, BX
 	BZHIQ  CX, BX, BX
@@ -2880,28 +3444,28 @@ narrower_225:
 	MOVQ   40(AX), R10
 	MOVQ   64(AX), R11
 
-rows_229:
+rows_262:
 	MOVQ CX, R8
 	MOVQ BX, R9
 	MOVQ 8(AX), DI
 
-cols_230:
+cols_263:
 	VMOVUPS.Z   (R8), K1, Z1
 	VFMADD231PS (R9), Z1, K1, Z0
 	ADDQ        R10, R8
 	ADDQ        R11, R9
 	DECQ        DI
-	JNZ         cols_230
+	JNZ         cols_263
 	ADDQ        32(AX), CX
 	ADDQ        56(AX), BX
 	DECQ        SI
-	JNZ         rows_229
+	JNZ         rows_262
 	MOVQ        72(AX), AX
 	ADDQ        DX, AX
 	VADDPS      (AX), Z0, K1, Z0
 	VMOVUPS     Z0, K1, (AX)
 
-done_228:
+done_261:
 	VZEROUPPER
 	RET
 
@@ -2913,10 +3477,10 @@ TEXT ·depthBack512(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_231:
+strip_264:
 	LEAQ    256(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_232
+	JG      narrower_265
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Z0
 	VMOVUPS 64(BX)(DX*1), Z1
@@ -2930,12 +3494,12 @@ strip_231:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_233:
+rows_266:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_234:
+cols_267:
 	VMOVUPS     (R9), Z4
 	VFMADD231PS (R10), Z0, Z4
 	VMOVUPS     Z4, (R9)
@@ -2951,19 +3515,19 @@ cols_234:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_234
+	JNZ         cols_267
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_233
+	JNZ         rows_266
 	ADDQ        $0x00000100, DX
-	JMP         strip_231
+	JMP         strip_264
 
-narrower_232:
-strip_235:
+narrower_265:
+strip_268:
 	LEAQ    128(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_236
+	JG      narrower_269
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Z0
 	VMOVUPS 64(BX)(DX*1), Z1
@@ -2975,12 +3539,12 @@ strip_235:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_237:
+rows_270:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_238:
+cols_271:
 	VMOVUPS     (R9), Z2
 	VFMADD231PS (R10), Z0, Z2
 	VMOVUPS     Z2, (R9)
@@ -2990,19 +3554,19 @@ cols_238:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_238
+	JNZ         cols_271
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_237
+	JNZ         rows_270
 	ADDQ        $0x00000080, DX
-	JMP         strip_235
+	JMP         strip_268
 
-narrower_236:
-strip_239:
+narrower_269:
+strip_272:
 	LEAQ    64(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_240
+	JG      narrower_273
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Z0
 	MOVQ    24(AX), BX
@@ -3013,29 +3577,29 @@ strip_239:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_241:
+rows_274:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_242:
+cols_275:
 	VMOVUPS     (R9), Z1
 	VFMADD231PS (R10), Z0, Z1
 	VMOVUPS     Z1, (R9)
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_242
+	JNZ         cols_275
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_241
+	JNZ         rows_274
 	ADDQ        $0x00000040, DX
-	JMP         strip_239
+	JMP         strip_272
 
-narrower_240:
+narrower_273:
 	SUBQ      DX, CX
-	JZ        done_243
+	JZ        done_276
 	SHRQ      $0x02, CX
 	MOVQ      $0x0000ffff, BX
 	BZHIQ     CX, BX, BX
@@ -3050,24 +3614,24 @@ narrower_240:
 	MOVQ      40(AX), R9
 	MOVQ      64(AX), R10
 
-rows_244:
+rows_277:
 	MOVQ CX, DI
 	MOVQ BX, R8
 	MOVQ 8(AX), SI
 
-cols_245:
+cols_278:
 	VMOVUPS.Z   (DI), K1, Z1
 	VFMADD231PS (R8), Z0, K1, Z1
 	VMOVUPS     Z1, K1, (DI)
 	ADDQ        R9, DI
 	ADDQ        R10, R8
 	DECQ        SI
-	JNZ         cols_245
+	JNZ         cols_278
 	ADDQ        32(AX), CX
 	ADDQ        56(AX), BX
 	DECQ        DX
-	JNZ         rows_244
+	JNZ         rows_277
 
-done_243:
+done_276:
 	VZEROUPPER
 	RET

@@ -32,6 +32,7 @@ const (
 
 func (g *isa) depthwise() {
 	g.depth()
+	g.depth3()
 	g.depthGrad()
 	g.depthBack()
 }
@@ -53,16 +54,72 @@ func (g *isa) depth() {
 			g.JL(LabelRef(next))
 			acc := g.depthTaps(p, x, off, px, u, t)
 			g.depthEpilogue(p, y, off, acc, t)
-			step := g.GP64()
-			g.MOVQ(Mem{Base: p, Disp: pXS}, step)
-			g.LEAQ(Mem{Base: x, Index: step, Scale: uint8(px)}, x)
-			g.MOVQ(Mem{Base: p, Disp: dYS}, step)
-			g.LEAQ(Mem{Base: y, Index: step, Scale: uint8(px)}, y)
+			g.depthAdvance(p, x, y, px)
 			g.SUBQ(U8(px), n)
 			g.JMP(LabelRef(top))
 			g.Label(next)
 		}
 	})
+}
+
+// depth3 is depth for 3 by 3 taps: the nine weights of a strip stay in registers.
+func (g *isa) depth3() {
+	g.fn("depthNine", "(p *depthArgs)", "is depth for 3 by 3 taps.")
+	p := g.arg("p")
+	g.strips(g.field(p, pC), []int{1}, func(_ int, off reg.GPVirtual, t *tail) {
+		w, at := g.vecs(9), g.atField(p, dW, off)
+		for i := range w {
+			g.load(Mem{Base: at}, w[i], t)
+			if i < 8 {
+				g.ADDQ(Mem{Base: p, Disp: dWW}, at)
+			}
+			if i%3 == 2 && i < 8 {
+				g.ADDQ(Mem{Base: p, Disp: dWJ}, at)
+			}
+		}
+		x, y, n := g.atField(p, pX, off), g.atField(p, dY, off), g.field(p, pN)
+		for _, px := range []int{4, 2, 1} {
+			top, next := g.label("pixels"), g.label("fewer")
+			g.Label(top)
+			g.CMPQ(n, U8(px))
+			g.JL(LabelRef(next))
+			acc := make([][]reg.VecVirtual, px)
+			for i := range acc {
+				acc[i] = g.vecs(1)
+				g.zero(acc[i][0])
+			}
+			st := g.multiples(g.field(p, pXS), px)
+			row, cur, tmp := g.GP64(), g.GP64(), g.vec()
+			g.MOVQ(x, row)
+			for k := range w {
+				if k%3 == 0 {
+					g.MOVQ(row, cur)
+				}
+				for i := range acc {
+					g.fma(rowMem(cur, st, i), w[k], acc[i][0], tmp, t)
+				}
+				if k%3 < 2 {
+					g.ADDQ(Mem{Base: p, Disp: pXW}, cur)
+				} else if k < 8 {
+					g.ADDQ(Mem{Base: p, Disp: pXH}, row)
+				}
+			}
+			g.depthEpilogue(p, y, off, acc, t)
+			g.depthAdvance(p, x, y, px)
+			g.SUBQ(U8(px), n)
+			g.JMP(LabelRef(top))
+			g.Label(next)
+		}
+	})
+}
+
+// depthAdvance moves on by px pixels.
+func (g *isa) depthAdvance(p, x, y reg.GPVirtual, px int) {
+	step := g.GP64()
+	g.MOVQ(Mem{Base: p, Disp: pXS}, step)
+	g.LEAQ(Mem{Base: x, Index: step, Scale: uint8(px)}, x)
+	g.MOVQ(Mem{Base: p, Disp: dYS}, step)
+	g.LEAQ(Mem{Base: y, Index: step, Scale: uint8(px)}, y)
 }
 
 func (g *isa) depthTaps(p, x, off reg.GPVirtual, px, u int, t *tail) [][]reg.VecVirtual {
