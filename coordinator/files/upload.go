@@ -80,9 +80,10 @@ func (s *Store) receive(ctx context.Context, ref Ref, offset int64, r io.Reader)
 		return discard(fmt.Errorf("%w: more than the %d bytes announced", ErrTooLarge, ref.SizeBytes))
 	case err != nil && errors.Is(diskError(err), ErrFull):
 		return discard(err)
-	case err != nil || have < ref.SizeBytes:
+	case have < ref.SizeBytes:
 		return have, errors.Join(err, f.Close())
 	}
+	// All is here, whatever r says after its last byte.
 	if got := hex.EncodeToString(sum.Sum(nil)); got != ref.Hash {
 		return discard(fmt.Errorf("%w: it has %s", ErrHashMismatch, got))
 	}
