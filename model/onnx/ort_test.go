@@ -1,11 +1,8 @@
 package onnx
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -13,50 +10,6 @@ import (
 	"github.com/espalier-ml/espalier/model/modeltest"
 	"github.com/espalier-ml/espalier/model/zoo"
 )
-
-type ortCase struct {
-	Model  string    `json:"model"`
-	Dims   []int     `json:"dims"`
-	Inputs []float32 `json:"inputs"`
-}
-
-type ortResult struct {
-	Dims    []int     `json:"dims"`
-	Outputs []float32 `json:"outputs"`
-	Error   string    `json:"error"`
-}
-
-// runORT runs the cases with ONNX Runtime, or skips the test.
-func runORT(t *testing.T, cases []ortCase) []ortResult {
-	t.Helper()
-	dir := "../../scripts/ort"
-	if _, err := os.Stat(filepath.Join(dir, "node_modules", "onnxruntime-node")); err != nil {
-		t.Skipf("SKIPPED, NOT TESTED: ONNX Runtime is absent (npm ci --ignore-scripts in scripts/ort): %v", err)
-	}
-	node, err := exec.LookPath("node")
-	if err != nil {
-		t.Skipf("SKIPPED, NOT TESTED: node is absent: %v", err)
-	}
-	in, err := json.Marshal(cases)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(node, "run.mjs")
-	cmd.Dir, cmd.Stdin = dir, bytes.NewReader(in)
-	var out, text bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &text
-	if err := cmd.Run(); err != nil {
-		t.Fatalf("%v: %s", err, text.String())
-	}
-	var results []ortResult
-	if err := json.Unmarshal(out.Bytes(), &results); err != nil {
-		t.Fatalf("%v: %s", err, out.String())
-	}
-	if len(results) != len(cases) {
-		t.Fatalf("%d results of %d", len(results), len(cases))
-	}
-	return results
-}
 
 // channelsFirst reorders values of {H, W, C} to {C, H, W} if shape is an image.
 func channelsFirst(v []float32, s model.Shape) []float32 {
@@ -85,19 +38,19 @@ func TestWrittenFilesInORT(t *testing.T) {
 	const batch = 3
 	dir := t.TempDir()
 	var names []string
-	var cases []ortCase
+	var cases []modeltest.ORTCase
 	for name, g := range graphs {
 		path := filepath.Join(dir, fmt.Sprintf("%d.onnx", len(names)))
 		if err := os.WriteFile(path, marshalled(t, g), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		c := ortCase{Model: path, Dims: append([]int{batch}, dimsOf(g.Input)...)}
+		c := modeltest.ORTCase{Model: path, Dims: append([]int{batch}, dimsOf(g.Input)...)}
 		for k := range uint64(batch) {
 			c.Inputs = append(c.Inputs, channelsFirst(modeltest.Example(g, k), g.Input)...)
 		}
 		names, cases = append(names, name), append(cases, c)
 	}
-	for i, r := range runORT(t, cases) {
+	for i, r := range modeltest.RunORT(t, "../..", cases) {
 		t.Run(names[i], func(t *testing.T) {
 			if r.Error != "" {
 				t.Fatal(r.Error)
@@ -128,7 +81,7 @@ func TestWrittenFilesInORT(t *testing.T) {
 // after writing them again.
 func TestRealNetworksInORT(t *testing.T) {
 	dir := t.TempDir()
-	var cases []ortCase
+	var cases []modeltest.ORTCase
 	var want [][]float32
 	for i, test := range []struct {
 		file string
@@ -150,17 +103,17 @@ func TestRealNetworksInORT(t *testing.T) {
 		if err := os.WriteFile(again, marshalled(t, g), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		original := ortCase{Model: realData(t, "onnx-models", "vnncomp2021", test.file), Dims: test.dims, Inputs: x}
+		original := modeltest.ORTCase{Model: realData(t, "onnx-models", "vnncomp2021", test.file), Dims: test.dims, Inputs: x}
 		if test.file != "cifar10_small.onnx" {
 			original.Inputs = channelsFirst(x, g.Input)
 		}
 		if original.Model, err = filepath.Abs(original.Model); err != nil {
 			t.Fatal(err)
 		}
-		cases = append(cases, original, ortCase{Model: again, Dims: append([]int{1}, dimsOf(g.Input)...), Inputs: channelsFirst(x, g.Input)})
+		cases = append(cases, original, modeltest.ORTCase{Model: again, Dims: append([]int{1}, dimsOf(g.Input)...), Inputs: channelsFirst(x, g.Input)})
 		want = append(want, y, y)
 	}
-	for i, r := range runORT(t, cases) {
+	for i, r := range modeltest.RunORT(t, "../..", cases) {
 		if r.Error != "" {
 			t.Errorf("%s: %s", cases[i].Model, r.Error)
 			continue
