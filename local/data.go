@@ -21,7 +21,7 @@ func OpenData(from job.Data, spec *espalierv1.DataSpec) (*data.Set, error) {
 	case from.Path != "":
 		return data.Open(from.Path, data.Options{Split: split})
 	case from.Builtin != "":
-		return data.Shapes(data.ShapesOptions{Split: split})
+		return data.Builtin(from.Builtin, data.Options{Split: split})
 	}
 	return nil, fmt.Errorf("%w: data.name %q: a run of its own has no uploaded data: want path or builtin", job.ErrField, from.Name)
 }

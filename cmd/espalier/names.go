@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/espalier-ml/espalier/job"
+	"github.com/espalier-ml/espalier/model/data"
 	"github.com/espalier-ml/espalier/model/prune"
 	"github.com/espalier-ml/espalier/model/train"
 	"github.com/espalier-ml/espalier/model/zoo"
@@ -20,7 +21,7 @@ var commands = []func() *cobra.Command{
 	newControl("cancel", "End a job: running trials are dropped, what is on its fronts stays", cancelJob),
 	newControl("pause", "Pause a job: its leases end when their trials do, no new ones start", pauseJob),
 	newControl("resume", "Go on with a paused job", resumeJob),
-	newFront, newPull, newWorkers, newDevices, newData, newModel,
+	newFront, newPull, newWorkers, newDevices, newData, newModel, newSearch,
 }
 
 // known is what this build offers by name.
@@ -31,7 +32,7 @@ func known() job.Names {
 		Schedules:  prune.Schedules(),
 		Samplers:   sampler.Names(),
 		Optimizers: []string{string(train.Adam), string(train.AdamW), string(train.SGD)},
-		Builtins:   []string{"shapes"},
+		Builtins:   data.Builtins(),
 	}
 }
 
