@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"math"
 	"net"
@@ -84,10 +85,12 @@ func (c *cluster) startServer() {
 	c.server = spawn(c.t, "server", "server", c.role)
 }
 
-// worker starts a worker. It keeps its folder over starts.
+// worker starts a worker. It keeps its folder over starts. All are on one host
+// unless they say another.
 func (c *cluster) worker(r workerRole) *process {
 	c.t.Helper()
 	r.Server, r.Dir = c.api.address(), filepath.Join(c.dir, r.Name)
+	r.Host = filepath.Join(c.dir, cmp.Or(r.Host, "host"))
 	if err := os.MkdirAll(r.Dir, 0o755); err != nil {
 		c.t.Fatal(err)
 	}
@@ -131,7 +134,7 @@ func (c *cluster) submit() {
 		Space: &espalierv1.SpaceSpec{
 			Strategies: []string{"magnitude", "channel-l1", "hybrid"}, Sparsity: &espalierv1.Range{Max: 0.95},
 			Schedules: []string{"one-shot", "polynomial"}, FinetuneEpochs: []float64{4, 8},
-			FinetuneRate: &espalierv1.Range{Min: 0.0005, Max: 0.002, Log: true}, Quantize: []string{"none"}, Distill: []bool{false},
+			FinetuneRate: &espalierv1.Range{Min: 0.0005, Max: 0.002, Log: true},
 		},
 		Devices: []string{device},
 		Search:  &espalierv1.SearchSpec{Sampler: "random", Seed: 1, CheckpointBytes: 1 << 30},

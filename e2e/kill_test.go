@@ -195,7 +195,9 @@ func TestServerAndWorkerKilled(t *testing.T) {
 func TestStoppedWorker(t *testing.T) {
 	c := newCluster(t)
 	c.worker(measuring("m"))
-	a := c.worker(training("a"))
+	elsewhere := training("a")
+	elsewhere.Host = "another host"
+	a := c.worker(elsewhere)
 	c.submit()
 	task := c.untilRunning("a", trialKind)
 	a.signal(syscall.SIGSTOP)

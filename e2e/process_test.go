@@ -54,6 +54,7 @@ type workerRole struct {
 	Name, Server, Dir string
 	Device            string // empty: does not measure
 	Slots             int
+	Host              string // file that stands for the host
 	TinyDisk          string // size of a file system of its own for the cache
 }
 
@@ -81,7 +82,7 @@ func play(ctx context.Context, role string, config []byte) error {
 			return err
 		}
 		cfg := worker.Config{
-			Name: r.Name, Device: r.Device, NoMeasure: r.Device == "", Slots: r.Slots, CacheDir: r.Dir + "/cache", HostLock: r.Dir + "/lock",
+			Name: r.Name, Device: r.Device, NoMeasure: r.Device == "", Slots: r.Slots, CacheDir: r.Dir + "/cache", HostLock: r.Host,
 			Version: "e2e", DrainTimeout: 5 * time.Second, Logger: log,
 			Bench: bench.Options{WarmUp: time.Millisecond, Rounds: 2, Round: 5 * time.Millisecond},
 		}

@@ -50,8 +50,9 @@ type Config struct {
 	// Heartbeat is the longest time between two heartbeats. Default: what each
 	// lease says.
 	Heartbeat time.Duration
-	// HostLock is the file that keeps a second measuring worker off this host.
-	// Default: DefaultHostLock().
+	// HostLock is the file that keeps a second measuring worker off this host. The
+	// workers of a host that do not measure pause while the one that has this lock
+	// does. Default: DefaultHostLock().
 	HostLock string
 	// Version is told to the cluster and recorded with every model made here.
 	Version string

@@ -86,6 +86,9 @@ func (w *Worker) serve(ctx context.Context) error {
 	}
 	others.Go(func() { w.beat(beatCtx) })
 	others.Go(func() { w.link.keep(beatCtx) })
+	if w.cfg.NoMeasure {
+		others.Go(func() { newHostQuiet(w.cfg.HostLock).heed(beatCtx, w.gate, w.log) })
+	}
 	done := make(chan struct{})
 	others.Go(func() { w.drain(claimCtx, done, stopWork, stopReports) })
 
@@ -172,7 +175,7 @@ func (w *Worker) open() (err error) {
 	w.log = w.log.With().Str("worker", w.cfg.Name).Logger()
 	if w.runner == nil {
 		w.runner, err = task.New(task.Config{
-			Files: w.cache, Gate: w.gate, Trainer: trainer.Native{}, Threads: w.cfg.Threads, Device: w.cfg.Device,
+			Files: w.cache, Gate: hostGate{w.gate, newHostQuiet(w.cfg.HostLock)}, Trainer: trainer.Native{}, Threads: w.cfg.Threads, Device: w.cfg.Device,
 			Version: w.cfg.Version, Bench: w.cfg.Bench,
 		})
 	}

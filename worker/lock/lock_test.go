@@ -33,3 +33,31 @@ func TestPathThatCannotBe(t *testing.T) {
 		t.Fatalf("error %v, want another one", err)
 	}
 }
+
+func TestShared(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "lock")
+	var shared []*Lock
+	for range 2 {
+		l, err := Share(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		shared = append(shared, l)
+	}
+	if _, err := Acquire(path, "alone"); !errors.Is(err, ErrHeld) {
+		t.Fatalf("error %v, want ErrHeld", err)
+	}
+	for _, l := range shared {
+		if err := l.Release(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	alone, err := Acquire(path, "alone")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer alone.Release()
+	if _, err := Share(path); !errors.Is(err, ErrHeld) {
+		t.Fatalf("error %v, want ErrHeld", err)
+	}
+}
