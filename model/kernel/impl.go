@@ -143,12 +143,15 @@ type impl struct {
 	sgd  func(w, v, g ptr, n int, h *[6]float32)
 	adam func(w, m, v, g ptr, n int, h *[11]float32)
 
-	lanes      int    // pixels of one vector of sparse
+	lanes      int    // elements of a vector: the pixels that sparse does at once
 	sparseMost [2]int // most vectors for blocks of 1 and of 4
 	sparse     func(a *sparseArgs, block, vectors int)
 	gather     func(w ptr, idx *int32, x ptr, n int) float32 // Σ w[i]*x[idx[i]]
 
 	wino winoImpl
+
+	// peak runs n rounds of 12 independent multiplications and additions of vectors of lanes elements; may be nil.
+	peak func(n int)
 
 	// transpose writes dst[j*ldd+i] = src[i*lds+j] for i < m, j < n; leading dimensions in elements.
 	transpose func(dst, src ptr, m, n, ldd, lds int)

@@ -114,6 +114,11 @@ func depthGrad256(p *rowsArgs)
 //go:noescape
 func depthBack256(p *rowsArgs)
 
+// peak256 runs n rounds of 12 independent fused multiplications and additions.
+//
+//go:noescape
+func peak256(n int)
+
 // transpose8 transposes n blocks of 8 by 8, each sstep and dstep bytes after the last; row strides in bytes.
 //
 //go:noescape

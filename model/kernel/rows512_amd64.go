@@ -113,3 +113,8 @@ func depthGrad512(p *rowsArgs)
 //
 //go:noescape
 func depthBack512(p *rowsArgs)
+
+// peak512 runs n rounds of 12 independent fused multiplications and additions.
+//
+//go:noescape
+func peak512(n int)

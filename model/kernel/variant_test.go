@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestChoose(t *testing.T) {
@@ -63,4 +64,15 @@ func TestForce(t *testing.T) {
 	if !slices.Contains(Available(), Generic) || Supports("none") || !Supports(Generic) {
 		t.Errorf("available are %v", Available())
 	}
+}
+
+func TestPeak(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		p, err := PeakFLOPS(time.Millisecond)
+		must(t, err)
+		if vector := Active() == AVX512 || Active() == AVX2; vector != (p > 1e8) {
+			t.Errorf("peak is %g", p)
+		}
+		t.Logf("%.0f GFLOP/s", p/1e9)
+	})
 }

@@ -54,6 +54,7 @@ func main() {
 		g.columns()
 		g.pools()
 		g.depthwise()
+		g.peak()
 		if bits == 256 {
 			g.transpose()
 			g.cpuid()
