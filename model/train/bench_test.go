@@ -4,6 +4,7 @@ package train
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -60,4 +61,67 @@ func processTime() time.Duration {
 		return 0
 	}
 	return time.Duration(t.Nano())
+}
+
+// BenchmarkTax is what Gorgonia's machine costs: steps through it, and the same
+// blocks called in a plain loop, in turns.
+func BenchmarkTax(b *testing.B) {
+	for _, threads := range []int{1, 2} {
+		b.Run(fmt.Sprintf("seed-cnn/threads=%d", threads), func(b *testing.B) {
+			g, err := zoo.Build("seed-cnn", model.Shape{32, 32, 3}, 10, 1)
+			if err != nil {
+				b.Fatal(err)
+			}
+			tr, err := newTraining(b.Context(), g, newBlobs(g.Input, 10, 64, 64), Options{Threads: threads}.withDefaults())
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer tr.team.close()
+			batch := tr.src.(*blobs).batches[0]
+			q, err := tr.net(batch)
+			if err != nil {
+				b.Fatal(err)
+			}
+			var machine, plain []float64
+			for b.Loop() {
+				begin := time.Now()
+				if _, err := q.step(batch.Inputs); err != nil {
+					b.Fatal(err)
+				}
+				middle := time.Now()
+				if err := plainStep(q, batch.Inputs); err != nil {
+					b.Fatal(err)
+				}
+				machine, plain = append(machine, middle.Sub(begin).Seconds()), append(plain, time.Since(middle).Seconds())
+			}
+			slices.Sort(machine)
+			slices.Sort(plain)
+			b.ReportMetric(machine[len(machine)/2]/plain[len(plain)/2], "machine/plain")
+			b.ReportMetric(plain[len(plain)/2]*1e3, "plain-ms")
+		})
+	}
+}
+
+// plainStep is net.step without Gorgonia.
+func plainStep(q *net, x []float32) error {
+	for _, b := range q.blocks {
+		b.in.data = x
+		if err := b.forward(); err != nil {
+			return err
+		}
+		x = b.out.data
+	}
+	if _, err := q.loss.compute(x); err != nil {
+		return err
+	}
+	grad := q.loss.grad
+	for i := len(q.blocks) - 1; i >= 0; i-- {
+		b := q.blocks[i]
+		b.out.grad = grad
+		if err := b.backward(); err != nil {
+			return err
+		}
+		grad = b.in.grad
+	}
+	return nil
 }

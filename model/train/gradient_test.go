@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/espalier-ml/espalier/model"
@@ -46,15 +47,20 @@ func checkGradients(t *testing.T, g *model.Graph, n int, o Options, seed uint64)
 	ref.drop = dropOf(q)
 	f := func() float64 { return refLoss(&o, ref.logits(wide(x)), wide(x), q.loss.labels, teacher, n) }
 	want := f()
-	for _, pass := range []string{"first", "second"} { // the second finds buffers as the first left them
-		got, err := q.step(x)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if math.Abs(got-want) > 1e-4*(1+math.Abs(want)) {
-			t.Errorf("%s pass: loss %v: want %v", pass, got, want)
-		}
-		compareGradients(t, g, par, ref, f, r)
+	got, err := q.step(x)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if math.Abs(got-want) > 1e-4*(1+math.Abs(want)) {
+		t.Errorf("loss %v: want %v", got, want)
+	}
+	compareGradients(t, g, par, ref, f, r)
+	first := slices.Clone(par.g)
+	if again, err := q.step(x); err != nil || again != got { // it finds buffers as the first step left them
+		t.Errorf("second step: loss %v, %v: want %v as in the first", again, err, got)
+	}
+	if !sameBits(first, par.g) {
+		t.Error("second step: gradients differ from the first's")
 	}
 }
 
@@ -90,7 +96,7 @@ func compareGradients(t *testing.T, g *model.Graph, par *params, ref *reference,
 	for _, s := range par.spans {
 		p := ref.params[key(s.layer, s.name)]
 		got := par.g[s.off : s.off+s.len]
-		for range min(8, s.len) {
+		for range min(6, s.len) {
 			k := r.IntN(s.len)
 			const h = 1e-5
 			old := p[k]
@@ -139,6 +145,7 @@ func TestGradients(t *testing.T) {
 	cases := map[string][]model.Op{
 		"dense":           {model.Flatten{}, model.Dense{Out: 7, Bias: true}, relu, model.Dense{Out: 4}},
 		"conv":            {convOp(5, 3, 1, 0), relu, convOp(4, 3, 2, 1), relu, model.Flatten{}, model.Dense{Out: 3, Bias: true}},
+		"winograd":        {convOp(16, 3, 1, 1), relu, convOp(16, 3, 1, 1), relu, model.MaxPool{Kernel: two(2), Stride: two(2)}, convOp(20, 3, 1, 1), relu, model.Flatten{}, model.Dense{Out: 3}},
 		"conv no bias":    {plain, plain, model.Flatten{}, model.Dense{Out: 3}},
 		"depthwise":       {convOp(3, 1, 1, 0), depthwise, relu, convOp(3, 1, 1, 0), model.GlobalAvgPool{}, model.Dense{Out: 3}},
 		"grouped":         {convOp(6, 1, 1, 0), grouped, relu, model.Flatten{}, model.Dense{Out: 3}},
@@ -156,7 +163,7 @@ func TestGradients(t *testing.T) {
 		"one output":   {model.Flatten{}, model.Dense{Out: 1}, model.Activation{Func: model.Tanh}, model.Dense{Out: 2}},
 	}
 	for name, ops := range cases {
-		for _, n := range []int{1, 5, 19} {
+		for _, n := range []int{1, 11} {
 			t.Run(fmt.Sprint(name, "/", n), func(t *testing.T) { checkGradients(t, chain(image, ops...), n, Options{}, 7) })
 		}
 	}
@@ -177,7 +184,7 @@ func TestGradientsOfLosses(t *testing.T) {
 }
 
 func TestGradientsOfRandomGraphs(t *testing.T) {
-	for seed := range uint64(60) {
+	for seed := range uint64(40) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			checkGradients(t, modeltest.Graph(seed), 1+int(seed%7), Options{}, seed)
 		})
