@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"os"
@@ -101,12 +102,16 @@ func explain(err error, servers []string) error {
 	if !errors.As(err, &api) {
 		return err
 	}
+	var untrusted *tls.CertificateVerificationError
+	if errors.As(err, &untrusted) {
+		return fmt.Errorf("the certificate of %s is not trusted: name its authority with --ca: %w", strings.Join(servers, ", "), untrusted)
+	}
 	switch api.Code() {
 	case connect.CodeUnavailable, connect.CodeDeadlineExceeded:
 		return fmt.Errorf("no server answers at %s: start one with `espalier server`, or name it with --server: %w",
 			strings.Join(servers, ", "), err)
 	case connect.CodeUnauthenticated, connect.CodePermissionDenied:
-		return fmt.Errorf("%w: set $%s or --token-file", err, envToken)
+		return &friendly{err: err, text: fmt.Sprintf("%s: set $%s or --token-file", api.Message(), envToken)}
 	}
 	return &friendly{err: err, text: api.Message()}
 }
@@ -120,7 +125,7 @@ type friendly struct {
 func (f *friendly) Error() string { return f.text }
 func (f *friendly) Unwrap() error { return f.err }
 
-// sortedLabels turns k=v pairs into a map.
+// parseLabels turns k=v pairs into a map.
 func parseLabels(pairs []string) (map[string]string, error) {
 	out := map[string]string{}
 	for _, p := range pairs {

@@ -7,9 +7,12 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/espalier-ml/espalier/client"
+	"github.com/espalier-ml/espalier/coordinator"
+	"github.com/espalier-ml/espalier/coordinator/api"
 	"github.com/espalier-ml/espalier/job"
 	"github.com/espalier-ml/espalier/local"
 	"github.com/espalier-ml/espalier/search/pareto"
+	"github.com/espalier-ml/espalier/worker"
 )
 
 // Exit codes.
@@ -43,7 +46,7 @@ func exitCode(ctx context.Context, err error) int {
 func isUsage(err error) bool {
 	for _, e := range []error{
 		errUsage, job.ErrField, job.ErrSyntax, client.ErrAddress, client.ErrInsecure,
-		local.ErrOtherJob, local.ErrNotResults,
+		local.ErrOtherJob, local.ErrNotResults, coordinator.ErrConfig, api.ErrInsecure, worker.ErrConfig,
 	} {
 		if errors.Is(err, e) {
 			return true

@@ -25,7 +25,8 @@ otherwise; beyond it only with TLS and a token, or --insecure.`,
 	}
 	cmd.Flags().StringVar(&o.data, "data", "", "folder for the state and the files (required)")
 	cmd.Flags().StringVar(&o.listen, "listen", defaultServer, "address of the API; port 0 takes a free one")
-	cmd.Flags().StringVar(&o.broker, "broker-listen", "127.0.0.1:0", "address of the broker, for workers")
+	cmd.Flags().StringVar(&o.broker, "broker-listen", "", "address of the broker, for workers (default: one port above the API's)")
+	cmd.Flags().StringVar(&o.host, "advertise", "", "name or address under which others reach this machine (default: found out)")
 	cmd.Flags().StringVar(&o.cert, "tls-cert", "", "PEM file with the certificate")
 	cmd.Flags().StringVar(&o.key, "tls-key", "", "PEM file with its key")
 	cmd.Flags().StringVar(&o.token, "token-file", "", "file with the token that clients and workers must show (or $"+envToken+")")
@@ -35,8 +36,8 @@ otherwise; beyond it only with TLS and a token, or --insecure.`,
 }
 
 type serverOptions struct {
-	data, listen, broker, cert, key, token, level string
-	insecure                                      bool
+	data, listen, broker, host, cert, key, token, level string
+	insecure                                            bool
 }
 
 // closeTimeout bounds a clean shutdown.
@@ -56,9 +57,14 @@ func (o *serverOptions) run(cmd *cobra.Command) error {
 			return err
 		}
 	}
+	at, err := resolveAddresses(o.listen, o.broker, o.host)
+	if err != nil {
+		return err
+	}
 	ctx := cmd.Context()
 	server, err := coordinator.Start(ctx, coordinator.Config{
-		Dir: o.data, Listen: o.listen, BrokerListen: o.broker, CertFile: o.cert, KeyFile: o.key, Token: token,
+		Dir: o.data, Listen: at.listen, BrokerListen: at.broker, Advertise: at.advertise, BrokerAdvertise: at.brokerAdvertise,
+		CertFile: o.cert, KeyFile: o.key, Token: token,
 		Insecure: o.insecure, Known: known(), Version: version, Logger: logger,
 	})
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"github.com/rs/zerolog"
 
 	"github.com/espalier-ml/espalier/proto/espalier/v1/espalierv1connect"
 )
@@ -50,7 +52,8 @@ func New(cfg Config) (*Server, error) {
 	s.http = &http.Server{
 		Handler: mux, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		Protocols: new(http.Protocols), TLSConfig: cfg.TLS,
-		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: 1000, SendPingTimeout: 20 * time.Second, PingTimeout: 20 * time.Second},
+		ErrorLog: log.New(httpLog{cfg.Log}, "", 0),
+		HTTP2:    &http.HTTP2Config{MaxConcurrentStreams: 1000, SendPingTimeout: 20 * time.Second, PingTimeout: 20 * time.Second},
 	}
 	s.http.Protocols.SetHTTP1(true)
 	s.http.Protocols.SetHTTP2(true)
@@ -105,7 +108,7 @@ func (s *Server) authorised(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		err := connect.NewError(connect.CodeUnauthenticated, errors.New("this cluster asks for its token: give it with --token or ESPALIER_TOKEN"))
+		err := connect.NewError(connect.CodeUnauthenticated, errors.New("this cluster asks for its token, as `Authorization: Bearer TOKEN`"))
 		if !refuse.IsSupported(r) {
 			http.Error(w, err.Message(), http.StatusUnauthorized)
 			return
@@ -138,4 +141,12 @@ func (s *Server) Close(ctx context.Context) error {
 	s.work.Wait()
 	s.forward.close()
 	return err
+}
+
+// httpLog takes what the HTTP server has to say of broken connections.
+type httpLog struct{ log zerolog.Logger }
+
+func (h httpLog) Write(b []byte) (int, error) {
+	h.log.Debug().Str("text", strings.TrimSpace(string(b))).Msg("connection failed")
+	return len(b), nil
 }

@@ -25,10 +25,16 @@ var zerologLevels = map[hclog.Level]zerolog.Level{
 	hclog.Warn: zerolog.WarnLevel, hclog.Error: zerolog.ErrorLevel,
 }
 
+// firstElection is what every replica says when it starts, and nothing to warn of.
+const firstElection = "heartbeat timeout reached, starting election"
+
 func (l *raftLog) Log(level hclog.Level, msg string, args ...any) {
 	zl, ok := zerologLevels[level]
 	if !ok {
 		return
+	}
+	if msg == firstElection {
+		zl = zerolog.DebugLevel
 	}
 	e := l.z.WithLevel(zl)
 	if zl < l.z.GetLevel() {

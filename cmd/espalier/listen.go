@@ -1,0 +1,68 @@
+package main
+
+import (
+	"net"
+	"strconv"
+)
+
+// addresses are where a server listens and what it tells others.
+type addresses struct{ listen, broker, advertise, brokerAdvertise string }
+
+// resolveAddresses fills in what was left out: the broker listens beside the
+// API, one port higher; beyond this machine, others are told host, or this
+// machine's first address that is not loopback.
+func resolveAddresses(listen, broker, host string) (addresses, error) {
+	a := addresses{listen: listen, broker: broker}
+	h, p, err := net.SplitHostPort(listen)
+	if err != nil {
+		return a, usagef("--listen %q: want HOST:PORT: %v", listen, err)
+	}
+	port, err := strconv.Atoi(p)
+	if err != nil || port < 0 || port > 65534 {
+		return a, usagef("--listen %q: want a port from 0 to 65534", listen)
+	}
+	if a.broker == "" {
+		next := port + 1
+		if port == 0 {
+			next = 0
+		}
+		a.broker = net.JoinHostPort(h, strconv.Itoa(next))
+	}
+	bh, bp, err := net.SplitHostPort(a.broker)
+	if err != nil {
+		return a, usagef("--broker-listen %q: want HOST:PORT: %v", a.broker, err)
+	}
+	if host == "" && !wildcard(h) && !wildcard(bh) {
+		return a, nil
+	}
+	if port == 0 || bp == "0" {
+		return a, usagef("port 0 beyond this machine: others must know the port: want --listen %s with a port", h)
+	}
+	if host == "" {
+		if host = ownAddress(); host == "" {
+			return a, usagef("--advertise is missing: this machine has no address but loopback")
+		}
+	}
+	a.advertise, a.brokerAdvertise = net.JoinHostPort(host, p), net.JoinHostPort(host, bp)
+	return a, nil
+}
+
+// wildcard tells whether a host means every address of this machine.
+func wildcard(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "" || ip != nil && ip.IsUnspecified()
+}
+
+// ownAddress is the first address of this machine that others may reach.
+func ownAddress() string {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return ""
+	}
+	for _, a := range all {
+		if n, ok := a.(*net.IPNet); ok && n.IP.IsGlobalUnicast() {
+			return n.IP.String()
+		}
+	}
+	return ""
+}
