@@ -11,7 +11,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// ErrNoMajority: too few replicas answered to say where a file is.
+// ErrNoMajority says that too few replicas answered to know where a file is.
 var ErrNoMajority = errors.New("no majority of replicas answered")
 
 // Peer is another replica, as files see it.

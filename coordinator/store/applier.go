@@ -68,17 +68,17 @@ func apply(tx *txn, cmd *v1.Command) Result {
 	case *v1.Command_PutWorker:
 		r, err = a.putWorker(op.PutWorker)
 	case *v1.Command_PutDevice:
-		r, err = a.putDevice(op.PutDevice)
+		err = a.putDevice(op.PutDevice)
 	case *v1.Command_PutData:
-		r, err = a.putData(op.PutData)
+		err = a.putData(op.PutData)
 	case *v1.Command_AddFiles:
-		r, err = a.addFiles(op.AddFiles)
+		err = a.addFiles(op.AddFiles)
 	case *v1.Command_DropFiles:
-		r, err = a.dropFiles(op.DropFiles)
+		err = a.dropFiles(op.DropFiles)
 	case *v1.Command_PutReplica:
-		r, err = a.putReplica(op.PutReplica)
+		err = a.putReplica(op.PutReplica)
 	case *v1.Command_DropReplica:
-		r, err = a.dropReplica(op.DropReplica)
+		err = a.dropReplica(op.DropReplica)
 	case *v1.Command_Batch:
 		err = fmt.Errorf("%w: a batch inside a batch", ErrInvalid)
 	default:

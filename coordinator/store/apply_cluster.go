@@ -52,20 +52,20 @@ func (a *applier) freeSession(worker, session string) (freed []*v1.Task) {
 }
 
 // putDevice creates a device. Its fingerprint never changes; its budget may.
-func (a *applier) putDevice(c *v1.PutDevice) (Result, error) {
+func (a *applier) putDevice(c *v1.PutDevice) error {
 	d := c.GetDevice()
 	if err := checkID("put device: name", d.GetName()); err != nil {
-		return Result{}, err
+		return err
 	}
 	next := proto.Clone(d).(*v1.Device)
 	next.CreatedMs = a.nowMS
 	old := new(v1.Device)
 	if a.get(bucketDevices, []byte(d.Name), old) {
 		if !proto.Equal(old.Fingerprint, d.Fingerprint) {
-			return Result{}, fmt.Errorf("put device %s: %w: it is %v, not %v", d.Name, ErrDeviceMismatch, old.Fingerprint, d.Fingerprint)
+			return fmt.Errorf("put device %s: %w: it is %v, not %v", d.Name, ErrDeviceMismatch, old.Fingerprint, d.Fingerprint)
 		}
 		if old.Runtime != d.Runtime || old.Format != d.Format {
-			return Result{}, fmt.Errorf("put device %s: %w: it runs %s files on %s, not %s on %s", d.Name, ErrExists, old.Format, old.Runtime, d.Format, d.Runtime)
+			return fmt.Errorf("put device %s: %w: it runs %s files on %s, not %s on %s", d.Name, ErrExists, old.Format, old.Runtime, d.Format, d.Runtime)
 		}
 		next.CreatedMs = old.CreatedMs
 		if next.Budget == nil {
@@ -74,18 +74,18 @@ func (a *applier) putDevice(c *v1.PutDevice) (Result, error) {
 	}
 	a.put(bucketDevices, []byte(d.Name), next)
 	a.other = true
-	return Result{}, nil
+	return nil
 }
 
 // putData names a data set. The same name may be given to another file later: jobs
 // hold hashes, not names.
-func (a *applier) putData(c *v1.PutData) (Result, error) {
+func (a *applier) putData(c *v1.PutData) error {
 	d := c.GetData()
 	if err := checkName("put data: name", d.GetName()); err != nil {
-		return Result{}, err
+		return err
 	}
 	if err := checkFile("put data", d.GetFile()); err != nil {
-		return Result{}, err
+		return err
 	}
 	next := proto.Clone(d).(*v1.DataSet)
 	if next.CreatedMs == 0 {
@@ -93,7 +93,7 @@ func (a *applier) putData(c *v1.PutData) (Result, error) {
 	}
 	a.put(bucketData, []byte(d.Name), next)
 	a.other = true
-	return Result{}, nil
+	return nil
 }
 
 func checkFile(what string, f *v1.FileRef) error {
@@ -115,14 +115,14 @@ func checkHash(what, hash string) error {
 }
 
 // addFiles records files. One that was dropped before is there again.
-func (a *applier) addFiles(c *v1.AddFiles) (Result, error) {
+func (a *applier) addFiles(c *v1.AddFiles) error {
 	for _, f := range c.GetFiles() {
 		if err := checkFile("add files", f); err != nil {
-			return Result{}, err
+			return err
 		}
 		old := new(v1.FileRecord)
 		if a.get(bucketFiles, []byte(f.Hash), old) && old.File.GetSizeBytes() != f.SizeBytes {
-			return Result{}, fmt.Errorf("add files: %w: %s has %d bytes, not %d", ErrExists, f.Hash, old.File.GetSizeBytes(), f.SizeBytes)
+			return fmt.Errorf("add files: %w: %s has %d bytes, not %d", ErrExists, f.Hash, old.File.GetSizeBytes(), f.SizeBytes)
 		}
 	}
 	for _, f := range c.GetFiles() {
@@ -133,15 +133,15 @@ func (a *applier) addFiles(c *v1.AddFiles) (Result, error) {
 		a.put(bucketFiles, []byte(f.Hash), &v1.FileRecord{File: f, CreatedMs: a.nowMS})
 		a.other = true
 	}
-	return Result{}, nil
+	return nil
 }
 
 // dropFiles marks files as dropped; replicas then remove them. Unknown ones are
 // passed over.
-func (a *applier) dropFiles(c *v1.DropFiles) (Result, error) {
+func (a *applier) dropFiles(c *v1.DropFiles) error {
 	for _, h := range c.GetHashes() {
 		if err := checkHash("drop files", h); err != nil {
-			return Result{}, err
+			return err
 		}
 	}
 	for _, h := range c.GetHashes() {
@@ -152,34 +152,34 @@ func (a *applier) dropFiles(c *v1.DropFiles) (Result, error) {
 			a.other = true
 		}
 	}
-	return Result{}, nil
+	return nil
 }
 
 // putReplica records where a replica is reached; the last word counts.
-func (a *applier) putReplica(c *v1.PutReplica) (Result, error) {
+func (a *applier) putReplica(c *v1.PutReplica) error {
 	r := c.GetReplica()
 	if err := checkID("put replica: id", r.GetId()); err != nil {
-		return Result{}, err
+		return err
 	}
 	for field, v := range map[string]string{"raft_address": r.RaftAddress, "api_address": r.ApiAddress, "broker_address": r.BrokerAddress} {
 		if v == "" {
 			continue
 		}
 		if _, _, err := net.SplitHostPort(v); err != nil {
-			return Result{}, fmt.Errorf("%w: put replica %s: %s is %q, want host:port", ErrInvalid, r.Id, field, v)
+			return fmt.Errorf("%w: put replica %s: %s is %q, want host:port", ErrInvalid, r.Id, field, v)
 		}
 	}
 	a.put(bucketReplicas, []byte(r.Id), r)
 	a.other = true
-	return Result{}, nil
+	return nil
 }
 
 // dropReplica forgets a replica; an unknown one is no error.
-func (a *applier) dropReplica(c *v1.DropReplica) (Result, error) {
+func (a *applier) dropReplica(c *v1.DropReplica) error {
 	if err := checkID("drop replica: id", c.GetId()); err != nil {
-		return Result{}, err
+		return err
 	}
 	a.delete(bucketReplicas, []byte(c.Id))
 	a.other = true
-	return Result{}, nil
+	return nil
 }

@@ -43,7 +43,7 @@ func openBolt(path string, o boltOptions) (db *bolt.DB, err error) {
 	case errors.Is(err, berrors.ErrTimeout):
 		return nil, fmt.Errorf("open %s: %w", filepath.Dir(path), ErrInUse)
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
-		return nil, fmt.Errorf("%w: open %s: %v", ErrCorrupt, path, err)
+		return nil, fmt.Errorf("%w: open %s: %w", ErrCorrupt, path, err)
 	}
 	return nil, fmt.Errorf("open %s: %w", path, diskError(err))
 }

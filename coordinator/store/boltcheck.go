@@ -59,7 +59,7 @@ func checkBoltFile(path string) error {
 		return err
 	}
 	if err := checkBoltPages(f, st.Size()); err != nil {
-		return fmt.Errorf("%w: %s: %v", ErrCorrupt, path, err)
+		return fmt.Errorf("%w: %s: %w", ErrCorrupt, path, err)
 	}
 	return nil
 }

@@ -220,7 +220,7 @@ func (c *committer) distribute(calls []*call, future raft.ApplyFuture) {
 func (c *committer) commitError(err error) error {
 	switch {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
-		return fmt.Errorf("%w: %v", ErrNotLeader, err)
+		return fmt.Errorf("%w: %w", ErrNotLeader, err)
 	}
 	// Raft loses the chain of a failed write's error.
 	if cause := c.cause(); cause != nil {

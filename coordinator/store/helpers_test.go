@@ -119,13 +119,12 @@ func do(t testing.TB, s applies, cmd *v1.Command) Result {
 }
 
 // must applies one command that is not to be refused.
-func must(t testing.TB, s applies, cmd *v1.Command) Result {
+func must(t testing.TB, s applies, cmd *v1.Command) {
 	t.Helper()
 	r := do(t, s, cmd)
 	if r.Err != nil {
 		t.Fatal(r.Err)
 	}
-	return r
 }
 
 func digest(t testing.TB, s applies) (d string) {

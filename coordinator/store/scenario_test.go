@@ -121,8 +121,8 @@ func scenarioStep(t *testing.T, s *Local, now int64, f []string) []string {
 
 func scenarioCommand(t *testing.T, now int64, f []string) *v1.Command {
 	t.Helper()
-	num := func(i int) int32 {
-		n, err := strconv.ParseInt(f[i], 10, 32)
+	num := func() int32 {
+		n, err := strconv.ParseInt(f[2], 10, 32)
 		if err != nil {
 			t.Fatalf("%q: %v", f, err)
 		}
@@ -136,15 +136,15 @@ func scenarioCommand(t *testing.T, now int64, f []string) *v1.Command {
 	case "lease":
 		return lease(now, f[1], f[2], f[3], f[4])
 	case "new":
-		return newTrial(now, f[1], num(2), f[3], f[4], f[5])
+		return newTrial(now, f[1], num(), f[3], f[4], f[5])
 	case "done":
-		return scenarioDone(t, now, f, num(2))
+		return scenarioDone(t, now, f, num())
 	case "fail":
-		return reportFailure(now, f[1], num(2), f[3], f[4], len(f) > 5)
+		return reportFailure(now, f[1], num(), f[3], f[4], len(f) > 5)
 	case "handback":
-		return handBack(now, f[1], num(2), f[3], f[4])
+		return handBack(now, f[1], num(), f[3], f[4])
 	case "end":
-		return endLease(now, f[1], num(2))
+		return endLease(now, f[1], num())
 	case "stop":
 		return stop(now, f[1])
 	case "state":

@@ -122,13 +122,15 @@ func (s *logStore) replicaID(want string) (string, error) {
 
 // removeTemporary removes what a crash left of half-made snapshots.
 func removeTemporary(dir string) error {
-	names, err := filepath.Glob(filepath.Join(dir, "snapshot-*.tmp"))
-	if err != nil {
-		return err
-	}
-	for _, n := range names {
-		if err := os.Remove(n); err != nil && !errors.Is(err, os.ErrNotExist) {
+	for _, pattern := range []string{"snapshot-*.tmp", filepath.Join("snapshots", "*.tmp")} {
+		names, err := filepath.Glob(filepath.Join(dir, pattern))
+		if err != nil {
 			return err
+		}
+		for _, n := range names {
+			if err := os.RemoveAll(n); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
@@ -217,7 +219,9 @@ func (s *Store) shutdown() error {
 	applied := s.fsm.applied.get()
 	err = errors.Join(err, s.fsm.close())
 	if s.fsm.failure() == nil {
-		err = errors.Join(err, sealState(s.fsm.path, applied))
+		if err := sealState(s.fsm.path, applied); err != nil {
+			s.log.Warn().Err(err).Msg("state not sealed, it is rebuilt at the next start")
+		}
 	}
 	err = errors.Join(err, s.logs.close())
 	if err != nil {

@@ -16,12 +16,9 @@ import (
 
 	"github.com/hashicorp/raft"
 	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
 
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
-
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // fill gives a store a job with finished, failed and running trials.
 func fill(t testing.TB, s applies, job string, trials int32) {
@@ -78,7 +75,13 @@ func TestRestart(t *testing.T) {
 		"state empty":      func(t *testing.T, dir string) { resize(t, dir, "state.db", 0) },
 		"state with a bit": func(t *testing.T, dir string) { flip(t, dir, "state.db", 9000) },
 		"state nonsense":   func(t *testing.T, dir string) { write(t, dir, "state.db", bytes.Repeat([]byte("x"), 20000)) },
-		"half a restore":   func(t *testing.T, dir string) { write(t, dir, "state.db.new", []byte("x")) },
+		"half a snapshot": func(t *testing.T, dir string) {
+			write(t, dir, "snapshot-1.tmp", []byte("x"))
+			if err := os.MkdirAll(filepath.Join(dir, "snapshots", "2-9-1.tmp"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		},
+		"half a restore": func(t *testing.T, dir string) { write(t, dir, "state.db.new", []byte("x")) },
 	}
 	for name, f := range damage {
 		t.Run(name, func(t *testing.T) {
@@ -93,6 +96,11 @@ func TestRestart(t *testing.T) {
 				t.Errorf("applied %d, want %d", s.AppliedIndex(), index)
 			}
 			must(t, s, submit(9000, "after", "local"))
+			for _, pattern := range []string{"*.tmp", "snapshots/*.tmp"} {
+				if left, err := filepath.Glob(filepath.Join(next.Dir, pattern)); err != nil || len(left) > 0 {
+					t.Errorf("left behind: %v, %v", left, err)
+				}
+			}
 		})
 	}
 }
