@@ -108,9 +108,25 @@ func (d dispatcher) Seen() map[string]time.Time       { return map[string]time.T
 
 type cluster struct{ leader string }
 
-func (c *cluster) BrokerURLs() []string { return []string{"nats://127.0.0.1:1"} }
-func (c *cluster) Leader() string       { return c.leader }
-func (c *cluster) Replicas() []string   { return []string{c.leader} }
+func (c *cluster) BrokerURLs() []string   { return []string{"nats://127.0.0.1:1"} }
+func (c *cluster) Leader() string         { return c.leader }
+func (c *cluster) Replicas() []string     { return []string{c.leader} }
+func (c *cluster) Address(string) string  { return c.leader }
+func (c *cluster) BrokerRoutes() []string { return nil }
+
+// members stand for the store of a cluster.
+type members struct{ api.Members }
+
+func (members) Status() store.Status {
+	return store.Status{ID: "a", Leader: "a", Term: 3, Members: []store.Member{{ID: "a", Address: "127.0.0.1:5", Voter: true, Leader: true}}}
+}
+func (members) Remove(_ context.Context, id string) error {
+	return fmt.Errorf("remove %s: %w", id, store.ErrNotFound)
+}
+func (members) Backup(_ context.Context, w io.Writer) (uint64, error) {
+	_, err := w.Write(bytes.Repeat([]byte("b"), 600_000))
+	return 7, err
+}
 
 type server struct {
 	t       *testing.T
@@ -132,7 +148,7 @@ func start(t *testing.T, change func(*api.Config)) *server {
 		t.Fatal(err)
 	}
 	s := &server{t: t, store: &replica{Local: local}, files: &memory{files: map[string][]byte{}, part: map[string][]byte{}}, cluster: &cluster{}}
-	cfg := api.Config{Store: s.store, Files: s.files, Cluster: s.cluster, Dispatch: dispatcher{}, Interval: time.Millisecond,
+	cfg := api.Config{Store: s.store, Files: s.files, Cluster: s.cluster, Members: members{}, Dispatch: dispatcher{}, Interval: time.Millisecond,
 		Known: job.Names{Zoo: []string{"seed-cnn"}, Samplers: []string{"auto", "random"}}, Version: "test",
 		FileErrors: []api.FileError{{Err: os.ErrNotExist, Code: connect.CodeNotFound}, {Err: errHash, Code: connect.CodeDataLoss}}}
 	if change != nil {
@@ -601,6 +617,30 @@ func TestForward(t *testing.T) {
 	leader.cluster.leader = strings.TrimPrefix(other.url, "http://")
 	if _, err := other.jobs.List(ctx, &v1.ListRequest{}); connect.CodeOf(err) != connect.CodeUnavailable {
 		t.Errorf("two replicas that each take the other for the leader: %v, want unavailable", err)
+	}
+}
+
+func TestMembers(t *testing.T) {
+	s := start(t, nil)
+	ctx := context.Background()
+	got, err := s.clusC.Replicas(ctx, &v1.ReplicasRequest{})
+	if err != nil || got.GetTerm() != 3 || len(got.GetReplicas()) != 1 || !got.GetReplicas()[0].GetVoter() {
+		t.Errorf("replicas %v, %v", got, err)
+	}
+	if _, err := s.clusC.RemoveReplica(ctx, &v1.RemoveReplicaRequest{Id: "x"}); connect.CodeOf(err) != connect.CodeNotFound {
+		t.Errorf("removing a stranger: %v", err)
+	}
+	stream, err := s.clusC.Backup(ctx, &v1.BackupRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, applied := 0, uint64(0)
+	for stream.Receive() {
+		n += len(stream.Msg().GetData())
+		applied = max(applied, stream.Msg().GetAppliedIndex())
+	}
+	if stream.Err() != nil || n != 600_000 || applied != 7 {
+		t.Errorf("backup of %d bytes up to %d: %v", n, applied, stream.Err())
 	}
 }
 

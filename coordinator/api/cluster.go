@@ -11,7 +11,7 @@ import (
 func (s *service) Info(context.Context, *v1.InfoRequest) (*v1.InfoResponse, error) {
 	return &v1.InfoResponse{
 		Version: s.cfg.Version, BrokerUrls: s.cfg.Cluster.BrokerURLs(), Leader: s.cfg.Cluster.Leader(),
-		IsLeader: s.cfg.Store.IsLeader(), Replicas: s.cfg.Cluster.Replicas(),
+		IsLeader: s.cfg.Store.IsLeader(), Replicas: s.cfg.Cluster.Replicas(), BrokerRoutes: s.cfg.Cluster.BrokerRoutes(),
 	}, nil
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"time"
 
 	"connectrpc.com/connect"
@@ -69,6 +70,16 @@ type Cluster interface {
 	Leader() string
 	// Replicas returns the API addresses of all replicas.
 	Replicas() []string
+	// Address returns the API address of one replica, "" if it is not known.
+	Address(id string) string
+	// BrokerRoutes returns where the brokers connect to each other.
+	BrokerRoutes() []string
+}
+
+// PeerHandler is a handler and the path that it is mounted at.
+type PeerHandler struct {
+	Path    string
+	Handler http.Handler
 }
 
 // FileError is an error of Files and the code that tells clients of it.
@@ -83,7 +94,10 @@ type Config struct {
 	Dispatch Dispatch
 	Files    Files
 	Cluster  Cluster
-	Known    job.Names // what a job may ask for by name
+	Members  Members
+	// Peer, if set, answers other replicas, at its path.
+	Peer  PeerHandler
+	Known job.Names // what a job may ask for by name
 	// FileErrors gives the errors of Files their codes.
 	FileErrors []FileError
 	// Version is this build's.
@@ -101,8 +115,8 @@ type Config struct {
 
 // Validate reports the first field that cannot work, as an ErrConfig.
 func (c Config) Validate() error {
-	if c.Store == nil || c.Dispatch == nil || c.Files == nil || c.Cluster == nil {
-		return fmt.Errorf("%w: store, dispatch, files and cluster must be set", ErrConfig)
+	if c.Store == nil || c.Dispatch == nil || c.Files == nil || c.Cluster == nil || c.Members == nil {
+		return fmt.Errorf("%w: store, dispatch, files, cluster and members must be set", ErrConfig)
 	}
 	if c.Interval < 0 {
 		return fmt.Errorf("%w: interval %v must not be negative", ErrConfig, c.Interval)

@@ -37,6 +37,7 @@ var codes = []struct {
 	{store.ErrUncertain, connect.CodeUnavailable},
 	{store.ErrClosed, connect.CodeUnavailable},
 	{store.ErrFull, connect.CodeResourceExhausted},
+	{store.ErrConfig, connect.CodeInvalidArgument},
 	{store.ErrInvalid, connect.CodeInvalidArgument},
 	{store.ErrNotFound, connect.CodeNotFound},
 	{store.ErrExists, connect.CodeAlreadyExists},

@@ -20,11 +20,12 @@ const forwardedHeader = "Espalier-Forwarded"
 
 // answeredHere is what every replica answers itself. Everything else goes to the leader, who knows what runs.
 var answeredHere = map[string]bool{
-	espalierv1connect.ClusterServiceInfoProcedure:  true,
-	espalierv1connect.FileServiceStatProcedure:     true,
-	espalierv1connect.FileServiceUploadProcedure:   true,
-	espalierv1connect.FileServiceDownloadProcedure: true,
-	espalierv1connect.DataServiceListDataProcedure: true,
+	espalierv1connect.ClusterServiceInfoProcedure:     true,
+	espalierv1connect.ClusterServiceReplicasProcedure: true,
+	espalierv1connect.FileServiceStatProcedure:        true,
+	espalierv1connect.FileServiceUploadProcedure:      true,
+	espalierv1connect.FileServiceDownloadProcedure:    true,
+	espalierv1connect.DataServiceListDataProcedure:    true,
 }
 
 // staleReads may be answered here, without progress, while there is no leader.

@@ -72,6 +72,9 @@ func (s *Server) mux() (http.Handler, error) {
 	add(espalierv1connect.NewFileServiceHandler(s.svc, opts...))
 	add(espalierv1connect.NewDataServiceHandler(s.svc, opts...))
 	add(espalierv1connect.NewClusterServiceHandler(s.svc, opts...))
+	if p := s.cfg.Peer; p.Handler != nil {
+		mux.Handle(p.Path, s.authorised(p.Handler))
+	}
 
 	registry := prometheus.NewRegistry()
 	for _, c := range append([]prometheus.Collector{collectors.NewGoCollector(),

@@ -2043,7 +2043,9 @@ type InfoResponse struct {
 	Leader     string                 `protobuf:"bytes,3,opt,name=leader,proto3" json:"leader,omitempty"`
 	IsLeader   bool                   `protobuf:"varint,4,opt,name=is_leader,json=isLeader,proto3" json:"is_leader,omitempty"`
 	// API addresses of all replicas.
-	Replicas      []string `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	Replicas []string `protobuf:"bytes,5,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// For a replica that joins: where brokers connect to each other.
+	BrokerRoutes  []string `protobuf:"bytes,6,rep,name=broker_routes,json=brokerRoutes,proto3" json:"broker_routes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2109,6 +2111,13 @@ func (x *InfoResponse) GetIsLeader() bool {
 func (x *InfoResponse) GetReplicas() []string {
 	if x != nil {
 		return x.Replicas
+	}
+	return nil
+}
+
+func (x *InfoResponse) GetBrokerRoutes() []string {
+	if x != nil {
+		return x.BrokerRoutes
 	}
 	return nil
 }
@@ -2463,6 +2472,567 @@ func (x *ErrorDetail) GetWant() string {
 	return ""
 }
 
+type ReplicasRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicasRequest) Reset() {
+	*x = ReplicasRequest{}
+	mi := &file_espalier_v1_api_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicasRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicasRequest) ProtoMessage() {}
+
+func (x *ReplicasRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_api_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicasRequest.ProtoReflect.Descriptor instead.
+func (*ReplicasRequest) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{45}
+}
+
+type ReplicasResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The replica that answers.
+	Id           string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Leader       string `protobuf:"bytes,2,opt,name=leader,proto3" json:"leader,omitempty"`
+	Term         uint64 `protobuf:"varint,3,opt,name=term,proto3" json:"term,omitempty"`
+	CommitIndex  uint64 `protobuf:"varint,4,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
+	AppliedIndex uint64 `protobuf:"varint,5,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	LogBytes     int64  `protobuf:"varint,6,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
+	StateBytes   int64  `protobuf:"varint,7,opt,name=state_bytes,json=stateBytes,proto3" json:"state_bytes,omitempty"`
+	// Milliseconds since it heard from the leader; 0 if it leads.
+	SinceLeaderMs int64            `protobuf:"varint,8,opt,name=since_leader_ms,json=sinceLeaderMs,proto3" json:"since_leader_ms,omitempty"`
+	Replicas      []*ReplicaStatus `protobuf:"bytes,9,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicasResponse) Reset() {
+	*x = ReplicasResponse{}
+	mi := &file_espalier_v1_api_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicasResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicasResponse) ProtoMessage() {}
+
+func (x *ReplicasResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_api_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicasResponse.ProtoReflect.Descriptor instead.
+func (*ReplicasResponse) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *ReplicasResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ReplicasResponse) GetLeader() string {
+	if x != nil {
+		return x.Leader
+	}
+	return ""
+}
+
+func (x *ReplicasResponse) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ReplicasResponse) GetCommitIndex() uint64 {
+	if x != nil {
+		return x.CommitIndex
+	}
+	return 0
+}
+
+func (x *ReplicasResponse) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+func (x *ReplicasResponse) GetLogBytes() int64 {
+	if x != nil {
+		return x.LogBytes
+	}
+	return 0
+}
+
+func (x *ReplicasResponse) GetStateBytes() int64 {
+	if x != nil {
+		return x.StateBytes
+	}
+	return 0
+}
+
+func (x *ReplicasResponse) GetSinceLeaderMs() int64 {
+	if x != nil {
+		return x.SinceLeaderMs
+	}
+	return 0
+}
+
+func (x *ReplicasResponse) GetReplicas() []*ReplicaStatus {
+	if x != nil {
+		return x.Replicas
+	}
+	return nil
+}
+
+type ReplicaStatus struct {
+	state       protoimpl.MessageState `protogen:"open.v1"`
+	Id          string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	RaftAddress string                 `protobuf:"bytes,2,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
+	ApiAddress  string                 `protobuf:"bytes,3,opt,name=api_address,json=apiAddress,proto3" json:"api_address,omitempty"`
+	// It counts for majorities; else it is catching up.
+	Voter         bool `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
+	Leader        bool `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaStatus) Reset() {
+	*x = ReplicaStatus{}
+	mi := &file_espalier_v1_api_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaStatus) ProtoMessage() {}
+
+func (x *ReplicaStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_api_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaStatus.ProtoReflect.Descriptor instead.
+func (*ReplicaStatus) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *ReplicaStatus) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *ReplicaStatus) GetRaftAddress() string {
+	if x != nil {
+		return x.RaftAddress
+	}
+	return ""
+}
+
+func (x *ReplicaStatus) GetApiAddress() string {
+	if x != nil {
+		return x.ApiAddress
+	}
+	return ""
+}
+
+func (x *ReplicaStatus) GetVoter() bool {
+	if x != nil {
+		return x.Voter
+	}
+	return false
+}
+
+func (x *ReplicaStatus) GetLeader() bool {
+	if x != nil {
+		return x.Leader
+	}
+	return false
+}
+
+type AddReplicaRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	RaftAddress   string                 `protobuf:"bytes,2,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddReplicaRequest) Reset() {
+	*x = AddReplicaRequest{}
+	mi := &file_espalier_v1_api_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddReplicaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddReplicaRequest) ProtoMessage() {}
+
+func (x *AddReplicaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_api_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddReplicaRequest.ProtoReflect.Descriptor instead.
+func (*AddReplicaRequest) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *AddReplicaRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *AddReplicaRequest) GetRaftAddress() string {
+	if x != nil {
+		return x.RaftAddress
+	}
+	return ""
+}
+
+type AddReplicaResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddReplicaResponse) Reset() {
+	*x = AddReplicaResponse{}
+	mi := &file_espalier_v1_api_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddReplicaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddReplicaResponse) ProtoMessage() {}
+
+func (x *AddReplicaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_api_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddReplicaResponse.ProtoReflect.Descriptor instead.
+func (*AddReplicaResponse) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{49}
+}
+
+type RemoveReplicaRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveReplicaRequest) Reset() {
+	*x = RemoveReplicaRequest{}
+	mi := &file_espalier_v1_api_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveReplicaRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveReplicaRequest) ProtoMessage() {}
+
+func (x *RemoveReplicaRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_api_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveReplicaRequest.ProtoReflect.Descriptor instead.
+func (*RemoveReplicaRequest) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *RemoveReplicaRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type RemoveReplicaResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveReplicaResponse) Reset() {
+	*x = RemoveReplicaResponse{}
+	mi := &file_espalier_v1_api_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveReplicaResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveReplicaResponse) ProtoMessage() {}
+
+func (x *RemoveReplicaResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_api_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveReplicaResponse.ProtoReflect.Descriptor instead.
+func (*RemoveReplicaResponse) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{51}
+}
+
+type TransferLeadRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Empty: any.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeadRequest) Reset() {
+	*x = TransferLeadRequest{}
+	mi := &file_espalier_v1_api_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeadRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeadRequest) ProtoMessage() {}
+
+func (x *TransferLeadRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_api_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeadRequest.ProtoReflect.Descriptor instead.
+func (*TransferLeadRequest) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *TransferLeadRequest) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+type TransferLeadResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TransferLeadResponse) Reset() {
+	*x = TransferLeadResponse{}
+	mi := &file_espalier_v1_api_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TransferLeadResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TransferLeadResponse) ProtoMessage() {}
+
+func (x *TransferLeadResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_api_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TransferLeadResponse.ProtoReflect.Descriptor instead.
+func (*TransferLeadResponse) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{53}
+}
+
+type BackupRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupRequest) Reset() {
+	*x = BackupRequest{}
+	mi := &file_espalier_v1_api_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupRequest) ProtoMessage() {}
+
+func (x *BackupRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_api_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
+func (*BackupRequest) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{54}
+}
+
+type BackupResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Data  []byte                 `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// In the last message: the log index that the copy includes.
+	AppliedIndex  uint64 `protobuf:"varint,2,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackupResponse) Reset() {
+	*x = BackupResponse{}
+	mi := &file_espalier_v1_api_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackupResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackupResponse) ProtoMessage() {}
+
+func (x *BackupResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_api_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
+func (*BackupResponse) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *BackupResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *BackupResponse) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
 var File_espalier_v1_api_proto protoreflect.FileDescriptor
 
 const file_espalier_v1_api_proto_rawDesc = "" +
@@ -2597,14 +3167,15 @@ const file_espalier_v1_api_proto_rawDesc = "" +
 	"\x0fListDataRequest\"<\n" +
 	"\x10ListDataResponse\x12(\n" +
 	"\x04data\x18\x01 \x03(\v2\x14.espalier.v1.DataSetR\x04data\"\r\n" +
-	"\vInfoRequest\"\x9a\x01\n" +
+	"\vInfoRequest\"\xbf\x01\n" +
 	"\fInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x1f\n" +
 	"\vbroker_urls\x18\x02 \x03(\tR\n" +
 	"brokerUrls\x12\x16\n" +
 	"\x06leader\x18\x03 \x01(\tR\x06leader\x12\x1b\n" +
 	"\tis_leader\x18\x04 \x01(\bR\bisLeader\x12\x1a\n" +
-	"\breplicas\x18\x05 \x03(\tR\breplicas\"\x10\n" +
+	"\breplicas\x18\x05 \x03(\tR\breplicas\x12#\n" +
+	"\rbroker_routes\x18\x06 \x03(\tR\fbrokerRoutes\"\x10\n" +
 	"\x0eWorkersRequest\"F\n" +
 	"\x0fWorkersResponse\x123\n" +
 	"\aworkers\x18\x01 \x03(\v2\x19.espalier.v1.WorkerStatusR\aworkers\"\xb5\x01\n" +
@@ -2624,7 +3195,40 @@ const file_espalier_v1_api_proto_rawDesc = "" +
 	"\vErrorDetail\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x12\n" +
-	"\x04want\x18\x03 \x01(\tR\x04want2\x8b\x05\n" +
+	"\x04want\x18\x03 \x01(\tR\x04want\"\x11\n" +
+	"\x0fReplicasRequest\"\xb4\x02\n" +
+	"\x10ReplicasResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
+	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\x12!\n" +
+	"\fcommit_index\x18\x04 \x01(\x04R\vcommitIndex\x12#\n" +
+	"\rapplied_index\x18\x05 \x01(\x04R\fappliedIndex\x12\x1b\n" +
+	"\tlog_bytes\x18\x06 \x01(\x03R\blogBytes\x12\x1f\n" +
+	"\vstate_bytes\x18\a \x01(\x03R\n" +
+	"stateBytes\x12&\n" +
+	"\x0fsince_leader_ms\x18\b \x01(\x03R\rsinceLeaderMs\x126\n" +
+	"\breplicas\x18\t \x03(\v2\x1a.espalier.v1.ReplicaStatusR\breplicas\"\x91\x01\n" +
+	"\rReplicaStatus\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
+	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12\x1f\n" +
+	"\vapi_address\x18\x03 \x01(\tR\n" +
+	"apiAddress\x12\x14\n" +
+	"\x05voter\x18\x04 \x01(\bR\x05voter\x12\x16\n" +
+	"\x06leader\x18\x05 \x01(\bR\x06leader\"F\n" +
+	"\x11AddReplicaRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
+	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\"\x14\n" +
+	"\x12AddReplicaResponse\"&\n" +
+	"\x14RemoveReplicaRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x17\n" +
+	"\x15RemoveReplicaResponse\"%\n" +
+	"\x13TransferLeadRequest\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\x16\n" +
+	"\x14TransferLeadResponse\"\x0f\n" +
+	"\rBackupRequest\"I\n" +
+	"\x0eBackupResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12#\n" +
+	"\rapplied_index\x18\x02 \x01(\x04R\fappliedIndex2\x8b\x05\n" +
 	"\n" +
 	"JobService\x12A\n" +
 	"\x06Submit\x12\x1a.espalier.v1.SubmitRequest\x1a\x1b.espalier.v1.SubmitResponse\x128\n" +
@@ -2643,11 +3247,17 @@ const file_espalier_v1_api_proto_rawDesc = "" +
 	"\bDownload\x12\x1c.espalier.v1.DownloadRequest\x1a\x1d.espalier.v1.DownloadResponse0\x012\x9c\x01\n" +
 	"\vDataService\x12D\n" +
 	"\aPutData\x12\x1b.espalier.v1.PutDataRequest\x1a\x1c.espalier.v1.PutDataResponse\x12G\n" +
-	"\bListData\x12\x1c.espalier.v1.ListDataRequest\x1a\x1d.espalier.v1.ListDataResponse2\xd9\x01\n" +
+	"\bListData\x12\x1c.espalier.v1.ListDataRequest\x1a\x1d.espalier.v1.ListDataResponse2\xe3\x04\n" +
 	"\x0eClusterService\x12;\n" +
 	"\x04Info\x12\x18.espalier.v1.InfoRequest\x1a\x19.espalier.v1.InfoResponse\x12D\n" +
 	"\aWorkers\x12\x1b.espalier.v1.WorkersRequest\x1a\x1c.espalier.v1.WorkersResponse\x12D\n" +
-	"\aDevices\x12\x1b.espalier.v1.DevicesRequest\x1a\x1c.espalier.v1.DevicesResponseB>Z<github.com/espalier-ml/espalier/proto/espalier/v1;espalierv1b\x06proto3"
+	"\aDevices\x12\x1b.espalier.v1.DevicesRequest\x1a\x1c.espalier.v1.DevicesResponse\x12G\n" +
+	"\bReplicas\x12\x1c.espalier.v1.ReplicasRequest\x1a\x1d.espalier.v1.ReplicasResponse\x12M\n" +
+	"\n" +
+	"AddReplica\x12\x1e.espalier.v1.AddReplicaRequest\x1a\x1f.espalier.v1.AddReplicaResponse\x12V\n" +
+	"\rRemoveReplica\x12!.espalier.v1.RemoveReplicaRequest\x1a\".espalier.v1.RemoveReplicaResponse\x12S\n" +
+	"\fTransferLead\x12 .espalier.v1.TransferLeadRequest\x1a!.espalier.v1.TransferLeadResponse\x12C\n" +
+	"\x06Backup\x12\x1a.espalier.v1.BackupRequest\x1a\x1b.espalier.v1.BackupResponse0\x01B>Z<github.com/espalier-ml/espalier/proto/espalier/v1;espalierv1b\x06proto3"
 
 var (
 	file_espalier_v1_api_proto_rawDescOnce sync.Once
@@ -2661,147 +3271,169 @@ func file_espalier_v1_api_proto_rawDescGZIP() []byte {
 	return file_espalier_v1_api_proto_rawDescData
 }
 
-var file_espalier_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_espalier_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
 var file_espalier_v1_api_proto_goTypes = []any{
-	(*SubmitRequest)(nil),    // 0: espalier.v1.SubmitRequest
-	(*SubmitResponse)(nil),   // 1: espalier.v1.SubmitResponse
-	(*GetRequest)(nil),       // 2: espalier.v1.GetRequest
-	(*GetResponse)(nil),      // 3: espalier.v1.GetResponse
-	(*ListRequest)(nil),      // 4: espalier.v1.ListRequest
-	(*ListResponse)(nil),     // 5: espalier.v1.ListResponse
-	(*WatchRequest)(nil),     // 6: espalier.v1.WatchRequest
-	(*WatchResponse)(nil),    // 7: espalier.v1.WatchResponse
-	(*CancelRequest)(nil),    // 8: espalier.v1.CancelRequest
-	(*CancelResponse)(nil),   // 9: espalier.v1.CancelResponse
-	(*PauseRequest)(nil),     // 10: espalier.v1.PauseRequest
-	(*PauseResponse)(nil),    // 11: espalier.v1.PauseResponse
-	(*ResumeRequest)(nil),    // 12: espalier.v1.ResumeRequest
-	(*ResumeResponse)(nil),   // 13: espalier.v1.ResumeResponse
-	(*JobStatus)(nil),        // 14: espalier.v1.JobStatus
-	(*RunningTask)(nil),      // 15: espalier.v1.RunningTask
-	(*FrontSummary)(nil),     // 16: espalier.v1.FrontSummary
-	(*TrialsRequest)(nil),    // 17: espalier.v1.TrialsRequest
-	(*TrialsResponse)(nil),   // 18: espalier.v1.TrialsResponse
-	(*FrontRequest)(nil),     // 19: espalier.v1.FrontRequest
-	(*FrontResponse)(nil),    // 20: espalier.v1.FrontResponse
-	(*Front)(nil),            // 21: espalier.v1.Front
-	(*FrontMember)(nil),      // 22: espalier.v1.FrontMember
-	(*FitRequest)(nil),       // 23: espalier.v1.FitRequest
-	(*FitResponse)(nil),      // 24: espalier.v1.FitResponse
-	(*StatRequest)(nil),      // 25: espalier.v1.StatRequest
-	(*StatResponse)(nil),     // 26: espalier.v1.StatResponse
-	(*FileStat)(nil),         // 27: espalier.v1.FileStat
-	(*UploadRequest)(nil),    // 28: espalier.v1.UploadRequest
-	(*UploadResponse)(nil),   // 29: espalier.v1.UploadResponse
-	(*DownloadRequest)(nil),  // 30: espalier.v1.DownloadRequest
-	(*DownloadResponse)(nil), // 31: espalier.v1.DownloadResponse
-	(*PutDataRequest)(nil),   // 32: espalier.v1.PutDataRequest
-	(*PutDataResponse)(nil),  // 33: espalier.v1.PutDataResponse
-	(*ListDataRequest)(nil),  // 34: espalier.v1.ListDataRequest
-	(*ListDataResponse)(nil), // 35: espalier.v1.ListDataResponse
-	(*InfoRequest)(nil),      // 36: espalier.v1.InfoRequest
-	(*InfoResponse)(nil),     // 37: espalier.v1.InfoResponse
-	(*WorkersRequest)(nil),   // 38: espalier.v1.WorkersRequest
-	(*WorkersResponse)(nil),  // 39: espalier.v1.WorkersResponse
-	(*WorkerStatus)(nil),     // 40: espalier.v1.WorkerStatus
-	(*DevicesRequest)(nil),   // 41: espalier.v1.DevicesRequest
-	(*DevicesResponse)(nil),  // 42: espalier.v1.DevicesResponse
-	(*DeviceStatus)(nil),     // 43: espalier.v1.DeviceStatus
-	(*ErrorDetail)(nil),      // 44: espalier.v1.ErrorDetail
-	nil,                      // 45: espalier.v1.FrontMember.SparsityEntry
-	(*JobSpec)(nil),          // 46: espalier.v1.JobSpec
-	(*Fingerprint)(nil),      // 47: espalier.v1.Fingerprint
-	(*Job)(nil),              // 48: espalier.v1.Job
-	(*Task)(nil),             // 49: espalier.v1.Task
-	(*Progress)(nil),         // 50: espalier.v1.Progress
-	(*Trial)(nil),            // 51: espalier.v1.Trial
-	(*Budget)(nil),           // 52: espalier.v1.Budget
-	(*TrialConfig)(nil),      // 53: espalier.v1.TrialConfig
-	(*FileRef)(nil),          // 54: espalier.v1.FileRef
-	(*DataSet)(nil),          // 55: espalier.v1.DataSet
-	(*WorkerRecord)(nil),     // 56: espalier.v1.WorkerRecord
-	(*Device)(nil),           // 57: espalier.v1.Device
+	(*SubmitRequest)(nil),         // 0: espalier.v1.SubmitRequest
+	(*SubmitResponse)(nil),        // 1: espalier.v1.SubmitResponse
+	(*GetRequest)(nil),            // 2: espalier.v1.GetRequest
+	(*GetResponse)(nil),           // 3: espalier.v1.GetResponse
+	(*ListRequest)(nil),           // 4: espalier.v1.ListRequest
+	(*ListResponse)(nil),          // 5: espalier.v1.ListResponse
+	(*WatchRequest)(nil),          // 6: espalier.v1.WatchRequest
+	(*WatchResponse)(nil),         // 7: espalier.v1.WatchResponse
+	(*CancelRequest)(nil),         // 8: espalier.v1.CancelRequest
+	(*CancelResponse)(nil),        // 9: espalier.v1.CancelResponse
+	(*PauseRequest)(nil),          // 10: espalier.v1.PauseRequest
+	(*PauseResponse)(nil),         // 11: espalier.v1.PauseResponse
+	(*ResumeRequest)(nil),         // 12: espalier.v1.ResumeRequest
+	(*ResumeResponse)(nil),        // 13: espalier.v1.ResumeResponse
+	(*JobStatus)(nil),             // 14: espalier.v1.JobStatus
+	(*RunningTask)(nil),           // 15: espalier.v1.RunningTask
+	(*FrontSummary)(nil),          // 16: espalier.v1.FrontSummary
+	(*TrialsRequest)(nil),         // 17: espalier.v1.TrialsRequest
+	(*TrialsResponse)(nil),        // 18: espalier.v1.TrialsResponse
+	(*FrontRequest)(nil),          // 19: espalier.v1.FrontRequest
+	(*FrontResponse)(nil),         // 20: espalier.v1.FrontResponse
+	(*Front)(nil),                 // 21: espalier.v1.Front
+	(*FrontMember)(nil),           // 22: espalier.v1.FrontMember
+	(*FitRequest)(nil),            // 23: espalier.v1.FitRequest
+	(*FitResponse)(nil),           // 24: espalier.v1.FitResponse
+	(*StatRequest)(nil),           // 25: espalier.v1.StatRequest
+	(*StatResponse)(nil),          // 26: espalier.v1.StatResponse
+	(*FileStat)(nil),              // 27: espalier.v1.FileStat
+	(*UploadRequest)(nil),         // 28: espalier.v1.UploadRequest
+	(*UploadResponse)(nil),        // 29: espalier.v1.UploadResponse
+	(*DownloadRequest)(nil),       // 30: espalier.v1.DownloadRequest
+	(*DownloadResponse)(nil),      // 31: espalier.v1.DownloadResponse
+	(*PutDataRequest)(nil),        // 32: espalier.v1.PutDataRequest
+	(*PutDataResponse)(nil),       // 33: espalier.v1.PutDataResponse
+	(*ListDataRequest)(nil),       // 34: espalier.v1.ListDataRequest
+	(*ListDataResponse)(nil),      // 35: espalier.v1.ListDataResponse
+	(*InfoRequest)(nil),           // 36: espalier.v1.InfoRequest
+	(*InfoResponse)(nil),          // 37: espalier.v1.InfoResponse
+	(*WorkersRequest)(nil),        // 38: espalier.v1.WorkersRequest
+	(*WorkersResponse)(nil),       // 39: espalier.v1.WorkersResponse
+	(*WorkerStatus)(nil),          // 40: espalier.v1.WorkerStatus
+	(*DevicesRequest)(nil),        // 41: espalier.v1.DevicesRequest
+	(*DevicesResponse)(nil),       // 42: espalier.v1.DevicesResponse
+	(*DeviceStatus)(nil),          // 43: espalier.v1.DeviceStatus
+	(*ErrorDetail)(nil),           // 44: espalier.v1.ErrorDetail
+	(*ReplicasRequest)(nil),       // 45: espalier.v1.ReplicasRequest
+	(*ReplicasResponse)(nil),      // 46: espalier.v1.ReplicasResponse
+	(*ReplicaStatus)(nil),         // 47: espalier.v1.ReplicaStatus
+	(*AddReplicaRequest)(nil),     // 48: espalier.v1.AddReplicaRequest
+	(*AddReplicaResponse)(nil),    // 49: espalier.v1.AddReplicaResponse
+	(*RemoveReplicaRequest)(nil),  // 50: espalier.v1.RemoveReplicaRequest
+	(*RemoveReplicaResponse)(nil), // 51: espalier.v1.RemoveReplicaResponse
+	(*TransferLeadRequest)(nil),   // 52: espalier.v1.TransferLeadRequest
+	(*TransferLeadResponse)(nil),  // 53: espalier.v1.TransferLeadResponse
+	(*BackupRequest)(nil),         // 54: espalier.v1.BackupRequest
+	(*BackupResponse)(nil),        // 55: espalier.v1.BackupResponse
+	nil,                           // 56: espalier.v1.FrontMember.SparsityEntry
+	(*JobSpec)(nil),               // 57: espalier.v1.JobSpec
+	(*Fingerprint)(nil),           // 58: espalier.v1.Fingerprint
+	(*Job)(nil),                   // 59: espalier.v1.Job
+	(*Task)(nil),                  // 60: espalier.v1.Task
+	(*Progress)(nil),              // 61: espalier.v1.Progress
+	(*Trial)(nil),                 // 62: espalier.v1.Trial
+	(*Budget)(nil),                // 63: espalier.v1.Budget
+	(*TrialConfig)(nil),           // 64: espalier.v1.TrialConfig
+	(*FileRef)(nil),               // 65: espalier.v1.FileRef
+	(*DataSet)(nil),               // 66: espalier.v1.DataSet
+	(*WorkerRecord)(nil),          // 67: espalier.v1.WorkerRecord
+	(*Device)(nil),                // 68: espalier.v1.Device
 }
 var file_espalier_v1_api_proto_depIdxs = []int32{
-	46, // 0: espalier.v1.SubmitRequest.spec:type_name -> espalier.v1.JobSpec
-	47, // 1: espalier.v1.SubmitRequest.local:type_name -> espalier.v1.Fingerprint
-	48, // 2: espalier.v1.SubmitResponse.job:type_name -> espalier.v1.Job
+	57, // 0: espalier.v1.SubmitRequest.spec:type_name -> espalier.v1.JobSpec
+	58, // 1: espalier.v1.SubmitRequest.local:type_name -> espalier.v1.Fingerprint
+	59, // 2: espalier.v1.SubmitResponse.job:type_name -> espalier.v1.Job
 	14, // 3: espalier.v1.GetResponse.status:type_name -> espalier.v1.JobStatus
 	14, // 4: espalier.v1.ListResponse.jobs:type_name -> espalier.v1.JobStatus
 	14, // 5: espalier.v1.WatchResponse.status:type_name -> espalier.v1.JobStatus
-	48, // 6: espalier.v1.CancelResponse.job:type_name -> espalier.v1.Job
-	48, // 7: espalier.v1.PauseResponse.job:type_name -> espalier.v1.Job
-	48, // 8: espalier.v1.ResumeResponse.job:type_name -> espalier.v1.Job
-	48, // 9: espalier.v1.JobStatus.job:type_name -> espalier.v1.Job
+	59, // 6: espalier.v1.CancelResponse.job:type_name -> espalier.v1.Job
+	59, // 7: espalier.v1.PauseResponse.job:type_name -> espalier.v1.Job
+	59, // 8: espalier.v1.ResumeResponse.job:type_name -> espalier.v1.Job
+	59, // 9: espalier.v1.JobStatus.job:type_name -> espalier.v1.Job
 	15, // 10: espalier.v1.JobStatus.running:type_name -> espalier.v1.RunningTask
 	16, // 11: espalier.v1.JobStatus.fronts:type_name -> espalier.v1.FrontSummary
-	49, // 12: espalier.v1.RunningTask.task:type_name -> espalier.v1.Task
-	50, // 13: espalier.v1.RunningTask.progress:type_name -> espalier.v1.Progress
+	60, // 12: espalier.v1.RunningTask.task:type_name -> espalier.v1.Task
+	61, // 13: espalier.v1.RunningTask.progress:type_name -> espalier.v1.Progress
 	22, // 14: espalier.v1.FrontSummary.best:type_name -> espalier.v1.FrontMember
-	51, // 15: espalier.v1.TrialsResponse.trials:type_name -> espalier.v1.Trial
+	62, // 15: espalier.v1.TrialsResponse.trials:type_name -> espalier.v1.Trial
 	21, // 16: espalier.v1.FrontResponse.front:type_name -> espalier.v1.Front
 	22, // 17: espalier.v1.Front.baseline:type_name -> espalier.v1.FrontMember
 	22, // 18: espalier.v1.Front.members:type_name -> espalier.v1.FrontMember
-	52, // 19: espalier.v1.Front.budget:type_name -> espalier.v1.Budget
+	63, // 19: espalier.v1.Front.budget:type_name -> espalier.v1.Budget
 	22, // 20: espalier.v1.Front.measured:type_name -> espalier.v1.FrontMember
-	45, // 21: espalier.v1.FrontMember.sparsity:type_name -> espalier.v1.FrontMember.SparsityEntry
-	53, // 22: espalier.v1.FrontMember.config:type_name -> espalier.v1.TrialConfig
-	54, // 23: espalier.v1.FrontMember.artifacts:type_name -> espalier.v1.FileRef
-	52, // 24: espalier.v1.FitRequest.budget:type_name -> espalier.v1.Budget
+	56, // 21: espalier.v1.FrontMember.sparsity:type_name -> espalier.v1.FrontMember.SparsityEntry
+	64, // 22: espalier.v1.FrontMember.config:type_name -> espalier.v1.TrialConfig
+	65, // 23: espalier.v1.FrontMember.artifacts:type_name -> espalier.v1.FileRef
+	63, // 24: espalier.v1.FitRequest.budget:type_name -> espalier.v1.Budget
 	22, // 25: espalier.v1.FitResponse.member:type_name -> espalier.v1.FrontMember
-	52, // 26: espalier.v1.FitResponse.budget:type_name -> espalier.v1.Budget
+	63, // 26: espalier.v1.FitResponse.budget:type_name -> espalier.v1.Budget
 	22, // 27: espalier.v1.FitResponse.nearest:type_name -> espalier.v1.FrontMember
 	27, // 28: espalier.v1.StatResponse.files:type_name -> espalier.v1.FileStat
-	54, // 29: espalier.v1.UploadRequest.file:type_name -> espalier.v1.FileRef
-	54, // 30: espalier.v1.UploadResponse.file:type_name -> espalier.v1.FileRef
-	55, // 31: espalier.v1.PutDataRequest.data:type_name -> espalier.v1.DataSet
-	55, // 32: espalier.v1.ListDataResponse.data:type_name -> espalier.v1.DataSet
+	65, // 29: espalier.v1.UploadRequest.file:type_name -> espalier.v1.FileRef
+	65, // 30: espalier.v1.UploadResponse.file:type_name -> espalier.v1.FileRef
+	66, // 31: espalier.v1.PutDataRequest.data:type_name -> espalier.v1.DataSet
+	66, // 32: espalier.v1.ListDataResponse.data:type_name -> espalier.v1.DataSet
 	40, // 33: espalier.v1.WorkersResponse.workers:type_name -> espalier.v1.WorkerStatus
-	56, // 34: espalier.v1.WorkerStatus.worker:type_name -> espalier.v1.WorkerRecord
+	67, // 34: espalier.v1.WorkerStatus.worker:type_name -> espalier.v1.WorkerRecord
 	15, // 35: espalier.v1.WorkerStatus.running:type_name -> espalier.v1.RunningTask
 	43, // 36: espalier.v1.DevicesResponse.devices:type_name -> espalier.v1.DeviceStatus
-	57, // 37: espalier.v1.DeviceStatus.device:type_name -> espalier.v1.Device
-	0,  // 38: espalier.v1.JobService.Submit:input_type -> espalier.v1.SubmitRequest
-	2,  // 39: espalier.v1.JobService.Get:input_type -> espalier.v1.GetRequest
-	4,  // 40: espalier.v1.JobService.List:input_type -> espalier.v1.ListRequest
-	6,  // 41: espalier.v1.JobService.Watch:input_type -> espalier.v1.WatchRequest
-	8,  // 42: espalier.v1.JobService.Cancel:input_type -> espalier.v1.CancelRequest
-	10, // 43: espalier.v1.JobService.Pause:input_type -> espalier.v1.PauseRequest
-	12, // 44: espalier.v1.JobService.Resume:input_type -> espalier.v1.ResumeRequest
-	17, // 45: espalier.v1.JobService.Trials:input_type -> espalier.v1.TrialsRequest
-	19, // 46: espalier.v1.JobService.Front:input_type -> espalier.v1.FrontRequest
-	23, // 47: espalier.v1.JobService.Fit:input_type -> espalier.v1.FitRequest
-	25, // 48: espalier.v1.FileService.Stat:input_type -> espalier.v1.StatRequest
-	28, // 49: espalier.v1.FileService.Upload:input_type -> espalier.v1.UploadRequest
-	30, // 50: espalier.v1.FileService.Download:input_type -> espalier.v1.DownloadRequest
-	32, // 51: espalier.v1.DataService.PutData:input_type -> espalier.v1.PutDataRequest
-	34, // 52: espalier.v1.DataService.ListData:input_type -> espalier.v1.ListDataRequest
-	36, // 53: espalier.v1.ClusterService.Info:input_type -> espalier.v1.InfoRequest
-	38, // 54: espalier.v1.ClusterService.Workers:input_type -> espalier.v1.WorkersRequest
-	41, // 55: espalier.v1.ClusterService.Devices:input_type -> espalier.v1.DevicesRequest
-	1,  // 56: espalier.v1.JobService.Submit:output_type -> espalier.v1.SubmitResponse
-	3,  // 57: espalier.v1.JobService.Get:output_type -> espalier.v1.GetResponse
-	5,  // 58: espalier.v1.JobService.List:output_type -> espalier.v1.ListResponse
-	7,  // 59: espalier.v1.JobService.Watch:output_type -> espalier.v1.WatchResponse
-	9,  // 60: espalier.v1.JobService.Cancel:output_type -> espalier.v1.CancelResponse
-	11, // 61: espalier.v1.JobService.Pause:output_type -> espalier.v1.PauseResponse
-	13, // 62: espalier.v1.JobService.Resume:output_type -> espalier.v1.ResumeResponse
-	18, // 63: espalier.v1.JobService.Trials:output_type -> espalier.v1.TrialsResponse
-	20, // 64: espalier.v1.JobService.Front:output_type -> espalier.v1.FrontResponse
-	24, // 65: espalier.v1.JobService.Fit:output_type -> espalier.v1.FitResponse
-	26, // 66: espalier.v1.FileService.Stat:output_type -> espalier.v1.StatResponse
-	29, // 67: espalier.v1.FileService.Upload:output_type -> espalier.v1.UploadResponse
-	31, // 68: espalier.v1.FileService.Download:output_type -> espalier.v1.DownloadResponse
-	33, // 69: espalier.v1.DataService.PutData:output_type -> espalier.v1.PutDataResponse
-	35, // 70: espalier.v1.DataService.ListData:output_type -> espalier.v1.ListDataResponse
-	37, // 71: espalier.v1.ClusterService.Info:output_type -> espalier.v1.InfoResponse
-	39, // 72: espalier.v1.ClusterService.Workers:output_type -> espalier.v1.WorkersResponse
-	42, // 73: espalier.v1.ClusterService.Devices:output_type -> espalier.v1.DevicesResponse
-	56, // [56:74] is the sub-list for method output_type
-	38, // [38:56] is the sub-list for method input_type
-	38, // [38:38] is the sub-list for extension type_name
-	38, // [38:38] is the sub-list for extension extendee
-	0,  // [0:38] is the sub-list for field type_name
+	68, // 37: espalier.v1.DeviceStatus.device:type_name -> espalier.v1.Device
+	47, // 38: espalier.v1.ReplicasResponse.replicas:type_name -> espalier.v1.ReplicaStatus
+	0,  // 39: espalier.v1.JobService.Submit:input_type -> espalier.v1.SubmitRequest
+	2,  // 40: espalier.v1.JobService.Get:input_type -> espalier.v1.GetRequest
+	4,  // 41: espalier.v1.JobService.List:input_type -> espalier.v1.ListRequest
+	6,  // 42: espalier.v1.JobService.Watch:input_type -> espalier.v1.WatchRequest
+	8,  // 43: espalier.v1.JobService.Cancel:input_type -> espalier.v1.CancelRequest
+	10, // 44: espalier.v1.JobService.Pause:input_type -> espalier.v1.PauseRequest
+	12, // 45: espalier.v1.JobService.Resume:input_type -> espalier.v1.ResumeRequest
+	17, // 46: espalier.v1.JobService.Trials:input_type -> espalier.v1.TrialsRequest
+	19, // 47: espalier.v1.JobService.Front:input_type -> espalier.v1.FrontRequest
+	23, // 48: espalier.v1.JobService.Fit:input_type -> espalier.v1.FitRequest
+	25, // 49: espalier.v1.FileService.Stat:input_type -> espalier.v1.StatRequest
+	28, // 50: espalier.v1.FileService.Upload:input_type -> espalier.v1.UploadRequest
+	30, // 51: espalier.v1.FileService.Download:input_type -> espalier.v1.DownloadRequest
+	32, // 52: espalier.v1.DataService.PutData:input_type -> espalier.v1.PutDataRequest
+	34, // 53: espalier.v1.DataService.ListData:input_type -> espalier.v1.ListDataRequest
+	36, // 54: espalier.v1.ClusterService.Info:input_type -> espalier.v1.InfoRequest
+	38, // 55: espalier.v1.ClusterService.Workers:input_type -> espalier.v1.WorkersRequest
+	41, // 56: espalier.v1.ClusterService.Devices:input_type -> espalier.v1.DevicesRequest
+	45, // 57: espalier.v1.ClusterService.Replicas:input_type -> espalier.v1.ReplicasRequest
+	48, // 58: espalier.v1.ClusterService.AddReplica:input_type -> espalier.v1.AddReplicaRequest
+	50, // 59: espalier.v1.ClusterService.RemoveReplica:input_type -> espalier.v1.RemoveReplicaRequest
+	52, // 60: espalier.v1.ClusterService.TransferLead:input_type -> espalier.v1.TransferLeadRequest
+	54, // 61: espalier.v1.ClusterService.Backup:input_type -> espalier.v1.BackupRequest
+	1,  // 62: espalier.v1.JobService.Submit:output_type -> espalier.v1.SubmitResponse
+	3,  // 63: espalier.v1.JobService.Get:output_type -> espalier.v1.GetResponse
+	5,  // 64: espalier.v1.JobService.List:output_type -> espalier.v1.ListResponse
+	7,  // 65: espalier.v1.JobService.Watch:output_type -> espalier.v1.WatchResponse
+	9,  // 66: espalier.v1.JobService.Cancel:output_type -> espalier.v1.CancelResponse
+	11, // 67: espalier.v1.JobService.Pause:output_type -> espalier.v1.PauseResponse
+	13, // 68: espalier.v1.JobService.Resume:output_type -> espalier.v1.ResumeResponse
+	18, // 69: espalier.v1.JobService.Trials:output_type -> espalier.v1.TrialsResponse
+	20, // 70: espalier.v1.JobService.Front:output_type -> espalier.v1.FrontResponse
+	24, // 71: espalier.v1.JobService.Fit:output_type -> espalier.v1.FitResponse
+	26, // 72: espalier.v1.FileService.Stat:output_type -> espalier.v1.StatResponse
+	29, // 73: espalier.v1.FileService.Upload:output_type -> espalier.v1.UploadResponse
+	31, // 74: espalier.v1.FileService.Download:output_type -> espalier.v1.DownloadResponse
+	33, // 75: espalier.v1.DataService.PutData:output_type -> espalier.v1.PutDataResponse
+	35, // 76: espalier.v1.DataService.ListData:output_type -> espalier.v1.ListDataResponse
+	37, // 77: espalier.v1.ClusterService.Info:output_type -> espalier.v1.InfoResponse
+	39, // 78: espalier.v1.ClusterService.Workers:output_type -> espalier.v1.WorkersResponse
+	42, // 79: espalier.v1.ClusterService.Devices:output_type -> espalier.v1.DevicesResponse
+	46, // 80: espalier.v1.ClusterService.Replicas:output_type -> espalier.v1.ReplicasResponse
+	49, // 81: espalier.v1.ClusterService.AddReplica:output_type -> espalier.v1.AddReplicaResponse
+	51, // 82: espalier.v1.ClusterService.RemoveReplica:output_type -> espalier.v1.RemoveReplicaResponse
+	53, // 83: espalier.v1.ClusterService.TransferLead:output_type -> espalier.v1.TransferLeadResponse
+	55, // 84: espalier.v1.ClusterService.Backup:output_type -> espalier.v1.BackupResponse
+	62, // [62:85] is the sub-list for method output_type
+	39, // [39:62] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_espalier_v1_api_proto_init() }
@@ -2820,7 +3452,7 @@ func file_espalier_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_espalier_v1_api_proto_rawDesc), len(file_espalier_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   46,
+			NumMessages:   57,
 			NumExtensions: 0,
 			NumServices:   4,
 		},

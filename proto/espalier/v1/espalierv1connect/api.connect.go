@@ -75,6 +75,19 @@ const (
 	ClusterServiceWorkersProcedure = "/espalier.v1.ClusterService/Workers"
 	// ClusterServiceDevicesProcedure is the fully-qualified name of the ClusterService's Devices RPC.
 	ClusterServiceDevicesProcedure = "/espalier.v1.ClusterService/Devices"
+	// ClusterServiceReplicasProcedure is the fully-qualified name of the ClusterService's Replicas RPC.
+	ClusterServiceReplicasProcedure = "/espalier.v1.ClusterService/Replicas"
+	// ClusterServiceAddReplicaProcedure is the fully-qualified name of the ClusterService's AddReplica
+	// RPC.
+	ClusterServiceAddReplicaProcedure = "/espalier.v1.ClusterService/AddReplica"
+	// ClusterServiceRemoveReplicaProcedure is the fully-qualified name of the ClusterService's
+	// RemoveReplica RPC.
+	ClusterServiceRemoveReplicaProcedure = "/espalier.v1.ClusterService/RemoveReplica"
+	// ClusterServiceTransferLeadProcedure is the fully-qualified name of the ClusterService's
+	// TransferLead RPC.
+	ClusterServiceTransferLeadProcedure = "/espalier.v1.ClusterService/TransferLead"
+	// ClusterServiceBackupProcedure is the fully-qualified name of the ClusterService's Backup RPC.
+	ClusterServiceBackupProcedure = "/espalier.v1.ClusterService/Backup"
 )
 
 // JobServiceClient is a client for the espalier.v1.JobService service.
@@ -667,6 +680,15 @@ type ClusterServiceClient interface {
 	Info(context.Context, *v1.InfoRequest) (*v1.InfoResponse, error)
 	Workers(context.Context, *v1.WorkersRequest) (*v1.WorkersResponse, error)
 	Devices(context.Context, *v1.DevicesRequest) (*v1.DevicesResponse, error)
+	// Replicas shows the replicas, as the one that answers sees them.
+	Replicas(context.Context, *v1.ReplicasRequest) (*v1.ReplicasResponse, error)
+	// AddReplica makes a started replica a member: it returns when it has caught up.
+	AddReplica(context.Context, *v1.AddReplicaRequest) (*v1.AddReplicaResponse, error)
+	RemoveReplica(context.Context, *v1.RemoveReplicaRequest) (*v1.RemoveReplicaResponse, error)
+	// TransferLead gives the lead to another replica, or to any.
+	TransferLead(context.Context, *v1.TransferLeadRequest) (*v1.TransferLeadResponse, error)
+	// Backup streams a copy of the records.
+	Backup(context.Context, *v1.BackupRequest) (*connect.ServerStreamForClient[v1.BackupResponse], error)
 }
 
 // NewClusterServiceClient constructs a client for the espalier.v1.ClusterService service. By
@@ -698,14 +720,49 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			connect.WithSchema(clusterServiceMethods.ByName("Devices")),
 			connect.WithClientOptions(opts...),
 		),
+		replicas: connect.NewClient[v1.ReplicasRequest, v1.ReplicasResponse](
+			httpClient,
+			baseURL+ClusterServiceReplicasProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("Replicas")),
+			connect.WithClientOptions(opts...),
+		),
+		addReplica: connect.NewClient[v1.AddReplicaRequest, v1.AddReplicaResponse](
+			httpClient,
+			baseURL+ClusterServiceAddReplicaProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("AddReplica")),
+			connect.WithClientOptions(opts...),
+		),
+		removeReplica: connect.NewClient[v1.RemoveReplicaRequest, v1.RemoveReplicaResponse](
+			httpClient,
+			baseURL+ClusterServiceRemoveReplicaProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("RemoveReplica")),
+			connect.WithClientOptions(opts...),
+		),
+		transferLead: connect.NewClient[v1.TransferLeadRequest, v1.TransferLeadResponse](
+			httpClient,
+			baseURL+ClusterServiceTransferLeadProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("TransferLead")),
+			connect.WithClientOptions(opts...),
+		),
+		backup: connect.NewClient[v1.BackupRequest, v1.BackupResponse](
+			httpClient,
+			baseURL+ClusterServiceBackupProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("Backup")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
 // clusterServiceClient implements ClusterServiceClient.
 type clusterServiceClient struct {
-	info    *connect.Client[v1.InfoRequest, v1.InfoResponse]
-	workers *connect.Client[v1.WorkersRequest, v1.WorkersResponse]
-	devices *connect.Client[v1.DevicesRequest, v1.DevicesResponse]
+	info          *connect.Client[v1.InfoRequest, v1.InfoResponse]
+	workers       *connect.Client[v1.WorkersRequest, v1.WorkersResponse]
+	devices       *connect.Client[v1.DevicesRequest, v1.DevicesResponse]
+	replicas      *connect.Client[v1.ReplicasRequest, v1.ReplicasResponse]
+	addReplica    *connect.Client[v1.AddReplicaRequest, v1.AddReplicaResponse]
+	removeReplica *connect.Client[v1.RemoveReplicaRequest, v1.RemoveReplicaResponse]
+	transferLead  *connect.Client[v1.TransferLeadRequest, v1.TransferLeadResponse]
+	backup        *connect.Client[v1.BackupRequest, v1.BackupResponse]
 }
 
 // Info calls espalier.v1.ClusterService.Info.
@@ -735,12 +792,62 @@ func (c *clusterServiceClient) Devices(ctx context.Context, req *v1.DevicesReque
 	return nil, err
 }
 
+// Replicas calls espalier.v1.ClusterService.Replicas.
+func (c *clusterServiceClient) Replicas(ctx context.Context, req *v1.ReplicasRequest) (*v1.ReplicasResponse, error) {
+	response, err := c.replicas.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// AddReplica calls espalier.v1.ClusterService.AddReplica.
+func (c *clusterServiceClient) AddReplica(ctx context.Context, req *v1.AddReplicaRequest) (*v1.AddReplicaResponse, error) {
+	response, err := c.addReplica.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RemoveReplica calls espalier.v1.ClusterService.RemoveReplica.
+func (c *clusterServiceClient) RemoveReplica(ctx context.Context, req *v1.RemoveReplicaRequest) (*v1.RemoveReplicaResponse, error) {
+	response, err := c.removeReplica.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// TransferLead calls espalier.v1.ClusterService.TransferLead.
+func (c *clusterServiceClient) TransferLead(ctx context.Context, req *v1.TransferLeadRequest) (*v1.TransferLeadResponse, error) {
+	response, err := c.transferLead.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// Backup calls espalier.v1.ClusterService.Backup.
+func (c *clusterServiceClient) Backup(ctx context.Context, req *v1.BackupRequest) (*connect.ServerStreamForClient[v1.BackupResponse], error) {
+	return c.backup.CallServerStream(ctx, connect.NewRequest(req))
+}
+
 // ClusterServiceHandler is an implementation of the espalier.v1.ClusterService service.
 type ClusterServiceHandler interface {
 	// Info tells a client or worker how to reach the broker.
 	Info(context.Context, *v1.InfoRequest) (*v1.InfoResponse, error)
 	Workers(context.Context, *v1.WorkersRequest) (*v1.WorkersResponse, error)
 	Devices(context.Context, *v1.DevicesRequest) (*v1.DevicesResponse, error)
+	// Replicas shows the replicas, as the one that answers sees them.
+	Replicas(context.Context, *v1.ReplicasRequest) (*v1.ReplicasResponse, error)
+	// AddReplica makes a started replica a member: it returns when it has caught up.
+	AddReplica(context.Context, *v1.AddReplicaRequest) (*v1.AddReplicaResponse, error)
+	RemoveReplica(context.Context, *v1.RemoveReplicaRequest) (*v1.RemoveReplicaResponse, error)
+	// TransferLead gives the lead to another replica, or to any.
+	TransferLead(context.Context, *v1.TransferLeadRequest) (*v1.TransferLeadResponse, error)
+	// Backup streams a copy of the records.
+	Backup(context.Context, *v1.BackupRequest, *connect.ServerStream[v1.BackupResponse]) error
 }
 
 // NewClusterServiceHandler builds an HTTP handler from the service implementation. It returns the
@@ -768,6 +875,36 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		connect.WithSchema(clusterServiceMethods.ByName("Devices")),
 		connect.WithHandlerOptions(opts...),
 	)
+	clusterServiceReplicasHandler := connect.NewUnaryHandlerSimple(
+		ClusterServiceReplicasProcedure,
+		svc.Replicas,
+		connect.WithSchema(clusterServiceMethods.ByName("Replicas")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceAddReplicaHandler := connect.NewUnaryHandlerSimple(
+		ClusterServiceAddReplicaProcedure,
+		svc.AddReplica,
+		connect.WithSchema(clusterServiceMethods.ByName("AddReplica")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceRemoveReplicaHandler := connect.NewUnaryHandlerSimple(
+		ClusterServiceRemoveReplicaProcedure,
+		svc.RemoveReplica,
+		connect.WithSchema(clusterServiceMethods.ByName("RemoveReplica")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceTransferLeadHandler := connect.NewUnaryHandlerSimple(
+		ClusterServiceTransferLeadProcedure,
+		svc.TransferLead,
+		connect.WithSchema(clusterServiceMethods.ByName("TransferLead")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceBackupHandler := connect.NewServerStreamHandlerSimple(
+		ClusterServiceBackupProcedure,
+		svc.Backup,
+		connect.WithSchema(clusterServiceMethods.ByName("Backup")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/espalier.v1.ClusterService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ClusterServiceInfoProcedure:
@@ -776,6 +913,16 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceWorkersHandler.ServeHTTP(w, r)
 		case ClusterServiceDevicesProcedure:
 			clusterServiceDevicesHandler.ServeHTTP(w, r)
+		case ClusterServiceReplicasProcedure:
+			clusterServiceReplicasHandler.ServeHTTP(w, r)
+		case ClusterServiceAddReplicaProcedure:
+			clusterServiceAddReplicaHandler.ServeHTTP(w, r)
+		case ClusterServiceRemoveReplicaProcedure:
+			clusterServiceRemoveReplicaHandler.ServeHTTP(w, r)
+		case ClusterServiceTransferLeadProcedure:
+			clusterServiceTransferLeadHandler.ServeHTTP(w, r)
+		case ClusterServiceBackupProcedure:
+			clusterServiceBackupHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -795,4 +942,24 @@ func (UnimplementedClusterServiceHandler) Workers(context.Context, *v1.WorkersRe
 
 func (UnimplementedClusterServiceHandler) Devices(context.Context, *v1.DevicesRequest) (*v1.DevicesResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("espalier.v1.ClusterService.Devices is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) Replicas(context.Context, *v1.ReplicasRequest) (*v1.ReplicasResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("espalier.v1.ClusterService.Replicas is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) AddReplica(context.Context, *v1.AddReplicaRequest) (*v1.AddReplicaResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("espalier.v1.ClusterService.AddReplica is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) RemoveReplica(context.Context, *v1.RemoveReplicaRequest) (*v1.RemoveReplicaResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("espalier.v1.ClusterService.RemoveReplica is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) TransferLead(context.Context, *v1.TransferLeadRequest) (*v1.TransferLeadResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("espalier.v1.ClusterService.TransferLead is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) Backup(context.Context, *v1.BackupRequest, *connect.ServerStream[v1.BackupResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("espalier.v1.ClusterService.Backup is not implemented"))
 }
