@@ -35,6 +35,18 @@ type Config struct {
 	Token string
 	// Insecure allows listening beyond loopback without certificate and token.
 	Insecure bool
+	// ReplicaID names the replica in its cluster for ever; "" takes the folder's own id, or a new one.
+	ReplicaID string
+	// RaftListen is where the other replicas connect, host:port; "" is a replica alone, which listens nowhere and cannot
+	// be joined. RaftAdvertise is what they are told instead.
+	RaftListen, RaftAdvertise string
+	// BrokerCluster is where the other replicas' brokers connect; "" means 127.0.0.1:0. BrokerClusterAdvertise is what they
+	// are told instead. BrokerRoutes are further brokers to look for. All need RaftListen.
+	BrokerCluster, BrokerClusterAdvertise string
+	BrokerRoutes                          []string
+	// Join names API addresses of replicas of a cluster that this one is or becomes a member of. Without it a new folder
+	// begins a cluster of its own.
+	Join []string
 	// Known is what a job may ask for by name. Required.
 	Known job.Names
 	// Version is this build's.
@@ -49,6 +61,9 @@ type Config struct {
 func (c Config) withDefaults() Config {
 	c.Listen = cmp.Or(c.Listen, "127.0.0.1:0")
 	c.BrokerListen = cmp.Or(c.BrokerListen, "127.0.0.1:0")
+	if c.RaftListen != "" {
+		c.BrokerCluster = cmp.Or(c.BrokerCluster, "127.0.0.1:0")
+	}
 	c.Version = cmp.Or(c.Version, "unknown")
 	return c
 }
@@ -63,8 +78,18 @@ func (c Config) Validate() error {
 	case c.Lease < 0:
 		return fmt.Errorf("%w: Lease is %v, it must not be negative", ErrConfig, c.Lease)
 	}
+	if c.RaftListen == "" && (len(c.Join) > 0 || c.RaftAdvertise != "" || c.BrokerCluster != "" || len(c.BrokerRoutes) > 0) {
+		return fmt.Errorf("%w: Join, RaftAdvertise, BrokerCluster and BrokerRoutes need RaftListen, the address for the other replicas", ErrConfig)
+	}
 	d := c.withDefaults()
-	for _, address := range []string{d.Listen, d.BrokerListen} {
+	addresses := []string{d.Listen, d.BrokerListen}
+	if d.RaftListen != "" {
+		addresses = append(addresses, d.RaftListen, d.BrokerCluster)
+		if d.CertFile != "" && d.CAFile == "" {
+			return fmt.Errorf("%w: CAFile is empty: replicas check each other's certificates by it", ErrConfig)
+		}
+	}
+	for _, address := range addresses {
 		if err := api.CheckAddress(address, d.CertFile != "", d.Token != "", d.Insecure); err != nil {
 			return err
 		}

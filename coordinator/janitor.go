@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/espalier-ml/espalier/coordinator/files"
 	"github.com/espalier-ml/espalier/coordinator/store"
 )
 
@@ -17,7 +18,8 @@ const (
 	sweepPage = 500
 )
 
-// startJanitor removes from this replica's disk what garbage collection dropped.
+// startJanitor brings this replica's disk in line with the records: what garbage collection dropped goes, what is missing is
+// fetched from other replicas.
 func (s *Server) startJanitor(context.Context) (func(context.Context) error, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	changes, unsubscribe := s.store.Subscribe()
@@ -62,11 +64,11 @@ func (s *Server) janitor(ctx context.Context, changes <-chan store.Change) {
 	}
 }
 
-// sweep removes the files that are recorded as dropped and still lie here.
+// sweep removes the files that are recorded as dropped and still lie here, and fetches those that do not.
 func (s *Server) sweep(ctx context.Context) error {
 	var failed error
-	after := ""
-	for {
+	for after := ""; ; {
+		var wanted []files.Ref
 		var dropped []string
 		n := 0
 		err := s.store.View(func(v *store.View) error {
@@ -76,6 +78,8 @@ func (s *Server) sweep(ctx context.Context) error {
 				after = r.GetFile().GetHash()
 				if r.GetDroppedMs() > 0 {
 					dropped = append(dropped, after)
+				} else {
+					wanted = append(wanted, files.Ref{Hash: after, SizeBytes: r.GetFile().GetSizeBytes()})
 				}
 			}
 			return nil
@@ -83,15 +87,8 @@ func (s *Server) sweep(ctx context.Context) error {
 		if err != nil {
 			return errors.Join(failed, err)
 		}
-		for _, hash := range dropped {
-			if !s.files.Has(hash) {
-				continue
-			}
-			if err := s.files.Remove(ctx, hash); err != nil {
-				failed = errors.Join(failed, err)
-				continue
-			}
-			s.log.Debug().Str("hash", hash).Msg("dropped file removed")
+		if _, err := s.replica.Sync(ctx, wanted, dropped); err != nil {
+			failed = errors.Join(failed, err)
 		}
 		if n < sweepPage || ctx.Err() != nil {
 			return failed

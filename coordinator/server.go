@@ -1,12 +1,14 @@
 package coordinator
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -19,6 +21,7 @@ import (
 	"github.com/espalier-ml/espalier/coordinator/broker"
 	"github.com/espalier-ml/espalier/coordinator/dispatch"
 	"github.com/espalier-ml/espalier/coordinator/files"
+	"github.com/espalier-ml/espalier/coordinator/files/peer"
 	"github.com/espalier-ml/espalier/coordinator/leader"
 	"github.com/espalier-ml/espalier/coordinator/store"
 )
@@ -29,11 +32,15 @@ type Server struct {
 	log zerolog.Logger
 
 	files    *files.Store
+	replica  *files.Replicator
+	peers    *broker.Peers
+	peerHTTP *http.Client
 	store    *store.Store
 	broker   *broker.Broker
 	leader   *leader.Leader
 	dispatch *dispatch.Dispatcher
 	api      *api.Server
+	listener net.Listener
 	address  string
 
 	failed chan error
@@ -57,10 +64,12 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	}{
 		{"files", s.startFiles},
 		{"store", s.startStore},
-		{"janitor", s.startJanitor},
 		{"broker", s.startBroker},
+		{"replication", s.startReplication},
+		{"janitor", s.startJanitor},
 		{"dispatch", s.startDispatch}, // leads only when the store says so, and drains before the broker goes
-		{"api", s.startAPI},           // last, so that whoever reaches it finds everything there
+		{"api", s.startAPI},           // after all that it answers for
+		{"membership", s.startMember}, // last: the others reach what they ask of a member
 	} {
 		stop, err := step.start(ctx)
 		if err != nil {
@@ -119,9 +128,19 @@ func (s *Server) startFiles(context.Context) (func(context.Context) error, error
 
 func (s *Server) startStore(ctx context.Context) (func(context.Context) error, error) {
 	var err error
-	s.store, err = store.Open(ctx, store.Config{
-		Dir: filepath.Join(s.cfg.Dir, "raft"), Bootstrap: true, NoSync: s.cfg.NoSync, Logger: s.log,
-	})
+	cfg := store.Config{
+		Dir: filepath.Join(s.cfg.Dir, "raft"), ID: s.cfg.ReplicaID, Address: s.cfg.RaftListen, Advertise: s.cfg.RaftAdvertise,
+		Bootstrap: len(s.cfg.Join) == 0, NoSync: s.cfg.NoSync, Logger: s.log,
+	}
+	if s.cfg.RaftListen != "" && s.cfg.CertFile != "" {
+		serve, client, err := s.loadTLS()
+		if err != nil {
+			return nil, err
+		}
+		cfg.TLS = serve
+		cfg.TLS.RootCAs, cfg.TLS.ClientCAs, cfg.TLS.ClientAuth = client.RootCAs, client.RootCAs, tls.RequireAndVerifyClientCert
+	}
+	s.store, err = store.Open(ctx, cfg)
 	return func(context.Context) error { return s.store.Close() }, err
 }
 
@@ -133,6 +152,14 @@ func (s *Server) startBroker(ctx context.Context) (func(context.Context) error, 
 	if s.cfg.CertFile != "" {
 		cfg.TLS = &broker.TLS{CertFile: s.cfg.CertFile, KeyFile: s.cfg.KeyFile, CAFile: s.cfg.CAFile}
 	}
+	if s.cfg.RaftListen != "" {
+		routes, err := s.routes(ctx)
+		if err != nil {
+			return nil, err
+		}
+		cfg.Cluster = &broker.Cluster{Name: clusterName, Listen: s.cfg.BrokerCluster, Advertise: s.cfg.BrokerClusterAdvertise,
+			Routes: routes, Secret: s.cfg.Token, TLS: cfg.TLS}
+	}
 	var err error
 	s.broker, err = broker.Start(ctx, cfg)
 	return func(context.Context) error {
@@ -140,6 +167,55 @@ func (s *Server) startBroker(ctx context.Context) (func(context.Context) error, 
 		return nil
 	}, err
 }
+
+// startReplication tells the other replicas of this one, and moves files between them. The API's address must be known by
+// now, so its listener is opened here.
+func (s *Server) startReplication(context.Context) (stop func(context.Context) error, err error) {
+	if s.listener, err = net.Listen("tcp", s.cfg.Listen); err != nil {
+		return nil, err
+	}
+	s.address = cmp.Or(s.cfg.Advertise, s.listener.Addr().String())
+	undo := []func() error{func() error {
+		if err := s.listener.Close(); !errors.Is(err, net.ErrClosed) {
+			return err
+		}
+		return nil
+	}}
+	stop = func(context.Context) (err error) {
+		for i := len(undo) - 1; i >= 0; i-- {
+			err = errors.Join(err, undo[i]())
+		}
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, stop(context.Background()))
+		}
+	}()
+	if s.peerHTTP, err = s.newPeerHTTP(); err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() error { s.peerHTTP.CloseIdleConnections(); return nil })
+	nc, err := s.broker.Connect("peers " + s.store.ID())
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() error { nc.Close(); return nil })
+	route := cmp.Or(s.cfg.BrokerClusterAdvertise, s.broker.ClusterAddress())
+	if s.peers, err = broker.Announce(nc, broker.Peer{ID: s.store.ID(), API: s.address, Route: route}); err != nil {
+		return nil, err
+	}
+	undo = append(undo, s.peers.Close)
+	s.replica, err = files.NewReplicator(files.ReplicatorConfig{Store: s.files, Self: s.address, Peers: s.others, Logger: s.log})
+	if err != nil {
+		return nil, err
+	}
+	undo = append(undo, func() error { s.replica.Close(); return nil })
+	return stop, nil
+}
+
+// raftAddress is where the other replicas find this one.
+func (s *Server) raftAddress() string { return cmp.Or(s.cfg.RaftAdvertise, s.cfg.RaftListen) }
 
 // startDispatch makes what only the leader runs, and follows the store's transitions.
 func (s *Server) startDispatch(context.Context) (func(context.Context) error, error) {
@@ -176,23 +252,17 @@ func (s *Server) startAPI(context.Context) (func(context.Context) error, error) 
 	if err != nil {
 		return nil, err
 	}
-	ln, err := net.Listen("tcp", s.cfg.Listen)
-	if err != nil {
-		return nil, err
-	}
-	s.address = ln.Addr().String()
-	if s.cfg.Advertise != "" {
-		s.address = s.cfg.Advertise
-	}
+	answering := peer.Service{Files: s.files, Replica: s.replica, Peer: s.peerAt}
+	path, handler := answering.Handler()
 	s.api, err = api.New(api.Config{
 		Store: telling{s.store, s.dispatch.Changed}, Dispatch: s.dispatch, Files: s.replicated(), Cluster: cluster{s},
 		Known: s.cfg.Known, Version: s.cfg.Version, Token: s.cfg.Token, TLS: serve, ClientTLS: client, Log: s.log,
-		FileErrors: fileErrors,
+		FileErrors: fileErrors, Members: s.store, Peer: api.PeerHandler{Path: path, Handler: handler},
 	})
 	if err != nil {
-		return nil, errors.Join(err, ln.Close())
+		return nil, err
 	}
-	s.api.Serve(ln)
+	s.api.Serve(s.listener)
 	return s.api.Close, nil
 }
 
@@ -226,17 +296,4 @@ func (s *Server) loadTLS() (serve, client *tls.Config, err error) {
 		}
 	}
 	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, client, nil
-}
-
-// cluster tells the API where things are.
-type cluster struct{ s *Server }
-
-func (c cluster) BrokerURLs() []string { return c.s.broker.URLs() }
-func (c cluster) Replicas() []string   { return []string{c.s.address} }
-
-func (c cluster) Leader() string {
-	if c.s.store.IsLeader() {
-		return c.s.address
-	}
-	return ""
 }
