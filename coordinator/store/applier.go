@@ -82,9 +82,12 @@ func apply(tx *txn, cmd *v1.Command) Result {
 	case *v1.Command_Batch:
 		err = fmt.Errorf("%w: a batch inside a batch", ErrInvalid)
 	default:
-		// A newer build's command: every replica must refuse it alike, or none apply
-		// it. Upgrading all replicas before using new commands makes that so.
-		err = fmt.Errorf("%w: unknown operation %T", ErrInvalid, cmd.Op)
+		if len(cmd.ProtoReflect().GetUnknown()) > 0 {
+			// Replicas of the newer build apply it; passing over it would make the
+			// states differ. So this replica stops until it is upgraded.
+			panic(fault{fmt.Errorf("%w: upgrade this replica", ErrNewer)})
+		}
+		err = fmt.Errorf("%w: the command is empty", ErrInvalid)
 	}
 	r.Err = err
 	return r

@@ -22,6 +22,9 @@ var (
 	// ErrCorrupt: a file of the store is damaged in a way that nothing can repair
 	// from here: restore a backup, or remove the replica and add it anew.
 	ErrCorrupt = errors.New("store corrupt")
+	// ErrNewer: a committed command is one of a newer build, which this one does not
+	// know. The replica has stopped; it goes on where it was after an upgrade.
+	ErrNewer = errors.New("command of a newer build")
 	// ErrConfig: a field of Config is wrong.
 	ErrConfig = errors.New("invalid config")
 )

@@ -86,13 +86,20 @@ func (f *fsm) applyAll(logs []*raft.Log, replies []*reply) (done Change, err err
 		return done, err
 	}
 	err = f.db.Update(func(tx *bolt.Tx) (err error) {
-		defer catch(&err)
 		t := &txn{tx: tx}
+		var at uint64
+		defer func() {
+			if err != nil {
+				err = fmt.Errorf("apply entry %d: %w", at, err)
+			}
+		}()
+		defer catch(&err)
 		applied := t.applied()
 		for i, l := range logs {
 			if l.Type != raft.LogCommand || l.Index <= applied {
 				continue
 			}
+			at = l.Index
 			cmd := new(v1.Command)
 			if err := proto.Unmarshal(l.Data, cmd); err != nil {
 				// Every replica has these bytes: going on would make them differ.
@@ -109,7 +116,7 @@ func (f *fsm) applyAll(logs []*raft.Log, replies []*reply) (done Change, err err
 		return nil
 	})
 	if err != nil {
-		return Change{}, fmt.Errorf("%w: write state %s: %w", ErrFailed, f.path, diskError(err))
+		return Change{}, fmt.Errorf("%w: state %s: %w", ErrFailed, f.path, diskError(err))
 	}
 	return done, nil
 }

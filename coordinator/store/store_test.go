@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/raft"
 	"github.com/rs/zerolog"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
@@ -503,6 +504,27 @@ func TestUndecodableEntry(t *testing.T) {
 		}
 	}()
 	l.fsm.Apply(&raft.Log{Index: 77, Type: raft.LogCommand, Data: []byte{0xff, 0xff}})
+}
+
+// TestNewerCommand: a command that only a newer build knows stops the replica, with
+// nothing of its entry done; an upgraded one goes on.
+func TestNewerCommand(t *testing.T) {
+	s := open(t, testConfig(t.TempDir()))
+	must(t, s, submit(1, "a", "local"))
+	before := digest(t, s)
+	newer := &v1.Command{TimeMs: 1}
+	newer.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 9999, protowire.VarintType), 1))
+	_, err := s.Apply(t.Context(), submit(2, "b", "local"), newer)
+	if !errors.Is(err, ErrUncertain) || !errors.Is(err, ErrNewer) {
+		t.Fatalf("%v, want ErrUncertain and ErrNewer", err)
+	}
+	<-s.Failed()
+	if err := s.Err(); !errors.Is(err, ErrNewer) || !strings.Contains(err.Error(), "entry ") {
+		t.Errorf("%v, want ErrNewer naming the entry", err)
+	}
+	if got := digest(t, s); got != before {
+		t.Error("a part of the entry was applied")
+	}
 }
 
 func TestEntryAppliedOnce(t *testing.T) {
