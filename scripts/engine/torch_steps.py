@@ -3,6 +3,7 @@
 Reads one JSON object per line: {"net", "threads", "layout": "nchw" or "nhwc", "seconds", "cpu"}; answers each with one:
 {"ms": median of a step with Adam at batch 64 (with cpu: mean processor time), "steps"}.
 """
+import ctypes
 import json
 import statistics
 import sys
@@ -73,10 +74,20 @@ def stepper(net, layout):
     return step
 
 
+try:  # PyTorch's own setting does not reach OpenBLAS; Debian's plain BLAS is no match for anything
+    set_blas_threads = ctypes.CDLL("libopenblas.so.0").openblas_set_num_threads
+except (OSError, AttributeError):
+    print("engine: PyTorch without OpenBLAS (libopenblas0-pthread): its fully connected layers are slow", file=sys.stderr)
+
+    def set_blas_threads(_):
+        pass
+
+
 print(json.dumps({"version": torch.__version__}), flush=True)
 for line in sys.stdin:
     q = json.loads(line)
     torch.set_num_threads(q["threads"])
+    set_blas_threads(q["threads"])
     step = stepper(q["net"], q["layout"])  # anew: gradients of a network that knows its one batch become denormal, and slow
     for _ in range(3):
         step()
