@@ -273,6 +273,7 @@ var fileErrors = []api.FileError{
 	{Err: files.ErrHashMismatch, Code: connect.CodeDataLoss},
 	{Err: files.ErrOffset, Code: connect.CodeOutOfRange},
 	{Err: files.ErrTooLarge, Code: connect.CodeInvalidArgument},
+	{Err: errNotSpread, Code: connect.CodeUnavailable},
 	{Err: files.ErrFull, Code: connect.CodeResourceExhausted},
 }
 

@@ -82,6 +82,8 @@ type hand struct {
 	nc   *nats.Conn
 	info *v1.WorkerInfo
 	n    int
+	// uploadErrors counts uploads that were taken back: files of a replica that goes away.
+	uploadErrors int
 }
 
 func ask[M proto.Message](ctx context.Context, nc *nats.Conn, name string, req proto.Message, reply M) error {
@@ -89,6 +91,8 @@ func ask[M proto.Message](ctx context.Context, nc *nats.Conn, name string, req p
 	if err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
 	m, err := nc.RequestWithContext(ctx, name, data)
 	if err != nil {
 		return err
@@ -96,36 +100,58 @@ func ask[M proto.Message](ctx context.Context, nc *nats.Conn, name string, req p
 	return proto.Unmarshal(m.Data, reply)
 }
 
-// work claims and reports until ctx ends. Files are uploaded only when a report asks for them.
+// work claims and reports until ctx ends, through changes of leader. Files are uploaded only when a report asks for them.
 func (h *hand) work(ctx context.Context) error {
 	for ctx.Err() == nil {
 		h.n++
-		reply := new(v1.ClaimReply)
-		err := ask(ctx, h.nc, subject.Claim, &v1.ClaimRequest{RequestId: fmt.Sprint(h.info.GetSession(), h.n), Worker: h.info, WaitMs: 500}, reply)
-		if errors.Is(err, nats.ErrNoResponders) || reply.GetError().GetCode() == v1.DispatchError_CODE_NOT_LEADER {
-			time.Sleep(20 * time.Millisecond)
-			continue
+		lease, err := h.claim(ctx)
+		if err == nil && lease != nil {
+			err = h.do(ctx, lease)
 		}
-		if err != nil || reply.GetError() != nil {
-			return fmt.Errorf("claim: %w %v", err, reply.GetError())
-		}
-		if reply.GetLease() == nil {
-			continue
-		}
-		if err := h.do(ctx, reply.GetLease()); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return ctx.Err()
 }
 
+// again waits a little before a request is repeated.
+func again(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(20 * time.Millisecond):
+	}
+}
+
+// passing reports whether an answer only says to ask again.
+func passing(err error, e *v1.DispatchError) bool {
+	return err != nil || e.GetCode() == v1.DispatchError_CODE_NOT_LEADER || e.GetCode() == v1.DispatchError_CODE_UNAVAILABLE
+}
+
+func (h *hand) claim(ctx context.Context) (*v1.Lease, error) {
+	req := &v1.ClaimRequest{RequestId: fmt.Sprint(h.info.GetSession(), "-", h.n), Worker: h.info, WaitMs: 500}
+	for ctx.Err() == nil {
+		reply := new(v1.ClaimReply)
+		err := ask(ctx, h.nc, subject.Claim, req, reply)
+		switch {
+		case passing(err, reply.GetError()):
+			again(ctx)
+		case reply.GetError() != nil:
+			return nil, fmt.Errorf("claim: %v", reply.GetError())
+		default:
+			return reply.GetLease(), nil
+		}
+	}
+	return nil, ctx.Err()
+}
+
 func (h *hand) do(ctx context.Context, l *v1.Lease) error {
 	t := l.GetTask()
 	beat := new(v1.HeartbeatReply)
-	err := ask(ctx, h.nc, subject.Heartbeat, &v1.HeartbeatRequest{Worker: h.info.GetName(), Session: h.info.GetSession(),
+	_ = ask(ctx, h.nc, subject.Heartbeat, &v1.HeartbeatRequest{Worker: h.info.GetName(), Session: h.info.GetSession(),
 		Beats: []*v1.Beat{{Task: t.GetId(), Attempt: t.GetAttempt(), Progress: &v1.Progress{Stage: "train", Fraction: 0.5}}}}, beat)
-	if err != nil || beat.GetBeats()[0].GetVerdict() != v1.BeatReply_VERDICT_CONTINUE {
-		return fmt.Errorf("heartbeat: %w %v", err, beat)
+	if len(beat.GetBeats()) == 1 && beat.GetBeats()[0].GetVerdict() != v1.BeatReply_VERDICT_CONTINUE {
+		return fmt.Errorf("heartbeat: %v", beat)
 	}
 	keep := 1.0
 	for _, s := range l.GetConfig().GetSparsity() {
@@ -147,23 +173,24 @@ func (h *hand) do(ctx context.Context, l *v1.Lease) error {
 		r.Outcome = &v1.ReportRequest_Measurement{Measurement: &v1.Measurement{Device: t.GetDevice(), Format: f.GetFormat(), Artifact: f.GetHash(),
 			SizeBytes: f.GetSizeBytes(), P50Ns: 100 * f.GetSizeBytes(), P95Ns: 110 * f.GetSizeBytes(), Runs: 9}}
 	}
-	for range 3 {
+	for ctx.Err() == nil {
 		reply := new(v1.ReportReply)
-		if err := ask(ctx, h.nc, subject.Report, r, reply); err != nil {
-			return fmt.Errorf("report: %w", err)
-		}
+		err := ask(ctx, h.nc, subject.Report, r, reply)
 		switch {
+		case passing(err, reply.GetError()):
+			again(ctx)
 		case reply.GetError().GetCode() == v1.DispatchError_CODE_FILES_MISSING:
-			if _, err := h.user.upload(ctx, file, "esp"); err != nil {
-				return fmt.Errorf("upload: %w", err)
+			if _, err := h.user.upload(ctx, file, "esp"); err != nil && ctx.Err() == nil {
+				h.uploadErrors++
+				again(ctx)
 			}
-		case reply.GetStatus() == v1.ReportReply_STATUS_ACCEPTED:
+		case reply.GetError() == nil && reply.GetStatus() != v1.ReportReply_STATUS_STALE:
 			return nil
 		default:
 			return fmt.Errorf("report on %s: %v", t.GetId(), reply)
 		}
 	}
-	return fmt.Errorf("report on %s: refused again and again", t.GetId())
+	return ctx.Err()
 }
 
 // crew starts workers with one slot each; the function it returns stops them.

@@ -184,7 +184,7 @@ func (s *service) addFiles(ctx context.Context, refs ...*v1.FileRef) error {
 		if err != nil {
 			return s.fileError(err)
 		}
-		f.SizeBytes = st.GetSizeBytes()
+		f.SizeBytes = st.GetSizeBytes() // it is here: Missing fetched it if need be
 	}
 	if len(refs) == 0 {
 		return nil
