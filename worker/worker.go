@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/espalier-ml/espalier/client"
+	"github.com/espalier-ml/espalier/model/train"
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/worker/cache"
 	"github.com/espalier-ml/espalier/worker/lock"
@@ -175,7 +176,8 @@ func (w *Worker) open() (err error) {
 	w.log = w.log.With().Str("worker", w.cfg.Name).Logger()
 	if w.runner == nil {
 		w.runner, err = task.New(task.Config{
-			Files: w.cache, Gate: hostGate{w.gate, newHostQuiet(w.cfg.HostLock)}, Trainer: trainer.Native{}, Threads: w.cfg.Threads, Device: w.cfg.Device,
+			Files: w.cache, Gate: hostGate{w.gate, newHostQuiet(w.cfg.HostLock)}, Trainer: trainer.Native{}, Threads: w.cfg.Threads,
+			BaselineThreads: min(w.cfg.Slots*w.cfg.Threads, train.IdleThreads()), Device: w.cfg.Device,
 			Version: w.cfg.Version, Bench: w.cfg.Bench,
 		})
 	}

@@ -102,7 +102,7 @@ func pair(v []int32) (p zoo.Pair) {
 // train trains with what all trainings of the job share.
 func (j *job) train(s trainer.Spec) (*model.Graph, error) {
 	t := j.lease.GetSpec().GetTrain()
-	s.Batch, s.Optimizer, s.WeightDecay, s.Threads = int(t.GetBatch()), t.GetOptimizer(), t.GetWeightDecay(), j.cfg.Threads
+	s.Batch, s.Optimizer, s.WeightDecay, s.Threads = int(t.GetBatch()), t.GetOptimizer(), t.GetWeightDecay(), j.threads
 	res, err := j.cfg.Trainer.Train(j.ctx, s, trainer.Watch{
 		Gate:   j.cfg.Gate.Step,
 		Halted: j.control.Halted(),

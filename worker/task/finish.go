@@ -43,7 +43,7 @@ func (j *job) finish(o *Outcome, set *data.Set, trained *model.Graph, masks *pru
 		indices []int32
 		score   *infer.Score
 	}{{"validation", set.Validation, &m.validation}, {"test", set.Test, &m.test}} {
-		opts := infer.EvaluateOptions{Threads: j.cfg.Threads, Gate: j.cfg.Gate.Step}
+		opts := infer.EvaluateOptions{Threads: j.threads, Gate: j.cfg.Gate.Step}
 		if *part.score, err = infer.Evaluate(j.ctx, final, set, part.indices, opts); err != nil {
 			return nil, fmt.Errorf("evaluate on the %s split: %w", part.name, err)
 		}

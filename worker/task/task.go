@@ -70,6 +70,9 @@ type Config struct {
 	Trainer trainer.Trainer
 	// Threads is how many one task may use; 0 means 1.
 	Threads int
+	// BaselineThreads is how many a baseline may use; 0 means Threads. Nothing else
+	// of its job can run beside it.
+	BaselineThreads int
 	// Device is the name of the device that this process measures on.
 	Device string
 	// Version is recorded with every model that is made here.
@@ -90,17 +93,21 @@ func New(cfg Config) (*Runner, error) {
 	if cfg.Files == nil || cfg.Gate == nil || cfg.Trainer == nil {
 		return nil, fmt.Errorf("%w: files, gate and trainer must be set", ErrConfig)
 	}
-	if cfg.Threads < 0 {
-		return nil, fmt.Errorf("%w: Threads is %d; want 1 or more", ErrConfig, cfg.Threads)
+	if cfg.Threads < 0 || cfg.BaselineThreads < 0 {
+		return nil, fmt.Errorf("%w: Threads is %d and BaselineThreads %d; want 1 or more", ErrConfig, cfg.Threads, cfg.BaselineThreads)
 	}
 	cfg.Threads = max(cfg.Threads, 1)
+	cfg.BaselineThreads = max(cfg.BaselineThreads, cfg.Threads)
 	return &Runner{cfg: cfg, sets: newSets()}, nil
 }
 
 // Run runs the task of a lease. Its error wraps ErrPermanent when the same task
 // would fail again anywhere, and the context's when that ended it.
 func (r *Runner) Run(ctx context.Context, lease *espalierv1.Lease, c Control) (*Outcome, error) {
-	j := &job{Runner: r, ctx: ctx, lease: lease, control: c}
+	j := &job{Runner: r, ctx: ctx, lease: lease, control: c, threads: r.cfg.Threads}
+	if lease.GetTask().GetKind() == espalierv1.TaskKind_TASK_KIND_BASELINE {
+		j.threads = r.cfg.BaselineThreads
+	}
 	o, err := j.run()
 	if err == nil {
 		return o, nil
@@ -122,6 +129,7 @@ type job struct {
 	lease   *espalierv1.Lease
 	control Control
 	held    []*cache.File // inputs in use
+	threads int
 	stage   stage
 	started string // hash of the checkpoint that a trial starts from
 }

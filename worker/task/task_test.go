@@ -421,7 +421,10 @@ func TestSameTrialSameBytes(t *testing.T) {
 
 	other := newFixture(t)
 	other.files = b.files
-	other.use(task.Config{Threads: 2})
+	other.use(task.Config{Threads: 2, BaselineThreads: 3})
+	if twin := other.baseline(); twin.GetCheckpoint().GetHash() != base.GetCheckpoint().GetHash() || twin.GetTestAccuracy() != base.GetTestAccuracy() {
+		t.Errorf("another baseline: %v instead of %v", twin, base)
+	}
 	again := trialLease(base, c)
 	again.Task.Attempt, again.Task.Worker, again.Task.Session, again.Task.RequestId = 4, "another", "s", "r"
 	second := other.trial(again)
