@@ -133,7 +133,7 @@ func (c *cluster) submit() {
 		Train: &espalierv1.TrainSpec{Epochs: 3, Batch: 32, Optimizer: "adam", Rate: 0.002},
 		Space: &espalierv1.SpaceSpec{
 			Strategies: []string{"magnitude", "channel-l1", "hybrid"}, Sparsity: &espalierv1.Range{Max: 0.95},
-			Schedules: []string{"one-shot", "polynomial"}, FinetuneEpochs: []float64{4, 8},
+			Schedules: []string{"one-shot", "polynomial"}, FinetuneEpochs: []float64{6, 12},
 			FinetuneRate: &espalierv1.Range{Min: 0.0005, Max: 0.002, Log: true},
 		},
 		Devices: []string{device},

@@ -81,7 +81,7 @@ var reportLine = []byte("PUB " + subject.Report + " ")
 func replyOf(b []byte) []byte {
 	_, rest, _ := bytes.Cut(b, reportLine)
 	reply, _, _ := bytes.Cut(rest, []byte(" "))
-	return reply
+	return bytes.Clone(reply)
 }
 
 // TestServerKilled kills the server with -9 at each step of a report, and starts
@@ -258,7 +258,7 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// TestFullDisk has a worker whose disk holds next to nothing, beside one that can.
+// TestFullDisk has a worker whose disk holds next to nothing, beside others that can.
 func TestFullDisk(t *testing.T) {
 	c := newCluster(t)
 	tiny := training("tiny")
@@ -269,6 +269,7 @@ func TestFullDisk(t *testing.T) {
 	_ = unmountTiny(filepath.Join(c.dir, "probe"))
 	t.Cleanup(func() { _ = unmountTiny(filepath.Join(c.dir, "tiny", "cache")) })
 	c.worker(measuring("m"))
+	c.worker(training("a"))
 	c.submit()
 	c.untilRunning("m", trialKind)
 	p := c.worker(tiny)

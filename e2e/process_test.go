@@ -83,7 +83,7 @@ func play(ctx context.Context, role string, config []byte) error {
 		}
 		cfg := worker.Config{
 			Name: r.Name, Device: r.Device, NoMeasure: r.Device == "", Slots: r.Slots, CacheDir: r.Dir + "/cache", HostLock: r.Host,
-			Version: "e2e", DrainTimeout: 5 * time.Second, Logger: log,
+			Version: "e2e", DrainTimeout: 20 * time.Second, Heartbeat: 50 * time.Millisecond, Logger: log,
 			Bench: bench.Options{WarmUp: time.Millisecond, Rounds: 2, Round: 5 * time.Millisecond},
 		}
 		cfg.Server.Addresses = []string{r.Server}
@@ -186,7 +186,7 @@ func (p *process) terminate() {
 		if code := p.cmd.ProcessState.ExitCode(); code != 0 {
 			p.t.Errorf("%s ended with code %d:\n%s", p.name, code, p.output())
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(40 * time.Second):
 		p.t.Errorf("%s does not end", p.name)
 		p.kill()
 	}

@@ -105,7 +105,7 @@ func (c Config) withDefaults() Config {
 	c.waits = waits{
 		claim: cmp.Or(c.waits.claim, 15*time.Second), reply: cmp.Or(c.waits.reply, 5*time.Second),
 		report: cmp.Or(c.waits.report, 10*time.Second), retry: cmp.Or(c.waits.retry, 100*time.Millisecond),
-		sick: cmp.Or(c.waits.sick, time.Second), refresh: cmp.Or(c.waits.refresh, 2*time.Second),
+		sick: cmp.Or(c.waits.sick, 5*time.Second), refresh: cmp.Or(c.waits.refresh, 2*time.Second),
 	}
 	return c
 }
