@@ -1,25 +1,31 @@
-// Command bench-cluster measures a coordinator under load, as one process with its fsync on: results committed per
-// second by workers that report at once, and the utilisation of many workers with trials of some seconds.
+// Command bench-cluster measures a cluster under load, its replicas and the simulated workers in one process, with
+// fsync on: results committed per second by workers that report at once, and the utilisation of many workers with trials
+// of some seconds.
 //
-//	go run ./scripts/bench-cluster [-workers 64] [-many 1000] [-trial 10s] [-for 10s] [-json]
+//	go run ./scripts/bench-cluster [-replicas 3] [-workers 64] [-many 1000] [-trial 10s] [-for 10s] [-json]
 package main
 
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime/pprof"
 	"time"
 
-	"github.com/espalier-ml/espalier/client"
 	"github.com/espalier-ml/espalier/coordinator"
+	"github.com/espalier-ml/espalier/job"
+	"github.com/espalier-ml/espalier/search/sampler"
 	"github.com/espalier-ml/espalier/worker/load"
 )
 
 func main() {
+	replicas := flag.Int("replicas", 3, "replicas of the cluster")
 	workers := flag.Int("workers", 64, "workers that report at once")
 	many := flag.Int("many", 1000, "workers with long trials; 0 leaves that part out")
 	trial := flag.Duration("trial", 10*time.Second, "length of a long trial")
@@ -40,20 +46,20 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *workers, *many, *trial, *length, *asJSON); err != nil {
+	if err := run(ctx, *replicas, *workers, *many, *trial, *length, *asJSON); err != nil {
 		fmt.Fprintln(os.Stderr, "bench-cluster:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, workers, many int, trial, length time.Duration, asJSON bool) error {
+func run(ctx context.Context, replicas, workers, many int, trial, length time.Duration, asJSON bool) error {
 	parts := []load.Config{{Workers: workers, Duration: length}}
 	if many > 0 {
 		parts = append(parts, load.Config{Workers: many, TrialTime: trial, Duration: length + 2*trial})
 	}
 	var results []*load.Result
 	for _, p := range parts {
-		r, err := one(ctx, p)
+		r, err := one(ctx, replicas, p)
 		if err != nil {
 			return err
 		}
@@ -69,24 +75,52 @@ func run(ctx context.Context, workers, many int, trial, length time.Duration, as
 	return nil
 }
 
-// one measures a fresh server.
-func one(ctx context.Context, cfg load.Config) (r *load.Result, err error) {
+// one measures a fresh cluster.
+func one(ctx context.Context, replicas int, cfg load.Config) (r *load.Result, err error) {
 	dir, err := os.MkdirTemp("", "espalier-bench-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	s, err := coordinator.Start(ctx, coordinator.Config{Dir: dir, Version: "bench"})
-	if err != nil {
-		return nil, err
-	}
+	var servers []*coordinator.Server
 	defer func() {
-		closing, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+		closing, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
-		if closed := s.Close(closing); err == nil {
-			err = closed
+		for i := len(servers) - 1; i >= 0; i-- {
+			err = errors.Join(err, servers[i].Close(closing))
 		}
 	}()
-	cfg.Server = client.Config{Addresses: []string{s.Address()}}
+	for i := range replicas {
+		c := coordinator.Config{Dir: filepath.Join(dir, fmt.Sprint(i)), ReplicaID: fmt.Sprint("replica-", i), Version: "bench", Known: known()}
+		if replicas > 1 {
+			if c.RaftListen, err = freeAddress(); err != nil {
+				return nil, err
+			}
+		}
+		if i > 0 {
+			c.Join = []string{servers[0].Address()}
+		}
+		s, err := coordinator.Start(ctx, c)
+		if err != nil {
+			return nil, err
+		}
+		servers = append(servers, s)
+		cfg.Server.Addresses = append(cfg.Server.Addresses, s.Address())
+	}
 	return load.Run(ctx, cfg)
+}
+
+// known is what the load's job asks for.
+func known() job.Names {
+	return job.Names{Zoo: []string{"lenet-5"}, Strategies: []string{"magnitude", "channel-l1"}, Schedules: []string{"one-shot"},
+		Samplers: sampler.Names(), Optimizers: []string{"adam"}}
+}
+
+// freeAddress gives an address that was free a moment ago.
+func freeAddress() (string, error) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return ln.Addr().String(), ln.Close()
 }
