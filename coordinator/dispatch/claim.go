@@ -23,8 +23,12 @@ type waiter struct {
 	reply    func(*v1.ClaimReply)
 }
 
-// maxName bounds the names and ids in a claim.
-const maxName = 200
+const (
+	// maxName bounds the names and ids in a claim.
+	maxName = 200
+	// maxWorkerBytes bounds what a worker says of itself: it is recorded.
+	maxWorkerBytes = 16 << 10
+)
 
 // checkClaim reports what is wrong with a claim, or "".
 func checkClaim(r *v1.ClaimRequest) string {
@@ -33,6 +37,9 @@ func checkClaim(r *v1.ClaimRequest) string {
 		if value == "" || len(value) > maxName {
 			return fmt.Sprintf("%s has %d bytes, it must have 1 to %d", field, len(value), maxName)
 		}
+	}
+	if n := proto.Size(w); n > maxWorkerBytes {
+		return fmt.Sprintf("worker has %d bytes, at most %d are allowed: give fewer labels", n, maxWorkerBytes)
 	}
 	if len(w.GetDevice()) > maxName || strings.Contains(w.GetDevice(), "/") {
 		return fmt.Sprintf("worker.device %.40q must have no slash and at most %d bytes", w.GetDevice(), maxName)

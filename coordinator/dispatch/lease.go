@@ -93,6 +93,9 @@ func (d *Dispatcher) Heartbeat(req *v1.HeartbeatRequest) *v1.HeartbeatReply {
 			out.Verdict = v1.BeatReply_VERDICT_CONTINUE
 			l.deadline = now.Add(d.cfg.Lease)
 			l.progress = b.GetProgress()
+			if p := l.progress; len(p.GetStage()) > maxName {
+				p.Stage = strings.ToValidUTF8(p.GetStage()[:maxName], "")
+			}
 		}
 		reply.Beats = append(reply.Beats, out)
 	}

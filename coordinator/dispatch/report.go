@@ -95,8 +95,11 @@ func reportFiles(req *v1.ReportRequest) []*v1.FileRef {
 	return out
 }
 
-// maxFiles bounds the files of one report.
-const maxFiles = 64
+// Bounds of one report: what it says is recorded.
+const (
+	maxFiles  = 64
+	maxGroups = 4096
+)
 
 // checkReport returns what is wrong with a report that the store need not see, or "".
 func checkReport(req *v1.ReportRequest) string {
@@ -127,8 +130,8 @@ func checkBaseline(b *v1.Baseline) string {
 		return fmt.Sprintf("baseline: accuracy %v and test_accuracy %v must lie in [0, 1]", b.GetAccuracy(), b.GetTestAccuracy())
 	case b.GetCheckpoint() == nil || len(b.GetArtifacts()) == 0 || len(b.GetArtifacts()) > maxFiles:
 		return fmt.Sprintf("baseline: it must have a checkpoint and 1 to %d artifacts", maxFiles)
-	case len(b.GetGroups()) == 0 || len(b.GetStrategies()) == 0:
-		return "baseline: groups and strategies must not be empty"
+	case len(b.GetGroups()) == 0 || len(b.GetGroups()) > maxGroups || len(b.GetStrategies()) == 0 || len(b.GetStrategies()) > maxGroups:
+		return fmt.Sprintf("baseline: it has %d groups and %d strategies, it must have 1 to %d of each", len(b.GetGroups()), len(b.GetStrategies()), maxGroups)
 	}
 	names := map[string]bool{}
 	for _, g := range b.GetGroups() {

@@ -397,3 +397,27 @@ func (s *scenario) running() string {
 	}
 	return strings.Join(lines, "\n") + "\n"
 }
+
+// TestBounds: what a worker says of itself and of its progress is bounded, since it is kept.
+func TestBounds(t *testing.T) {
+	s := newScenario(t)
+	big := &v1.WorkerInfo{Name: "w", Session: "s", Labels: map[string]string{"x": strings.Repeat("y", 20_000)}}
+	for name, req := range map[string]*v1.ClaimRequest{
+		"labels":  {RequestId: "r", Worker: big},
+		"name":    {RequestId: "r", Worker: &v1.WorkerInfo{Name: strings.Repeat("n", 300), Session: "s"}},
+		"request": {Worker: &v1.WorkerInfo{Name: "w", Session: "s"}},
+		"device":  {RequestId: "r", Worker: &v1.WorkerInfo{Name: "w", Session: "s", Device: "a/b"}},
+	} {
+		if got := s.d.ClaimNow(t.Context(), req).GetError().GetCode(); got != v1.DispatchError_CODE_INVALID {
+			t.Errorf("%s: %v, want INVALID", name, got)
+		}
+	}
+	for _, line := range []string{"worker w session=s1 variant=avx2", "submit j", "claim w r1"} {
+		s.run(line)
+	}
+	s.d.Heartbeat(&v1.HeartbeatRequest{Worker: "w", Session: "s1", Beats: []*v1.Beat{
+		{Task: "j/baseline", Attempt: 1, Progress: &v1.Progress{Stage: strings.Repeat("é", 5000)}}}})
+	if got := len(s.d.Running("j")[0].GetProgress().GetStage()); got == 0 || got > 200 {
+		t.Errorf("a stage of %d bytes is kept", got)
+	}
+}
