@@ -30,6 +30,9 @@ const (
 	reportHTML = "report.html"
 )
 
+// errVersion: the state was written by another version.
+var errVersion = errors.New("want version 1")
+
 // state is what a folder remembers of its job.
 type state struct {
 	Version int             `json:"version"`
@@ -134,7 +137,7 @@ func (f *Folder) Bind(spec *espalierv1.JobSpec) error {
 		return err
 	}
 	if err := json.Unmarshal(b, &f.state); err != nil || f.state.Version != 1 {
-		return fmt.Errorf("%w: %s cannot be read (%v): use another folder", ErrNotResults, f.path(stateFile), err)
+		return fmt.Errorf("%w: %s cannot be read: use another folder: %w", ErrNotResults, f.path(stateFile), errors.Join(err, errVersion))
 	}
 	if f.state.Digest != digest {
 		return fmt.Errorf("%w: %s: it differs in %s; use another --out folder", ErrOtherJob, f.Dir, differences(f.state.Spec, text))

@@ -170,7 +170,7 @@ func (r *run) follow(ctx context.Context) (*espalierv1.JobStatus, error) {
 		return &espalierv1.JobStatus{Job: j}, err
 	}
 	if status.Job.State != espalierv1.JobState_JOB_STATE_DONE {
-		return status, fmt.Errorf("%w: %s", ErrJobFailed, status.Job.Reason)
+		return status, fmt.Errorf("%w: %s; to try again remove %s, or use another --out folder", ErrJobFailed, status.Job.Reason, r.folder.Dir)
 	}
 	return status, nil
 }
