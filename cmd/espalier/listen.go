@@ -6,7 +6,10 @@ import (
 )
 
 // addresses are where a server listens and what it tells others.
-type addresses struct{ listen, broker, advertise, brokerAdvertise string }
+type addresses struct {
+	listen, broker, advertise, brokerAdvertise   string
+	raft, routes, raftAdvertise, routesAdvertise string // of a replica among several
+}
 
 // resolveAddresses fills in what was left out: the broker listens beside the
 // API, one port higher; beyond this machine, others are told host, or this
@@ -45,6 +48,29 @@ func resolveAddresses(listen, broker, host string) (addresses, error) {
 	}
 	a.advertise, a.brokerAdvertise = net.JoinHostPort(host, p), net.JoinHostPort(host, bp)
 	return a, nil
+}
+
+// replicate adds where the other replicas connect: Raft two ports above the API,
+// the brokers of the cluster three. All must know the ports.
+func (a *addresses) replicate() error {
+	h, p, err := net.SplitHostPort(a.listen)
+	if err != nil {
+		return usagef("--listen %q: want HOST:PORT: %v", a.listen, err)
+	}
+	port, err := strconv.Atoi(p)
+	if err != nil || port == 0 || port > 65532 {
+		return usagef("--listen %q: want a port from 1 to 65532 for a replica: the others must know it, and the three above it", a.listen)
+	}
+	at := func(host string, n int) string { return net.JoinHostPort(host, strconv.Itoa(port+n)) }
+	a.raft, a.routes = at(h, 2), at(h, 3)
+	if a.advertise != "" {
+		host, _, err := net.SplitHostPort(a.advertise)
+		if err != nil {
+			return usagef("--advertise: %v", err)
+		}
+		a.raftAdvertise, a.routesAdvertise = at(host, 2), at(host, 3)
+	}
+	return nil
 }
 
 // wildcard tells whether a host means every address of this machine.

@@ -21,7 +21,7 @@ var commands = []func() *cobra.Command{
 	newControl("cancel", "End a job: running trials are dropped, what is on its fronts stays", cancelJob),
 	newControl("pause", "Pause a job: its leases end when their trials do, no new ones start", pauseJob),
 	newControl("resume", "Go on with a paused job", resumeJob),
-	newFront, newPull, newWorkers, newDevices, newData, newModel, newSearch,
+	newFront, newPull, newWorkers, newDevices, newData, newModel, newSearch, newCluster,
 }
 
 // known is what this build offers by name.

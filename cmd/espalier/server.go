@@ -19,7 +19,9 @@ func newServer() *cobra.Command {
 		Long: `Runs a coordinator until SIGTERM or Ctrl-C. It listens on this machine alone unless told
 otherwise; beyond it only with TLS and a token, or --insecure.`,
 		Example: `  espalier server --data /var/lib/espalier
-  espalier server --data DIR --listen 0.0.0.0:8470 --tls-cert c.pem --tls-key k.pem --token-file token`,
+  espalier server --data DIR --listen 0.0.0.0:8470 --tls-cert c.pem --tls-key k.pem --token-file token
+  espalier server --data A --cluster
+  espalier server --data B --listen 127.0.0.1:8480 --join 127.0.0.1:8470`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.run(cmd) },
 	}
@@ -27,6 +29,10 @@ otherwise; beyond it only with TLS and a token, or --insecure.`,
 	cmd.Flags().StringVar(&o.listen, "listen", defaultServer, "address of the API; port 0 takes a free one")
 	cmd.Flags().StringVar(&o.broker, "broker-listen", "", "address of the broker, for workers (default: one port above the API's)")
 	cmd.Flags().StringVar(&o.host, "advertise", "", "name or address under which others reach this machine (default: found out)")
+	cmd.Flags().BoolVar(&o.cluster, "cluster", false, "be the first of several replicas; they connect to the three ports above the API's")
+	cmd.Flags().StringSliceVar(&o.join, "join", nil, "API address of one or more replicas of the cluster to be a member of")
+	cmd.Flags().StringVar(&o.id, "id", "", "name of this replica, for ever (default: made up and kept in --data)")
+	cmd.Flags().StringVar(&o.ca, "ca", "", "PEM file with the authority of the other replicas' certificates (default: the system's)")
 	cmd.Flags().StringVar(&o.cert, "tls-cert", "", "PEM file with the certificate")
 	cmd.Flags().StringVar(&o.key, "tls-key", "", "PEM file with its key")
 	cmd.Flags().StringVar(&o.token, "token-file", "", "file with the token that clients and workers must show (or $"+envToken+")")
@@ -37,7 +43,9 @@ otherwise; beyond it only with TLS and a token, or --insecure.`,
 
 type serverOptions struct {
 	data, listen, broker, host, cert, key, token, level string
-	insecure                                            bool
+	id, ca                                              string
+	join                                                []string
+	insecure, cluster                                   bool
 }
 
 // closeTimeout bounds a clean shutdown.
@@ -61,9 +69,16 @@ func (o *serverOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
+	if o.cluster || len(o.join) > 0 {
+		if err := at.replicate(); err != nil {
+			return err
+		}
+	}
 	ctx := cmd.Context()
 	server, err := coordinator.Start(ctx, coordinator.Config{
 		Dir: o.data, Listen: at.listen, BrokerListen: at.broker, Advertise: at.advertise, BrokerAdvertise: at.brokerAdvertise,
+		ReplicaID: o.id, RaftListen: at.raft, RaftAdvertise: at.raftAdvertise, BrokerCluster: at.routes,
+		BrokerClusterAdvertise: at.routesAdvertise, Join: o.join, CAFile: o.ca,
 		CertFile: o.cert, KeyFile: o.key, Token: token,
 		Insecure: o.insecure, Known: known(), Version: version, Logger: logger,
 	})

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/espalier-ml/espalier/client"
+	"github.com/espalier-ml/espalier/job"
+	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
+)
+
+func newCluster() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cluster",
+		Short: "Look after the replicas of a cluster",
+		Args:  cobra.NoArgs,
+		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newClusterStatus(), newClusterAdd(), newClusterRemove(), newClusterTransfer(), newClusterBackup())
+	return cmd
+}
+
+func newClusterStatus() *cobra.Command {
+	var cluster clusterFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "status",
+		Short: "Show the replicas, who leads, and how far the one that answers has got",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return cluster.with(cmd, func(ctx context.Context, c *client.Client) error {
+				r, err := c.Cluster.Replicas(ctx, &espalierv1.ReplicasRequest{})
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return printProto(cmd.OutOrStdout(), r)
+				}
+				return showReplicas(cmd.OutOrStdout(), r)
+			})
+		},
+	}
+	cluster.add(cmd)
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func showReplicas(w io.Writer, r *espalierv1.ReplicasResponse) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(t, "replica\trole\tapi\traft")
+	for _, m := range r.Replicas {
+		role := "voter"
+		switch {
+		case m.Leader:
+			role = "leader"
+		case !m.Voter:
+			role = "catching up"
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", m.Id, role, dash(m.ApiAddress), dash(m.RaftAddress))
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(w, "answered by %s: term %d, committed %d, applied %d, log %s, records %s\n", r.Id, r.Term,
+		r.CommitIndex, r.AppliedIndex, job.FormatSize(r.LogBytes), job.FormatSize(r.StateBytes))
+	return err
+}
+
+// newMember makes the commands that act on the cluster and say so in one line.
+func newMember(use, short string, args cobra.PositionalArgs, act func(context.Context, *client.Client, []string) (string, error)) *cobra.Command {
+	var cluster clusterFlags
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Args:  args,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return cluster.with(cmd, func(ctx context.Context, c *client.Client) error {
+				said, err := act(ctx, c, args)
+				if err != nil {
+					return err
+				}
+				_, err = fmt.Fprintln(cmd.OutOrStdout(), said)
+				return err
+			})
+		},
+	}
+	cluster.add(cmd)
+	return cmd
+}
+
+func newClusterAdd() *cobra.Command {
+	return newMember("add ID RAFT-ADDRESS", "Make a started replica a member (`server --join` does this by itself)", cobra.ExactArgs(2),
+		func(ctx context.Context, c *client.Client, args []string) (string, error) {
+			_, err := c.Cluster.AddReplica(ctx, &espalierv1.AddReplicaRequest{Id: args[0], RaftAddress: args[1]})
+			return args[0] + " is a member", err
+		})
+}
+
+func newClusterRemove() *cobra.Command {
+	return newMember("remove ID", "Remove a replica, such as one whose machine is lost", cobra.ExactArgs(1),
+		func(ctx context.Context, c *client.Client, args []string) (string, error) {
+			_, err := c.Cluster.RemoveReplica(ctx, &espalierv1.RemoveReplicaRequest{Id: args[0]})
+			return args[0] + " is no longer a member", err
+		})
+}
+
+func newClusterTransfer() *cobra.Command {
+	return newMember("transfer [ID]", "Give the lead to another replica, before its machine is stopped", cobra.MaximumNArgs(1),
+		func(ctx context.Context, c *client.Client, args []string) (string, error) {
+			req := &espalierv1.TransferLeadRequest{}
+			if len(args) > 0 {
+				req.Id = args[0]
+			}
+			_, err := c.Cluster.TransferLead(ctx, req)
+			return "the lead has moved", err
+		})
+}
+
+func newClusterBackup() *cobra.Command {
+	return newMember("backup FILE", "Write a copy of the records (jobs, results, fronts; not the files) to FILE", cobra.ExactArgs(1),
+		func(ctx context.Context, c *client.Client, args []string) (string, error) {
+			applied, bytes, err := backup(ctx, c, args[0])
+			return fmt.Sprintf("%s: %s, up to log index %d", args[0], job.FormatSize(bytes), applied), err
+		})
+}
+
+// backup streams the records to path, whole or not at all.
+func backup(ctx context.Context, c *client.Client, path string) (applied uint64, bytes int64, err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".backup-*")
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+		}
+	}()
+	stream, err := c.Cluster.Backup(ctx, &espalierv1.BackupRequest{})
+	if err != nil {
+		return 0, 0, err
+	}
+	for stream.Receive() {
+		m := stream.Msg()
+		n, err := f.Write(m.Data)
+		if err != nil {
+			return 0, 0, errors.Join(err, stream.Close())
+		}
+		bytes += int64(n)
+		applied = m.AppliedIndex
+	}
+	if err := errors.Join(stream.Err(), stream.Close()); err != nil {
+		return 0, 0, err
+	}
+	if err := f.Sync(); err != nil {
+		return 0, 0, err
+	}
+	if err := f.Close(); err != nil {
+		return 0, 0, err
+	}
+	return applied, bytes, os.Rename(f.Name(), path)
+}
