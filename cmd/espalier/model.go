@@ -25,7 +25,7 @@ func newModel() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newInspect())
+	cmd.AddCommand(newInspect(), newBench())
 	return cmd
 }
 

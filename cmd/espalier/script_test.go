@@ -1,13 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/espalier-ml/espalier/model"
+	"github.com/espalier-ml/espalier/model/esp"
+	"github.com/espalier-ml/espalier/model/onnx"
+	"github.com/espalier-ml/espalier/model/zoo"
 )
 
 func TestMain(m *testing.M) {
@@ -25,7 +32,7 @@ func TestScripts(t *testing.T) {
 			}
 			return false, errors.New("unknown condition")
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "zoo": zooFile},
 	})
 }
 
@@ -55,4 +62,21 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got := cmd.ProcessState.ExitCode(); got != want {
 		ts.Fatalf("exit code %d, want %d:\n%s", got, want, ts.ReadFile("stderr.txt"))
 	}
+}
+
+// zoo NETWORK FILE writes a network of the zoo for 20×20×1 images, by the file's
+// ending as esp or onnx.
+func zooFile(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: zoo NETWORK FILE")
+	}
+	g, err := zoo.Build(args[0], model.Shape{20, 20, 1}, 10, 1)
+	ts.Check(err)
+	var b bytes.Buffer
+	if filepath.Ext(args[1]) == ".onnx" {
+		ts.Check(onnx.Write(&b, g, onnx.Options{ProducerVersion: version}))
+	} else {
+		ts.Check(esp.Write(&b, g))
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), b.Bytes(), 0o600))
 }

@@ -23,7 +23,7 @@ var ErrRuntime = errors.New("runtime failed")
 const ONNXRuntimeName = "onnxruntime"
 
 // HelperVariable names the environment variable with the path of the helper.
-const HelperVariable = "ESPALIER_ORT"
+const HelperVariable = "ESPALIER_ORT_HELPER"
 
 // External is the latency of a file on another runtime, as its helper prints
 // it. The latency is that of the whole batch.
@@ -105,10 +105,14 @@ func (r ONNXRuntime) flags(batch, threads int) []string {
 // helper finds the program.
 func (r ONNXRuntime) helper() (string, error) {
 	const name = "espalier-ort"
-	for _, p := range []string{r.Helper, os.Getenv(HelperVariable)} {
-		if p != "" {
-			return p, nil
+	if r.Helper != "" {
+		return r.Helper, nil
+	}
+	if p := os.Getenv(HelperVariable); p != "" {
+		if !isFile(p) {
+			return "", fmt.Errorf("%w: %s is %q: want the path of the program %s, as \"go build ./cmd/%s\" makes it", ErrRuntime, HelperVariable, p, name, name)
 		}
+		return p, nil
 	}
 	if self, err := os.Executable(); err == nil {
 		if p := filepath.Join(filepath.Dir(self), name); isFile(p) {
