@@ -182,7 +182,7 @@ func TestDrain(t *testing.T) {
 	})
 	c.offer(trial, "quick", "slow")
 	cfg := c.config()
-	cfg.DrainTimeout = 300 * time.Millisecond
+	cfg.DrainTimeout = 2 * time.Second
 	_, stop := c.start(cfg)
 	eventually(t, "both run", func() bool { return c.runs.count("quick") == 1 && c.runs.count("slow") == 1 })
 	time.AfterFunc(50*time.Millisecond, func() { close(finish) })
