@@ -65,8 +65,14 @@ Start with:  espalier demo`,
 		return fmt.Errorf("%w: %w; see `%s --help`", errUsage, err, cmd.CommandPath())
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
-	for _, add := range commands {
-		root.AddCommand(add())
+	cobra.EnableCommandSorting = false
+	for _, g := range commands {
+		root.AddGroup(&cobra.Group{ID: g.title, Title: g.title})
+		for _, add := range g.add {
+			cmd := add()
+			cmd.GroupID = g.title
+			root.AddCommand(cmd)
+		}
 	}
 	usageErrors(root)
 	return root

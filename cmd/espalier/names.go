@@ -14,14 +14,20 @@ import (
 	"github.com/espalier-ml/espalier/search/sampler"
 )
 
-// commands lists the subcommands in the order of the help.
-var commands = []func() *cobra.Command{
-	newDemo, newRun, newServer, newWorker,
-	newSubmit, newJobs, newJob, newWatch,
-	newControl("cancel", "End a job: running trials are dropped, what is on its fronts stays", cancelJob),
-	newControl("pause", "Pause a job: its leases end when their trials do, no new ones start", pauseJob),
-	newControl("resume", "Go on with a paused job", resumeJob),
-	newFront, newPull, newWorkers, newDevices, newData, newModel, newSearch, newCluster,
+// commands lists the subcommands by the group under which the help shows them.
+var commands = []struct {
+	title string
+	add   []func() *cobra.Command
+}{
+	{"Search, and take the result:", []func() *cobra.Command{newDemo, newRun, newFront, newPull}},
+	{"Search on a cluster:", []func() *cobra.Command{
+		newServer, newWorker, newSubmit, newWatch, newJobs, newJob,
+		newControl("pause", "Pause a job: running trials end, no new ones start", pauseJob),
+		newControl("resume", "Go on with a paused job", resumeJob),
+		newControl("cancel", "End a job: running trials are dropped, what is on its fronts stays", cancelJob),
+		newWorkers, newDevices, newData, newCluster,
+	}},
+	{"Without a cluster:", []func() *cobra.Command{newModel, newSearch}},
 }
 
 // known is what this build offers by name.
