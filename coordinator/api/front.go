@@ -166,18 +166,18 @@ func paretoBudget(b *v1.Budget) pareto.Budget {
 	return pareto.Budget{Latency: time.Duration(b.GetLatencyNs()), SizeBytes: b.GetSizeBytes(), Accuracy: b.GetAccuracy()}
 }
 
-// fit returns the member that satisfies the budget best, nil if none does, with what limits are missed how.
-func fit(members []*v1.FrontMember, b *v1.Budget) (best *v1.FrontMember, misses string) {
+// fit returns the member that satisfies the budget best, nil if none does.
+func fit(members []*v1.FrontMember, b *v1.Budget) *v1.FrontMember {
 	points := make([]pareto.Member, len(members))
 	for i, m := range members {
 		points[i] = paretoMember(m)
 	}
 	found, err := pareto.Fit(points, paretoBudget(b))
 	if err != nil {
-		return nil, strings.TrimPrefix(err.Error(), pareto.ErrNoFit.Error()+": ")
+		return nil
 	}
 	i := slices.IndexFunc(members, func(m *v1.FrontMember) bool { return int(m.GetTrial()) == found.Number })
-	return members[i], ""
+	return members[i]
 }
 
 // nearest returns the member whose worst miss, relative to the limit, is least.
@@ -236,7 +236,7 @@ func (s *service) Fit(ctx context.Context, req *v1.FitRequest) (*v1.FitResponse,
 		if len(members) == 0 {
 			return connect.NewError(connect.CodeFailedPrecondition, errors.New(emptyFront(v, job, device)))
 		}
-		if out.Member, _ = fit(members, out.GetBudget()); out.Member == nil {
+		if out.Member = fit(members, out.GetBudget()); out.Member == nil {
 			out.Nearest = nearest(members, out.GetBudget())
 			out.Misses = misses(out.GetNearest(), out.GetBudget())
 		}

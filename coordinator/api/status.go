@@ -31,7 +31,7 @@ func (s *service) status(v *store.View, job *v1.Job) *v1.JobStatus {
 	}
 	for _, device := range job.GetDevices() {
 		members := frontMembers(v, job, device)
-		best, _ := fit(members, budget(v, job, device))
+		best := fit(members, budget(v, job, device))
 		out.Fronts = append(out.Fronts, &v1.FrontSummary{
 			Device: device, Members: int32(len(members)), Hypervolume: hypervolume(job, device, members), Best: best,
 		})

@@ -49,7 +49,7 @@ type Faults struct {
 	Depose float64
 }
 
-// Some faults at once, as much as a bad day has.
+// BadDay has some faults of every kind at once.
 var BadDay = Faults{Kill: 0.2, Sleep: 0.05, Fail: 0.05, Lose: 0.05, Duplicate: 0.05, Late: 0.02, Unclear: 0.01, Depose: 0.05}
 
 // Config describes one simulation.

@@ -34,11 +34,10 @@ type worker struct {
 	request  string
 	requests int
 	// lease is what it works on, report what it has to say of it, nil while it works.
-	lease   *v1.Lease
-	report  *v1.ReportRequest
-	began   time.Time
-	asleep  bool
-	uploads map[string]bool
+	lease  *v1.Lease
+	report *v1.ReportRequest
+	began  time.Time
+	asleep bool
 }
 
 // plan runs f later unless the worker has died by then.

@@ -88,7 +88,7 @@ func (s *Store) caughtUp(ctx context.Context, id, address string) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("%w (its log ends at %d, this one at %d, %v)", ctx.Err(), last, s.raft.LastIndex(), err)
+			return fmt.Errorf("%w (its log ends at %d, this one at %d, %w)", ctx.Err(), last, s.raft.LastIndex(), err)
 		case <-s.done:
 			return ErrClosed
 		}

@@ -89,7 +89,7 @@ func (s *Store) checkHistory(snaps raft.SnapshotStore, kept bool) (skip bool, er
 		covered = metas[0].Index
 		_, r, err := snaps.Open(metas[0].ID)
 		if err != nil {
-			return false, fmt.Errorf("%w: open snapshot %s: %v", ErrCorrupt, filepath.Join(s.cfg.Dir, "snapshots", metas[0].ID), err)
+			return false, fmt.Errorf("%w: open snapshot %s: %w", ErrCorrupt, filepath.Join(s.cfg.Dir, "snapshots", metas[0].ID), err)
 		}
 		applied, _, err := readHead(r, crc32.New(castagnoli))
 		if err = errors.Join(err, r.Close()); err != nil {
@@ -218,7 +218,7 @@ func (s *Store) raftError(err error) error {
 		return nil
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipLost),
 		errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrAbortedByRestore):
-		return fmt.Errorf("%w: %v", ErrNotLeader, err)
+		return fmt.Errorf("%w: %w", ErrNotLeader, err)
 	case errors.Is(err, raft.ErrRaftShutdown):
 		if cause := s.Err(); cause != nil {
 			return cause
