@@ -13,6 +13,7 @@ import (
 
 	"github.com/espalier-ml/espalier/model"
 	"github.com/espalier-ml/espalier/model/onnx/onnxpb"
+	"github.com/espalier-ml/espalier/model/quantize"
 )
 
 // What Write writes.
@@ -30,9 +31,14 @@ const (
 // Options of Write. The zero value will do.
 type Options struct {
 	ProducerVersion string // recorded beside the producer's name
+
+	// Quant writes an int8 network: what it names is computed on bytes, as
+	// infer.Options.Quant has it. Dropout is left out, batch normalisations are
+	// folded. Read does not read such files.
+	Quant *quantize.Scheme
 }
 
-// Write writes a graph as an ONNX file: float32, IR 8, opset 13, one input and
+// Write writes a graph as an ONNX file: float32 (or int8), IR 8, opset 13, one input and
 // one output, the batch a symbolic dimension. An image {H, W, C} becomes
 // {N, C, H, W}, a vector {N, features}; Meta becomes the file's metadata. Equal
 // graphs give equal bytes. The graph must be valid; its errors are Validate's.
@@ -53,6 +59,13 @@ func Marshal(g *model.Graph, o Options) ([]byte, error) {
 		return nil, err
 	}
 	e := &exporter{graph: g, out: &onnxpb.GraphProto{Name: g.Name}, used: map[string]bool{InputName: true, OutputName: true}}
+	if o.Quant != nil {
+		var err error
+		if e.bytes, err = newByteWriter(g, o.Quant); err != nil {
+			return nil, err
+		}
+		e.graph = e.bytes.graph
+	}
 	if e.out.Name == "" {
 		e.out.Name = "network"
 	}
@@ -87,6 +100,7 @@ type exporter struct {
 	out   *onnxpb.GraphProto
 	used  map[string]bool // names of values
 	wires []wire          // of the layers
+	bytes *byteWriter     // of int8 networks
 }
 
 func (e *exporter) run() error {
@@ -106,8 +120,14 @@ func (e *exporter) run() error {
 			}
 		}
 		x := &layerWriter{exporter: e, Layer: l, in: in, shape: shapes[i]}
+		if e.bytes != nil {
+			e.bytes.before(x, i)
+		}
 		if e.wires[i], err = x.write(); err != nil {
 			return fmt.Errorf("layer %q: %w", l.Name, err)
+		}
+		if e.bytes != nil {
+			e.bytes.after(x, i)
 		}
 	}
 	last := e.wires[len(shapes)-1]

@@ -7,6 +7,7 @@ import (
 
 	"github.com/espalier-ml/espalier/model"
 	"github.com/espalier-ml/espalier/model/onnx/onnxpb"
+	"github.com/espalier-ml/espalier/model/quantize"
 )
 
 // layerWriter writes one layer.
@@ -14,7 +15,8 @@ type layerWriter struct {
 	*exporter
 	*model.Layer
 	in    []wire
-	shape model.Shape // of the output
+	shape model.Shape      // of the output
+	quant *quantize.Affine // of the input, if the layer is computed on bytes
 }
 
 // one appends the layer's only, or last, node.
@@ -85,10 +87,13 @@ func windowAttrs(kernel, stride [2]int, p model.Pad2D) []*onnxpb.AttributeProto 
 
 func (x *layerWriter) conv(o model.Conv) (wire, error) {
 	t := x.Params[model.Weight]
-	c := (&constant{dims: t.Shape, floats: t.Data}).transposed([]int{3, 2, 0, 1})
-	inputs := []string{x.in[0].name, x.floats(x.Name+"_weight", c.floats, c.dims...)}
-	if o.Bias {
-		inputs = append(inputs, x.floats(x.Name+"_bias", x.Params[model.Bias].Data, o.Out))
+	inputs := []string{x.in[0].name}
+	if x.quant != nil {
+		inputs = append(inputs, x.byteParams(t, []int{3, 2, 0, 1}, 0)...)
+	} else {
+		c := (&constant{dims: t.Shape, floats: t.Data}).transposed([]int{3, 2, 0, 1})
+		inputs = append(inputs, x.floats(x.Name+"_weight", c.floats, c.dims...))
+		inputs = append(inputs, x.bias()...)
 	}
 	attrs := append(windowAttrs(o.Kernel, o.Stride, o.Pad), attrInts("dilations", o.Dilation[:]...), attrInt("group", o.Groups))
 	return x.one("Conv", inputs, attrs...)
@@ -104,11 +109,23 @@ func (x *layerWriter) dense(o model.Dense) (wire, error) {
 		}
 		w = rows
 	}
-	inputs := []string{x.in[0].name, x.floats(x.Name+"_weight", w, x.in[0].shape[0], o.Out)}
-	if o.Bias {
-		inputs = append(inputs, x.floats(x.Name+"_bias", x.Params[model.Bias].Data, o.Out))
+	inputs, dims := []string{x.in[0].name}, model.Shape{x.in[0].shape[0], o.Out}
+	if x.quant != nil {
+		inputs = append(inputs, x.byteParams(&model.Tensor{Shape: dims, Data: w}, []int{0, 1}, 1)...)
+	} else {
+		inputs = append(inputs, x.floats(x.Name+"_weight", w, dims...))
+		inputs = append(inputs, x.bias()...)
 	}
 	return x.one("Gemm", inputs)
+}
+
+// bias writes the bias of a layer that has one.
+func (x *layerWriter) bias() []string {
+	b := x.Params[model.Bias]
+	if b == nil {
+		return nil
+	}
+	return []string{x.floats(x.Name+"_bias", b.Data, len(b.Data))}
 }
 
 // batchNorm writes a BatchNormalization, or for shapes where ONNX would look for

@@ -7,7 +7,9 @@ package quantize
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 )
 
 // ErrRange: a range or scale is not usable.
@@ -47,6 +49,27 @@ func (a Affine) Dequantize(q uint8) float32 { return float32(int(q)-int(a.Zero))
 type Scheme struct {
 	Input  Affine
 	Layers map[string]Affine
+}
+
+// Check refuses scales that are not finite, or below 0. A scale of 0 says
+// nothing, as if the layer were not named.
+func (s *Scheme) Check() error {
+	if err := s.Input.check(); err != nil {
+		return fmt.Errorf("input: %w", err)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.Layers)) {
+		if err := s.Layers[name].check(); err != nil {
+			return fmt.Errorf("layer %q: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func (a Affine) check() error {
+	if !(a.Scale >= 0 && a.Scale <= math.MaxFloat32) {
+		return fmt.Errorf("%w: scale %v: want a finite number of 0 or more", ErrRange, a.Scale)
+	}
+	return nil
 }
 
 // Weights quantizes weights whose last dimension is out channels to -127..127,

@@ -91,3 +91,17 @@ func TestObserverWeighsClipping(t *testing.T) {
 		t.Errorf("%v: want %v", err, ErrRange)
 	}
 }
+
+func TestSchemeCheck(t *testing.T) {
+	good := Scheme{Input: Affine{Scale: 1}, Layers: map[string]Affine{"a": {Scale: 0.5, Zero: 3}, "b": {}}}
+	if err := good.Check(); err != nil {
+		t.Error(err)
+	}
+	for _, scale := range []float32{-1, float32(math.NaN()), float32(math.Inf(1))} {
+		for _, s := range []Scheme{{Input: Affine{Scale: scale}}, {Layers: map[string]Affine{"a": {Scale: scale}}}} {
+			if err := s.Check(); !errors.Is(err, ErrRange) {
+				t.Errorf("scale %v: %v: want %v", scale, err, ErrRange)
+			}
+		}
+	}
+}
