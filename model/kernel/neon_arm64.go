@@ -319,6 +319,216 @@ func depthNEON(p *depthArgs)
 //go:noescape
 func maxPoolNEON(p *poolArgs)
 
+// quantNEON_1_0_8 computes 1+0 rows and 8 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_1_0_8(p *quantArgs)
+
+// quantNEON_1_0_16 computes 1+0 rows and 16 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_1_0_16(p *quantArgs)
+
+// quantNEON_1_0_32 computes 1+0 rows and 32 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_1_0_32(p *quantArgs)
+
+// quantNEON_1_1_8 computes 1+1 rows and 8 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_1_1_8(p *quantArgs)
+
+// quantNEON_1_1_16 computes 1+1 rows and 16 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_1_1_16(p *quantArgs)
+
+// quantNEON_1_1_32 computes 1+1 rows and 32 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_1_1_32(p *quantArgs)
+
+// quantNEON_2_0_8 computes 2+0 rows and 8 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_2_0_8(p *quantArgs)
+
+// quantNEON_2_0_16 computes 2+0 rows and 16 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_2_0_16(p *quantArgs)
+
+// quantNEON_2_0_32 computes 2+0 rows and 32 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_2_0_32(p *quantArgs)
+
+// quantNEON_2_1_8 computes 2+1 rows and 8 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_2_1_8(p *quantArgs)
+
+// quantNEON_2_1_16 computes 2+1 rows and 16 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_2_1_16(p *quantArgs)
+
+// quantNEON_2_2_8 computes 2+2 rows and 8 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_2_2_8(p *quantArgs)
+
+// quantNEON_2_2_16 computes 2+2 rows and 16 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_2_2_16(p *quantArgs)
+
+// quantNEON_3_0_8 computes 3+0 rows and 8 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_3_0_8(p *quantArgs)
+
+// quantNEON_3_0_16 computes 3+0 rows and 16 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_3_0_16(p *quantArgs)
+
+// quantNEON_3_2_8 computes 3+2 rows and 8 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_3_2_8(p *quantArgs)
+
+// quantNEON_3_2_16 computes 3+2 rows and 16 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_3_2_16(p *quantArgs)
+
+// quantNEON_3_3_8 computes 3+3 rows and 8 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_3_3_8(p *quantArgs)
+
+// quantNEON_3_3_16 computes 3+3 rows and 16 columns as quantArgs says.
+//
+//go:noescape
+func quantNEON_3_3_16(p *quantArgs)
+
+// quantDot_1_0_8 computes 1+0 rows and 8 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_1_0_8(p *quantArgs)
+
+// quantDot_1_0_16 computes 1+0 rows and 16 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_1_0_16(p *quantArgs)
+
+// quantDot_1_0_32 computes 1+0 rows and 32 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_1_0_32(p *quantArgs)
+
+// quantDot_1_1_8 computes 1+1 rows and 8 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_1_1_8(p *quantArgs)
+
+// quantDot_1_1_16 computes 1+1 rows and 16 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_1_1_16(p *quantArgs)
+
+// quantDot_1_1_32 computes 1+1 rows and 32 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_1_1_32(p *quantArgs)
+
+// quantDot_2_0_8 computes 2+0 rows and 8 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_2_0_8(p *quantArgs)
+
+// quantDot_2_0_16 computes 2+0 rows and 16 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_2_0_16(p *quantArgs)
+
+// quantDot_2_0_32 computes 2+0 rows and 32 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_2_0_32(p *quantArgs)
+
+// quantDot_2_1_8 computes 2+1 rows and 8 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_2_1_8(p *quantArgs)
+
+// quantDot_2_1_16 computes 2+1 rows and 16 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_2_1_16(p *quantArgs)
+
+// quantDot_2_2_8 computes 2+2 rows and 8 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_2_2_8(p *quantArgs)
+
+// quantDot_2_2_16 computes 2+2 rows and 16 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_2_2_16(p *quantArgs)
+
+// quantDot_3_0_8 computes 3+0 rows and 8 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_3_0_8(p *quantArgs)
+
+// quantDot_3_0_16 computes 3+0 rows and 16 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_3_0_16(p *quantArgs)
+
+// quantDot_3_2_8 computes 3+2 rows and 8 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_3_2_8(p *quantArgs)
+
+// quantDot_3_2_16 computes 3+2 rows and 16 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_3_2_16(p *quantArgs)
+
+// quantDot_3_3_8 computes 3+3 rows and 8 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_3_3_8(p *quantArgs)
+
+// quantDot_3_3_16 computes 3+3 rows and 16 columns as quantArgs says.
+//
+//go:noescape
+func quantDot_3_3_16(p *quantArgs)
+
+// widenNEON widens n bytes to 16 bits; n a positive multiple of 16.
+//
+//go:noescape
+func widenNEON(dst, src ptr, n int)
+
+// maxPoolBytesNEON takes the maximum of every window of bytes; channels a multiple of 16.
+//
+//go:noescape
+func maxPoolBytesNEON(p *poolArgs)
+
+// quantizeNEON writes clamp(round(src/scale) + zero, lo, hi) as bytes; n a positive multiple of 8.
+//
+//go:noescape
+func quantizeNEON(dst, src ptr, n int, h *quantParams)
+
+// dequantizeNEON writes (src - zero)*scale; n a positive multiple of 8.
+//
+//go:noescape
+func dequantizeNEON(dst, src ptr, n int, h *quantParams)
+
 // tilesNEON lists the micro-kernels by kind (1, 2, 3, 4, 8, 16 columns) and halves.
 var tilesNEON = map[[3]int]func(*tileArgs){
 	{0, 1, 0}: tileNEON_1_0_1,
@@ -386,4 +596,50 @@ var sparseNEON = map[[2]int]func(*sparseArgs){
 	{4, 3}: sparseNEON_b4_v3,
 	{4, 4}: sparseNEON_b4_v4,
 	{4, 5}: sparseNEON_b4_v5,
+}
+
+// quantNEON lists the 8-bit micro-kernels on pairs of 16-bit values by kind (8, 16, 32 columns) and halves.
+var quantNEON = map[[3]int]func(*quantArgs){
+	{0, 1, 0}: quantNEON_1_0_8,
+	{1, 1, 0}: quantNEON_1_0_16,
+	{2, 1, 0}: quantNEON_1_0_32,
+	{0, 1, 1}: quantNEON_1_1_8,
+	{1, 1, 1}: quantNEON_1_1_16,
+	{2, 1, 1}: quantNEON_1_1_32,
+	{0, 2, 0}: quantNEON_2_0_8,
+	{1, 2, 0}: quantNEON_2_0_16,
+	{2, 2, 0}: quantNEON_2_0_32,
+	{0, 2, 1}: quantNEON_2_1_8,
+	{1, 2, 1}: quantNEON_2_1_16,
+	{0, 2, 2}: quantNEON_2_2_8,
+	{1, 2, 2}: quantNEON_2_2_16,
+	{0, 3, 0}: quantNEON_3_0_8,
+	{1, 3, 0}: quantNEON_3_0_16,
+	{0, 3, 2}: quantNEON_3_2_8,
+	{1, 3, 2}: quantNEON_3_2_16,
+	{0, 3, 3}: quantNEON_3_3_8,
+	{1, 3, 3}: quantNEON_3_3_16,
+}
+
+// quantDot lists the 8-bit micro-kernels on quadruples of bytes (SDOT) by kind (8, 16, 32 columns) and halves.
+var quantDot = map[[3]int]func(*quantArgs){
+	{0, 1, 0}: quantDot_1_0_8,
+	{1, 1, 0}: quantDot_1_0_16,
+	{2, 1, 0}: quantDot_1_0_32,
+	{0, 1, 1}: quantDot_1_1_8,
+	{1, 1, 1}: quantDot_1_1_16,
+	{2, 1, 1}: quantDot_1_1_32,
+	{0, 2, 0}: quantDot_2_0_8,
+	{1, 2, 0}: quantDot_2_0_16,
+	{2, 2, 0}: quantDot_2_0_32,
+	{0, 2, 1}: quantDot_2_1_8,
+	{1, 2, 1}: quantDot_2_1_16,
+	{0, 2, 2}: quantDot_2_2_8,
+	{1, 2, 2}: quantDot_2_2_16,
+	{0, 3, 0}: quantDot_3_0_8,
+	{1, 3, 0}: quantDot_3_0_16,
+	{0, 3, 2}: quantDot_3_2_8,
+	{1, 3, 2}: quantDot_3_2_16,
+	{0, 3, 3}: quantDot_3_3_8,
+	{1, 3, 3}: quantDot_3_3_16,
 }

@@ -6,9 +6,12 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"golang.org/x/sys/cpu"
 )
 
-// platformImpls returns NEON, which every arm64 processor has. What has no NEON form runs the generic one.
+// platformImpls returns NEON, which every arm64 processor has, after its form with the dot product extension where
+// that is there. What has no NEON form runs the generic one.
 func platformImpls() []*impl {
 	cpuBrand = brand()
 	neon := genericImpl
@@ -36,7 +39,13 @@ func platformImpls() []*impl {
 	neon.sparse = func(a *sparseArgs, block, vectors int) { sparse[block][vectors](a) }
 	neon.depth = depthWithRest
 	neon.maxPool = maxPoolWithRest
-	return []*impl{&neon}
+	neon.quant = neonQuant
+	if !cpu.ARM64.HasASIMDDP {
+		return []*impl{&neon}
+	}
+	dot := neon
+	dot.variant, dot.quant = NEONDot, dotQuant
+	return []*impl{&dot, &neon}
 }
 
 // depthWithRest leaves the channels past a multiple of 4 to the generic form.

@@ -28,6 +28,7 @@ type QConv struct {
 	w       []int8 // as given
 	cols    int    // columns of a group, rounded up to what kernels load
 	bias    []int32
+	shifted []int32 // bias for kernels that take 128 off the input
 	scale   []float32
 	quads   []int8    // weights for kernels on quadruples of bytes
 	pairs   []int16   // and on pairs of 16-bit values
@@ -70,6 +71,9 @@ func NewQConv(sh ConvShape, w []int8, r Requant) (*QConv, error) {
 			q.pairs = pack[int16](q, 2)
 		} else {
 			q.quads = pack[int8](q, 4)
+		}
+		if im.quant.signed {
+			q.shifted = q.shift()
 		}
 	}
 	return q, nil
@@ -128,6 +132,16 @@ func (q *QConv) sums() {
 		oc := i % c.s.OC
 		q.bias[oc/c.ocg*q.cols+oc%c.ocg] -= int32(q.r.InZero) * int32(w)
 	}
+}
+
+// shift returns the bias plus 128·Σ w. Sums of 32 bits may wrap on the way: they end where they should.
+func (q *QConv) shift() []int32 {
+	c, out := q.c, append([]int32(nil), q.bias...)
+	for i, w := range q.w[:c.wSize] {
+		oc := i % c.s.OC
+		out[oc/c.ocg*q.cols+oc%c.ocg] += 128 * int32(w)
+	}
+	return out
 }
 
 // run is how many neighbouring elements of the input one innermost loop covers, and how many such runs there are.
@@ -212,7 +226,11 @@ func (q *QConv) forward(im *impl, s *Scratch, x, y []uint8, n int) {
 		for j := 0; j < q.c.ocg; {
 			w := im.quant.width(min(im.quant.mr, g.m*g.n), q.c.ocg-j)
 			col := gr*q.cols + j
-			t.bias, t.scale = unsafe.Pointer(&q.bias[col]), unsafe.Pointer(&q.scale[col])
+			bias := q.bias
+			if im.quant.signed {
+				bias = q.shifted
+			}
+			t.bias, t.scale = unsafe.Pointer(&bias[col]), unsafe.Pointer(&q.scale[col])
 			first := gr*t.k*t.k2*t.k3*q.cols + j
 			if im.quant.pairs {
 				t.b = unsafe.Pointer(&q.pairs[2*first])

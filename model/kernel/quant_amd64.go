@@ -46,29 +46,13 @@ var avx2Quant = quantImpl{
 		tile: func(t *tileArgs, h0, h1, n int) {
 			q := quantOf(t)
 			if n < 8 {
-				quantEdge(q, h0, h1, n)
+				quantEdge(q, avx2QuantTiles[0][h0][h1], h0, h1, n)
 				return
 			}
 			avx2QuantTiles[n/16][h0][h1](q)
 		},
 	},
 	pairs: true, widen: widenAVX, maxPool: maxPoolBytesAVX, quantize: quantizeAVX, dequantize: dequantizeAVX,
-}
-
-// quantEdge computes fewer than 8 columns into a buffer and copies them.
-func quantEdge(q *quantArgs, h0, h1, n int) {
-	c0, c1, cs := q.c0, q.c1, q.cs
-	q.c0, q.c1, q.cs = unsafe.Pointer(&q.edge[0]), unsafe.Pointer(&q.edge[8*h0]), 8
-	avx2QuantTiles[0][h0][h1](q)
-	for i := range h0 + h1 {
-		c := c0
-		r := i
-		if i >= h0 {
-			c, r = c1, i-h0
-		}
-		copy(unsafe.Slice((*uint8)(unsafe.Add(c, r*cs)), n), q.edge[8*i:])
-	}
-	q.c0, q.c1, q.cs = c0, c1, cs
 }
 
 func widenAVX(dst, src ptr, n int) {

@@ -10,6 +10,7 @@ import (
 type quantImpl struct {
 	tiler
 	pairs   bool                      // the micro-kernel multiplies pairs of 16-bit values, else quadruples of bytes
+	signed  bool                      // and takes the bytes of a less 128; the bias makes up for it
 	widen   func(dst, src ptr, n int) // bytes to 16 bits
 	maxPool func(a *poolArgs)         // of bytes; strides in bytes
 
@@ -39,6 +40,22 @@ type quantArgs struct {
 
 // quantOf is the quantArgs that t is part of.
 func quantOf(t *tileArgs) *quantArgs { return (*quantArgs)(unsafe.Pointer(t)) }
+
+// quantEdge computes fewer than 8 columns with the micro-kernel eight into a buffer and copies them.
+func quantEdge(q *quantArgs, eight func(*quantArgs), h0, h1, n int) {
+	c0, c1, cs := q.c0, q.c1, q.cs
+	q.c0, q.c1, q.cs = unsafe.Pointer(&q.edge[0]), unsafe.Pointer(&q.edge[8*h0]), 8
+	eight(q)
+	for i := range h0 + h1 {
+		c := c0
+		r := i
+		if i >= h0 {
+			c, r = c1, i-h0
+		}
+		copy(unsafe.Slice((*uint8)(unsafe.Add(c, r*cs)), n), q.edge[8*i:])
+	}
+	q.c0, q.c1, q.cs = c0, c1, cs
+}
 
 var genericQuant = quantImpl{
 	tiler: tiler{mr: 16, half: 8, width: func(_, n int) int { return min(n, 64) }, tile: genericQuantTile},

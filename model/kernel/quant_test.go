@@ -77,6 +77,36 @@ func TestQuantizedConv(t *testing.T) {
 	})
 }
 
+// TestQuantizedExtremes has the largest products there are, so that no step may saturate.
+func TestQuantizedExtremes(t *testing.T) {
+	const in, out = 1024, 43
+	w := make([]int8, in*out)
+	for i := range w {
+		w[i] = []int8{-128, 127, -127}[i%out%3]
+	}
+	scale := make([]float32, out)
+	for i := range scale {
+		scale[i] = 3e-6
+	}
+	eachVariant(t, func(t *testing.T) {
+		for _, zero := range []uint8{0, 255} {
+			q, err := NewQConv(ConvShape{H: 1, W: 1, IC: in, OC: out, KH: 1, KW: 1}, w, Requant{Scale: scale, InZero: zero, OutZero: 128})
+			must(t, err)
+			x, y := make([]uint8, in), make([]uint8, out)
+			for i := range x {
+				x[i] = 255 - zero
+			}
+			must(t, q.Forward(nil, x, y, 0, 1))
+			for j, got := range y {
+				sum := in * (255 - 2*int(zero)) * int(w[j])
+				if want := uint8(math.RoundToEven(float64(float32(sum)*scale[j])) + 128); got != want {
+					t.Fatalf("zero %d: output %d is %d, want %d", zero, j, got, want)
+				}
+			}
+		}
+	})
+}
+
 func FuzzQuantizedConv(f *testing.F) {
 	f.Add(uint64(1), []byte{5, 5, 2, 3, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0, 1})
 	f.Add(uint64(2), []byte{9, 8, 4, 8, 3, 2, 2, 1, 2, 1, 1, 2, 3, 0, 4})

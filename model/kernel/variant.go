@@ -13,10 +13,11 @@ type Variant string
 
 // The variants, fastest first.
 const (
-	AVX512  Variant = "avx512"  // amd64 with AVX-512 F, DQ, BW, VL
-	AVX2    Variant = "avx2"    // amd64 with AVX2 and FMA
-	NEON    Variant = "neon"    // arm64
-	Generic Variant = "generic" // portable Go
+	AVX512  Variant = "avx512"   // amd64 with AVX-512 F, DQ, BW, VL
+	AVX2    Variant = "avx2"     // amd64 with AVX2 and FMA
+	NEONDot Variant = "neon-dot" // arm64 with the dot product extension; differs from neon in 8 bits only
+	NEON    Variant = "neon"     // arm64
+	Generic Variant = "generic"  // portable Go
 )
 
 // EnvVariant is the environment variable that forces a variant. It is read once, at start.

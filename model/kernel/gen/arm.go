@@ -21,7 +21,14 @@ type arm struct {
 // Vector instructions on four single-precision lanes, with registers d, n, m at their places.
 var armOps = map[string]uint32{
 	"FADD": 0x4e20d400, "FSUB": 0x4ea0d400, "FMUL": 0x6e20dc00, "FMLA": 0x4e20cc00, "FMAX": 0x4e20f400, "FMIN": 0x4ea0f400,
-	"FCMGT": 0x6ea0e400, "BIF": 0x6ee01c00,
+	"FCMGT": 0x6ea0e400, "BIF": 0x6ee01c00, "FDIV": 0x6e20fc00, "FMAXNM": 0x4e20c400, "SMAX": 0x4ea06400, "SMIN": 0x4ea06c00,
+}
+
+// Vector instructions of one operand. XTN narrows words to halfwords, XTNb halfwords to bytes; the forms with 2 write
+// the upper half of the destination.
+var armOps2 = map[string]uint32{
+	"SCVTF": 0x4e21d800, "FCVTNS": 0x4e21a800, "FSQRT": 0x6ea1f800,
+	"XTN": 0x0e612800, "XTN2": 0x4e612800, "XTNb": 0x0e212800, "XTN2b": 0x4e212800,
 }
 
 // in writes an instruction of Go's assembler.
@@ -40,6 +47,35 @@ func (a *arm) op(name string, d, n, m int) {
 	a.in("WORD $0x%08x // %s V%d.4S, V%d.4S, V%d.4S", armOps[name]|uint32(m)<<16|uint32(n)<<5|uint32(d), name, d, n, m)
 }
 
+// op2 writes an encoded instruction: Vd = op Vn.
+func (a *arm) op2(name string, d, n int) {
+	a.in("WORD $0x%08x // %s V%d, V%d", armOps2[name]|uint32(n)<<5|uint32(d), name, d, n)
+}
+
+// smlalLane writes Vd += Vn * Vm[lane]: four halfwords, the lower or the upper ones, into words. m is less than 16.
+func (a *arm) smlalLane(d, n, m, lane int, upper bool) {
+	w, name, half := uint32(0x0f402000), "SMLAL", "4H"
+	if upper {
+		w, name, half = 0x4f402000, "SMLAL2", "8H"
+	}
+	w |= uint32(lane&1)<<20 | uint32(lane>>1&1)<<21 | uint32(lane>>2)<<11 | uint32(m)<<16 | uint32(n)<<5 | uint32(d)
+	a.in("WORD $0x%08x // %s V%d.4S, V%d.%s, V%d.H[%d]", w, name, d, n, half, m, lane)
+}
+
+// sdotLane writes Vd += the sums of products of the quadruples of signed bytes in Vn with the first one in Vm.
+func (a *arm) sdotLane(d, n, m int) {
+	a.in("WORD $0x%08x // SDOT V%d.4S, V%d.16B, V%d.4B[0]", 0x4f80e000|uint32(m)<<16|uint32(n)<<5|uint32(d), d, n, m)
+}
+
+// regs lists n vector registers from v on.
+func regs(v, n int, arrangement string) string {
+	var list []string
+	for i := range n {
+		list = append(list, fmt.Sprintf("V%d.%s", v+i, arrangement))
+	}
+	return strings.Join(list, ", ")
+}
+
 // fmlaLane writes Vd += Vn * Vm[lane].
 func (a *arm) fmlaLane(d, n, m, lane int) {
 	w := 0x4f801000 | uint32(lane&1)<<21 | uint32(lane>>1)<<11 | uint32(m)<<16 | uint32(n)<<5 | uint32(d)
@@ -55,6 +91,27 @@ func (a *arm) fn(name, typ, doc string) {
 	a.in("MOVD p+0(FP), R0")
 }
 
+// fnArgs starts a function with parameters of one word each, written as in Go, which it leaves in R0, R1 and so on. A
+// float32 goes to the vector register of that number instead.
+func (a *arm) fnArgs(name, doc, params string) {
+	a.decls = append(a.decls, decl{name, "(" + params + ")", name + " " + doc})
+	var names []string
+	float := map[string]bool{}
+	for _, p := range strings.Split(params, ", ") {
+		n, typ, _ := strings.Cut(p, " ")
+		names = append(names, n)
+		float[n] = typ == "float32"
+	}
+	fmt.Fprintf(&a.asm, "\n// func %s(%s)\nTEXT ·%s(SB), NOSPLIT, $0-%d\n", name, params, name, 8*len(names))
+	for i, n := range names {
+		if float[n] {
+			a.in("FMOVS %s+%d(FP), F%d", n, 8*i, i)
+		} else {
+			a.in("MOVD %s+%d(FP), R%d", n, 8*i, i)
+		}
+	}
+}
+
 // field loads the word at an offset of the arguments.
 func (a *arm) field(off, r int) { a.in("MOVD %d(R0), R%d", off, r) }
 
@@ -62,11 +119,7 @@ func (a *arm) field(off, r int) { a.in("MOVD %d(R0), R%d", off, r) }
 func (a *arm) span(op string, r, v, n int) {
 	for n > 0 {
 		k := min(n, 4)
-		var regs []string
-		for i := range k {
-			regs = append(regs, fmt.Sprintf("V%d.S4", v+i))
-		}
-		list, mem, post := "["+strings.Join(regs, ", ")+"]", fmt.Sprintf("(R%d)", r), ""
+		list, mem, post := "["+regs(v, k, "S4")+"]", fmt.Sprintf("(R%d)", r), ""
 		if n > 4 {
 			post, mem = ".P", fmt.Sprintf("%d(R%d)", 16*k, r)
 		}

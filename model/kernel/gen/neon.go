@@ -35,6 +35,9 @@ func (a *arm) neon() {
 	a.sparse()
 	a.depth()
 	a.maxPool()
+	a.quantTiles()
+	a.bytes8()
+	a.conversions()
 }
 
 // columns loads or stores a row of w columns: a whole number of vectors, or 1, 2 or 3 lanes with zeros above.
