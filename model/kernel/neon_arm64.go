@@ -529,6 +529,66 @@ func quantizeNEON(dst, src ptr, n int, h *quantParams)
 //go:noescape
 func dequantizeNEON(dst, src ptr, n int, h *quantParams)
 
+// addNEON writes act(a + b).
+//
+//go:noescape
+func addNEON(dst, a, b ptr, n int, flags uint64)
+
+// axpyNEON adds alpha*x to y.
+//
+//go:noescape
+func axpyNEON(alpha float32, x, y ptr, n int)
+
+// scaleNEON multiplies x by alpha.
+//
+//go:noescape
+func scaleNEON(alpha float32, x ptr, n int)
+
+// reluNEON writes act(x).
+//
+//go:noescape
+func reluNEON(dst, x ptr, n int, flags uint64)
+
+// reluGradNEON passes dy where 0 < y (and y < 6 for ReLU6), and zero elsewhere.
+//
+//go:noescape
+func reluGradNEON(dst, y, dy ptr, n int, flags uint64)
+
+// sgdNEON is a step of SGD as genericSGD says.
+//
+//go:noescape
+func sgdNEON(w, v, grad ptr, n int, h *[6]float32)
+
+// adamNEON is a step of Adam as genericAdam says.
+//
+//go:noescape
+func adamNEON(w, m, v, grad ptr, n int, h *[11]float32)
+
+// colSumNEON adds rows to out.
+//
+//go:noescape
+func colSumNEON(x, out ptr, rows, c int)
+
+// colSqDevNEON adds the rows of (x-mean)^2 to out.
+//
+//go:noescape
+func colSqDevNEON(x, mean, out ptr, rows, c int)
+
+// colDotNEON adds the rows of (x-mean)*dy to out.
+//
+//go:noescape
+func colDotNEON(x, mean, dy, out ptr, rows, c int)
+
+// affineNEON writes act(x*s + t), or with the old y added.
+//
+//go:noescape
+func affineNEON(y, x, s, t ptr, rows, c int, flags uint64)
+
+// affine2NEON writes a*x + b*y + d.
+//
+//go:noescape
+func affine2NEON(z, x, y, a, b, d ptr, rows, c int)
+
 // tilesNEON lists the micro-kernels by kind (1, 2, 3, 4, 8, 16 columns) and halves.
 var tilesNEON = map[[3]int]func(*tileArgs){
 	{0, 1, 0}: tileNEON_1_0_1,

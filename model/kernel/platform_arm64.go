@@ -40,6 +40,9 @@ func platformImpls() []*impl {
 	neon.depth = depthWithRest
 	neon.maxPool = maxPoolWithRest
 	neon.quant = neonQuant
+	neon.add, neon.axpy, neon.scale, neon.relu, neon.reluGrad = addNEON, axpyNEON, scaleNEON, reluNEON, reluGradNEON
+	neon.colSum, neon.colSqDev, neon.colDot, neon.affine, neon.affine2 = colSumNEON, colSqDevNEON, colDotNEON, affineNEON, affine2NEON
+	neon.sgd, neon.adam = sgdNEON, adamNEON
 	if !cpu.ARM64.HasASIMDDP {
 		return []*impl{&neon}
 	}

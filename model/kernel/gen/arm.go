@@ -20,14 +20,14 @@ type arm struct {
 
 // Vector instructions on four single-precision lanes, with registers d, n, m at their places.
 var armOps = map[string]uint32{
-	"FADD": 0x4e20d400, "FSUB": 0x4ea0d400, "FMUL": 0x6e20dc00, "FMLA": 0x4e20cc00, "FMAX": 0x4e20f400, "FMIN": 0x4ea0f400,
-	"FCMGT": 0x6ea0e400, "BIF": 0x6ee01c00, "FDIV": 0x6e20fc00, "FMAXNM": 0x4e20c400, "SMAX": 0x4ea06400, "SMIN": 0x4ea06c00,
+	"FADD": 0x4e20d400, "FSUB": 0x4ea0d400, "FMUL": 0x6e20dc00, "FMLA": 0x4e20cc00, "FMIN": 0x4ea0f400,
+	"FCMGT": 0x6ea0e400, "BIF": 0x6ee01c00, "BIC": 0x4e601c00, "FDIV": 0x6e20fc00, "FMAXNM": 0x4e20c400, "SMAX": 0x4ea06400, "SMIN": 0x4ea06c00,
 }
 
 // Vector instructions of one operand. XTN narrows words to halfwords, XTNb halfwords to bytes; the forms with 2 write
 // the upper half of the destination.
 var armOps2 = map[string]uint32{
-	"SCVTF": 0x4e21d800, "FCVTNS": 0x4e21a800, "FSQRT": 0x6ea1f800,
+	"SCVTF": 0x4e21d800, "FCVTNS": 0x4e21a800, "FSQRT": 0x6ea1f800, "FCMLT0": 0x4ea0e800,
 	"XTN": 0x0e612800, "XTN2": 0x4e612800, "XTNb": 0x0e212800, "XTN2b": 0x4e212800,
 }
 
@@ -137,9 +137,9 @@ func (a *arm) activate(flags int, vs []int, tmp int) {
 	done := a.unique("linear")
 	a.in("TST $%d, R%d", flagReLU|flagReLU6, flags)
 	a.in("BEQ %s", done)
-	a.zero(tmp)
-	for _, v := range vs {
-		a.op("FMAX", v, v, tmp)
+	for _, v := range vs { // zero where v < 0: neither NaN nor -0
+		a.op2("FCMLT0", tmp, v)
+		a.op("BIC", v, v, tmp)
 	}
 	a.in("TST $%d, R%d", flagReLU6, flags)
 	a.in("BEQ %s", done)

@@ -38,6 +38,10 @@ func (a *arm) neon() {
 	a.quantTiles()
 	a.bytes8()
 	a.conversions()
+	a.elementwise()
+	a.optimizers()
+	a.columnSums()
+	a.affines()
 }
 
 // columns loads or stores a row of w columns: a whole number of vectors, or 1, 2 or 3 lanes with zeros above.
