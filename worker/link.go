@@ -146,12 +146,12 @@ func (l *link) onReconnect(nc *nats.Conn) {
 }
 
 // pause waits before a request is made again: the backoff's time, or until the
-// next connection. It tells whether ctx still stands.
-func (l *link) pause(ctx context.Context, b *backoff) bool {
+// next connection, or until ctx ends.
+func (l *link) pause(ctx context.Context, b *backoff) {
 	l.mu.Lock()
 	again := l.again
 	l.mu.Unlock()
-	return b.wait(ctx, again)
+	b.wait(ctx, again)
 }
 
 // keep watches the connection until ctx ends.

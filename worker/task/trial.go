@@ -66,7 +66,7 @@ func (j *job) trial(o *Outcome) error {
 		if err != nil {
 			return err
 		}
-		reached, err := reached(plan.strategy.Info(), dense, groups, pruned)
+		reached, err := reached(plan.strategy.Info(), groups, pruned)
 		if err != nil {
 			return err
 		}
@@ -259,7 +259,7 @@ func (p *plan) share(i, n int) float64 {
 // reached is the sparsity of each group in the end: of channels where a strategy
 // removes channels only, of weights where it removes weights only, and of the
 // group's weights, removed either way, where it removes both.
-func reached(info prune.Info, dense *model.Graph, groups []prune.Group, pruned *model.Graph) (map[string]float64, error) {
+func reached(info prune.Info, groups []prune.Group, pruned *model.Graph) (map[string]float64, error) {
 	now, err := prune.Groups(pruned)
 	if err != nil {
 		return nil, fmt.Errorf("find groups: %w", err)
