@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -12,11 +11,12 @@ import (
 	"github.com/espalier-ml/espalier/model/infer"
 	"github.com/espalier-ml/espalier/model/kernel"
 	"github.com/espalier-ml/espalier/model/onnx"
+	"github.com/espalier-ml/espalier/model/quantize"
 )
 
-// latency adds the rows of inference. Pruned and quantized networks are
-// compared with the dense float32 one on ONNX Runtime, which gains nothing from
-// zeros.
+// latency adds the rows of inference. Pruned networks are compared with the
+// dense one on ONNX Runtime, which gains nothing from zeros; quantized ones with
+// our own in float32, and with ONNX Runtime on the same bytes.
 func (s *settings) latency(ctx context.Context) error {
 	dir, err := os.MkdirTemp("", "engine")
 	if err != nil {
@@ -27,16 +27,12 @@ func (s *settings) latency(ctx context.Context) error {
 		if !s.wants("latency", n.name) {
 			continue
 		}
-		dense, err := n.build()
+		g, err := n.build()
 		if err != nil {
 			return err
 		}
 		file := filepath.Join(dir, n.name+".onnx")
-		b, err := onnx.Marshal(dense, onnx.Options{})
-		if err != nil {
-			return err
-		}
-		if err := os.WriteFile(file, b, 0o600); err != nil {
+		if err := writeONNX(file, g, nil); err != nil {
 			return err
 		}
 		for _, c := range []struct {
@@ -44,52 +40,105 @@ func (s *settings) latency(ctx context.Context) error {
 			batch    int
 			fraction float64
 			block    int
-			bytes    bool
 		}{
-			{"latency, batch 1", 1, 0, 1, false}, {"latency, batch 64", 64, 0, 1, false},
-			{"latency, 90 % single weights pruned", 1, 0.9, 1, false}, {"latency, 90 % 4×1 blocks pruned", 1, 0.9, 4, false},
-			{"latency, int8", 1, 0, 1, true},
+			{"latency, batch 1", 1, 0, 1}, {"latency, batch 64", 64, 0, 1},
+			{"latency, 90 % single weights pruned", 1, 0.9, 1}, {"latency, 90 % 4×1 blocks pruned", 1, 0.9, 4},
 		} {
-			for _, k := range s.kernels {
-				g := dense.Clone()
-				prune(g, c.fraction, c.block)
-				o := infer.Options{Batch: c.batch}
-				if c.bytes {
-					if o.Quant, err = infer.Calibrate(ctx, g, noise(g.Input.Elements()), make([]int32, 8)); err != nil {
-						return err
-					}
-				}
-				r := row{What: c.what, Network: n.name, Threads: 1, Kernel: string(k)}
-				if err := s.compare(ctx, r, g, file, o, k); err != nil {
-					return err
-				}
+			pruned := g.Clone()
+			prune(pruned, c.fraction, c.block)
+			if err := s.floats(ctx, row{What: c.what, Network: n.name, Threads: 1}, pruned, file, c.batch); err != nil {
+				return err
 			}
+		}
+		if err := s.bytes(ctx, n.name, g, filepath.Join(dir, n.name+".int8.onnx")); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (s *settings) compare(ctx context.Context, r row, g *model.Graph, file string, plan infer.Options, k kernel.Variant) error {
-	o := bench.Options{WarmUp: s.turn / 8, Rounds: 3, Round: s.turn / 4, Samples: 5}
-	others := map[string]func() (float64, error){}
-	if s.ort != nil {
-		others["ONNX Runtime, dense"] = func() (float64, error) {
-			e, err := s.ort.Measure(ctx, file, plan.Batch, 1, o)
-			return float64(e.P50.Nanoseconds()) / 1e3, err
-		}
+func writeONNX(file string, g *model.Graph, q *quantize.Scheme) error {
+	b, err := onnx.Marshal(g, onnx.Options{Quant: q})
+	if err != nil {
+		return err
 	}
-	return s.contest(r, func() (float64, error) {
-		restore, err := kernel.Force(k)
-		if err != nil {
-			return 0, err
-		}
-		defer restore()
-		m, err := bench.MeasureGraph(ctx, g, plan, o)
-		if err != nil {
-			return 0, fmt.Errorf("measure %s: %w", g.Name, err)
-		}
-		return float64(m.P50.Nanoseconds()) / 1e3, nil
-	}, others)
+	return os.WriteFile(file, b, 0o600)
+}
+
+const (
+	ortFloat = "ONNX Runtime, dense"
+	ortBytes = "ONNX Runtime, int8"
+	ownFloat = "our float32"
+)
+
+// floats adds a row per kernel variant of g, against file on ONNX Runtime.
+func (s *settings) floats(ctx context.Context, r row, g *model.Graph, file string, batch int) error {
+	var all []contender
+	for _, k := range s.kernels {
+		all = append(all, contender{string(k), func() (float64, error) { return s.ours(ctx, g, k, infer.Options{Batch: batch}) }})
+	}
+	if s.ort != nil {
+		all = append(all, contender{ortFloat, func() (float64, error) { return s.theirs(ctx, file, batch) }})
+	}
+	times, err := s.contest(all)
+	if err != nil {
+		return err
+	}
+	for _, k := range s.kernels {
+		r.Kernel = string(k)
+		s.row(r, times, string(k), ortFloat)
+	}
+	return nil
+}
+
+// bytes adds two rows per kernel variant of g on bytes.
+func (s *settings) bytes(ctx context.Context, name string, g *model.Graph, file string) error {
+	scheme, err := infer.Calibrate(ctx, g, noise(g.Input.Elements()), make([]int32, 8))
+	if err != nil {
+		return err
+	}
+	if err := writeONNX(file, g, scheme); err != nil {
+		return err
+	}
+	var all []contender
+	for _, k := range s.kernels {
+		all = append(all, contender{string(k), func() (float64, error) { return s.ours(ctx, g, k, infer.Options{Quant: scheme}) }})
+		all = append(all, contender{ownFloat + string(k), func() (float64, error) { return s.ours(ctx, g, k, infer.Options{}) }})
+	}
+	if s.ort != nil {
+		all = append(all, contender{ortBytes, func() (float64, error) { return s.theirs(ctx, file, 1) }})
+	}
+	times, err := s.contest(all)
+	if err != nil {
+		return err
+	}
+	for _, k := range s.kernels {
+		r := row{What: "latency, int8", Network: name, Threads: 1, Kernel: string(k)}
+		s.row(r, times, string(k), ortBytes)
+		times[ownFloat] = times[ownFloat+string(k)]
+		s.row(r, times, string(k), ownFloat)
+	}
+	return nil
+}
+
+// options make a measurement last a turn.
+func (s *settings) options() bench.Options {
+	return bench.Options{WarmUp: s.turn / 8, Rounds: 3, Round: s.turn / 4, Samples: 5}
+}
+
+func (s *settings) ours(ctx context.Context, g *model.Graph, k kernel.Variant, o infer.Options) (float64, error) {
+	restore, err := kernel.Force(k)
+	if err != nil {
+		return 0, err
+	}
+	defer restore()
+	m, err := bench.MeasureGraph(ctx, g, o, s.options())
+	return float64(m.P50.Nanoseconds()) / 1e3, err
+}
+
+func (s *settings) theirs(ctx context.Context, file string, batch int) (float64, error) {
+	e, err := s.ort.Measure(ctx, file, batch, 1, s.options())
+	return float64(e.P50.Nanoseconds()) / 1e3, err
 }
 
 // noise is examples of that many random numbers.

@@ -57,11 +57,20 @@ type settings struct {
 	turns   int
 	turn    time.Duration
 	torch   *torch
+	second  *torch // for two trials at once
 	ort     *bench.ONNXRuntime
 	only    string
 	kernels []kernel.Variant
 	cpu     bool
-	rows    []row
+	tax     string // the tests of model/train, built
+	result
+}
+
+// result is what is printed.
+type result struct {
+	CPU          string        `json:"cpu"`
+	Rows         []row         `json:"rows"`
+	Convolutions []convolution `json:"convolutions"`
 }
 
 func main() {
@@ -73,29 +82,36 @@ func main() {
 
 func command() error {
 	s := &settings{}
-	flag.IntVar(&s.turns, "turns", 7, "turns that each takes")
+	flag.IntVar(&s.turns, "turns", 5, "turns that each takes")
 	flag.DurationVar(&s.turn, "turn", 400*time.Millisecond, "time of a turn")
-	flag.StringVar(&s.only, "only", "", "only rows of this network, or of \"train\" or \"latency\"")
+	flag.StringVar(&s.only, "only", "", "only rows of this network, or of \"train\", \"pair\", \"tax\", \"latency\" or \"peak\"")
 	script := flag.String("torch", "", "the script that times PyTorch")
+	flag.StringVar(&s.tax, "tax", "", "the built tests of model/train")
 	flag.BoolVar(&s.cpu, "cpu", false, "training: processor time of the process per step, for busy machines; means something at one thread")
 	asJSON := flag.Bool("json", false, "print JSON")
-	all := flag.Bool("kernels", false, "all kernel variants, not only the fastest")
+	names := flag.String("kernels", "", "kernel variants, comma-separated; all of this processor's but the generic one if empty")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	s.kernels = kernel.Available()[:1]
-	if *all {
-		s.kernels = slices.DeleteFunc(kernel.Available(), func(v kernel.Variant) bool { return v == kernel.Generic })
+	s.CPU = kernel.CPU()
+	s.kernels = slices.DeleteFunc(kernel.Available(), func(v kernel.Variant) bool { return v == kernel.Generic })
+	if *names != "" {
+		s.kernels = nil
+		for _, n := range strings.Split(*names, ",") {
+			s.kernels = append(s.kernels, kernel.Variant(n))
+		}
+	}
+	if s.turns < 1 || s.turn <= 0 {
+		return fmt.Errorf("turns %d of %v: want 1 or more, of some time", s.turns, s.turn)
 	}
 	defer s.others(ctx, *script)()
-	if err := s.train(ctx); err != nil {
-		return err
-	}
-	if err := s.latency(ctx); err != nil {
-		return err
+	for _, part := range []func(context.Context) error{s.train, s.pair, s.gorgonia, s.latency, s.peak} {
+		if err := part(ctx); err != nil {
+			return err
+		}
 	}
 	if *asJSON {
-		return json.NewEncoder(os.Stdout).Encode(s.rows)
+		return json.NewEncoder(os.Stdout).Encode(s.result)
 	}
 	return s.print()
 }
@@ -107,6 +123,9 @@ func (s *settings) others(ctx context.Context, script string) (stop func()) {
 		fmt.Fprintln(os.Stderr, "engine: without PyTorch:", err)
 	} else {
 		s.torch, stop = t, t.stop
+		if t, err := startTorch(ctx, script); err == nil {
+			s.second, stop = t, func() { s.torch.stop(); t.stop() }
+		}
 	}
 	r := &bench.ONNXRuntime{}
 	if v, err := r.Version(ctx); err != nil {
@@ -115,7 +134,7 @@ func (s *settings) others(ctx context.Context, script string) (stop func()) {
 		fmt.Fprintln(os.Stderr, "engine: ONNX Runtime", v)
 		s.ort = r
 	}
-	fmt.Fprintln(os.Stderr, "engine:", kernel.CPU())
+	fmt.Fprintln(os.Stderr, "engine:", s.CPU)
 	return stop
 }
 
@@ -123,36 +142,46 @@ func (s *settings) wants(what, net string) bool {
 	return s.only == "" || s.only == what || s.only == net
 }
 
-// contest takes turns between ours and the others and adds a row.
-func (s *settings) contest(r row, ours func() (float64, error), others map[string]func() (float64, error)) error {
+// contender is what takes turns with others: it gives a time in µs.
+type contender struct {
+	name string
+	run  func() (float64, error)
+}
+
+// contest lets contenders take turns, and gives their times by name.
+func (s *settings) contest(all []contender) (map[string][]float64, error) {
 	times := map[string][]float64{}
 	for range s.turns {
-		us, err := ours()
-		if err != nil {
-			return err
-		}
-		times[""] = append(times[""], us)
-		for name, f := range others {
-			if us, err = f(); err != nil {
-				return err
+		for _, c := range all {
+			us, err := c.run()
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", c.name, err)
 			}
-			times[name] = append(times[name], us)
+			times[c.name] = append(times[c.name], us)
 		}
 	}
-	r.Ours = median(times[""])
-	for name := range others {
+	return times, nil
+}
+
+// row adds a row: the times of ours against the fastest of others that took
+// part.
+func (s *settings) row(r row, times map[string][]float64, ours string, others ...string) {
+	r.Ours = median(times[ours])
+	for _, name := range others {
+		if len(times[name]) == 0 {
+			continue
+		}
 		if m := median(times[name]); r.Against == "" || m < r.Other {
 			r.Against, r.Other = name, m
 			var ratios []float64
-			for i, us := range times[""] {
+			for i, us := range times[ours] {
 				ratios = append(ratios, times[name][i]/us)
 			}
 			r.Ratio = median(ratios)
 		}
 	}
-	s.rows = append(s.rows, r)
+	s.Rows = append(s.Rows, r)
 	fmt.Fprintf(os.Stderr, "engine: %+v\n", r)
-	return nil
 }
 
 func median(x []float64) float64 {
@@ -165,13 +194,21 @@ func median(x []float64) float64 {
 
 func (s *settings) print() error {
 	w := tabwriter.NewWriter(os.Stdout, 2, 0, 2, ' ', 0)
+	fmt.Fprintln(w, s.CPU)
 	fmt.Fprintln(w, "what\tnetwork\tthreads\tkernel\tours\tagainst\ttheirs\ttheirs/ours")
-	for _, r := range s.rows {
+	for _, r := range s.Rows {
 		other, ratio := "-", "-"
 		if r.Against != "" {
 			other, ratio = duration(r.Other), fmt.Sprintf("%.2f", r.Ratio)
 		}
 		fmt.Fprintln(w, strings.Join([]string{r.What, r.Network, fmt.Sprint(r.Threads), r.Kernel, duration(r.Ours), r.Against, other, ratio}, "\t"))
+	}
+	if err := w.Flush(); err != nil || len(s.Convolutions) == 0 {
+		return err
+	}
+	fmt.Fprintln(w, "\nconvolutions of seed-cnn, one thread\tbatch\tvariant\tkernel\ttime of an example\tGFLOP/s\tpeak\tof the peak")
+	for _, c := range s.Convolutions {
+		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%.1f\t%.1f\t%.0f %%\n", c.What, c.Batch, c.Variant, c.Kernel, duration(c.Time), c.GFLOPS, c.Peak, 100*c.GFLOPS/c.Peak)
 	}
 	return w.Flush()
 }

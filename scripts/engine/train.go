@@ -1,15 +1,15 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"iter"
 	"os"
 	"os/exec"
+	"regexp"
+	"strconv"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -36,31 +36,119 @@ func (s same) Epoch(int) iter.Seq[*data.Batch] {
 
 var errEnough = errors.New("enough")
 
+// layouts of PyTorch that n can have.
+func (n network) layouts() []string {
+	if n.flat {
+		return []string{"nchw"}
+	}
+	return []string{"nchw", "nhwc"}
+}
+
 // train adds the rows of training steps.
 func (s *settings) train(ctx context.Context) error {
 	for _, n := range networks {
 		if !s.wants("train", n.name) {
 			continue
 		}
-		for _, k := range s.kernels {
-			for _, threads := range []int{1, 2} {
-				others := map[string]func() (float64, error){}
+		for _, threads := range []int{1, 2} {
+			var all []contender
+			var theirs []string
+			for _, k := range s.kernels {
+				all = append(all, contender{string(k), func() (float64, error) { return s.step(ctx, n, threads, k) }})
+			}
+			for _, layout := range n.layouts() {
 				if s.torch != nil {
-					for _, layout := range []string{"nchw", "nhwc"} {
-						if !n.flat || layout == "nchw" {
-							others["torch "+layout] = func() (float64, error) { return s.torch.step(n.name, threads, layout, s.turn, s.cpu) }
-						}
-					}
+					theirs = append(theirs, "torch "+layout)
+					all = append(all, contender{"torch " + layout, func() (float64, error) { return s.torch.step(n.name, threads, layout, s.turn, s.cpu) }})
 				}
-				r := row{What: "training step, batch 64", Network: n.name, Threads: threads, Kernel: string(k)}
-				if err := s.contest(r, func() (float64, error) { return s.step(ctx, n, threads, k) }, others); err != nil {
-					return err
-				}
+			}
+			times, err := s.contest(all)
+			if err != nil {
+				return err
+			}
+			for _, k := range s.kernels {
+				s.row(row{What: "training step, batch 64", Network: n.name, Threads: threads, Kernel: string(k)}, times, string(k), theirs...)
 			}
 		}
 	}
 	return nil
 }
+
+// pair adds the row of two trials at once, one thread each, against two
+// processes of PyTorch: the time in which the two together finish one step.
+func (s *settings) pair(ctx context.Context) error {
+	n := networks[0]
+	if s.cpu || !s.wants("pair", n.name) {
+		return nil
+	}
+	both := func(one, other func() (float64, error)) (float64, error) {
+		var us [2]float64
+		var errs [2]error
+		var wg sync.WaitGroup
+		wg.Go(func() { us[0], errs[0] = one() })
+		wg.Go(func() { us[1], errs[1] = other() })
+		wg.Wait()
+		return 1 / (1/us[0] + 1/us[1]), errors.Join(errs[:]...)
+	}
+	var all []contender
+	for _, k := range s.kernels {
+		all = append(all, contender{string(k), func() (float64, error) {
+			restore, err := kernel.Force(k)
+			if err != nil {
+				return 0, err
+			}
+			defer restore()
+			f := func() (float64, error) { return s.steps(ctx, n, 1) }
+			return both(f, f)
+		}})
+	}
+	var theirs []string
+	for _, layout := range n.layouts() {
+		if s.second != nil {
+			name := "2 processes of torch " + layout
+			f := func(t *torch) func() (float64, error) {
+				return func() (float64, error) { return t.step(n.name, 1, layout, s.turn, false) }
+			}
+			theirs = append(theirs, name)
+			all = append(all, contender{name, func() (float64, error) { return both(f(s.torch), f(s.second)) }})
+		}
+	}
+	times, err := s.contest(all)
+	if err != nil {
+		return err
+	}
+	for _, k := range s.kernels {
+		s.row(row{What: "two trials at once, per step of either", Network: n.name, Threads: 1, Kernel: string(k)}, times, string(k), theirs...)
+	}
+	return nil
+}
+
+// gorgonia adds the rows of what Gorgonia costs, from the benchmark of
+// model/train that compares its steps with a plain loop.
+func (s *settings) gorgonia(ctx context.Context) error {
+	if s.tax == "" || !s.wants("tax", "seed-cnn") {
+		return nil
+	}
+	c := exec.CommandContext(ctx, s.tax, "-test.run", "^$", "-test.bench", "^BenchmarkTax$", "-test.benchtime", fmt.Sprintf("%dx", 20*s.turns))
+	c.Stderr = os.Stderr
+	out, err := c.Output()
+	if err != nil {
+		return fmt.Errorf("measure the tax: %w: %s", err, out)
+	}
+	for _, m := range taxLine.FindAllStringSubmatch(string(out), -1) {
+		threads, _ := strconv.Atoi(m[1]) // matched digits
+		ratio, err1 := strconv.ParseFloat(m[2], 64)
+		plain, err2 := strconv.ParseFloat(m[3], 64)
+		if err := errors.Join(err1, err2); err != nil {
+			return fmt.Errorf("measure the tax: %w", err)
+		}
+		s.Rows = append(s.Rows, row{What: "step by Gorgonia, without the optimizer", Network: "seed-cnn", Threads: threads, Kernel: string(kernel.Active()),
+			Ours: plain * ratio * 1e3, Against: "plain loop", Other: plain * 1e3, Ratio: 1 / ratio})
+	}
+	return nil
+}
+
+var taxLine = regexp.MustCompile(`threads=(\d+)\S*\s.*?([0-9.]+) machine/plain\s+([0-9.]+) plain-ms`)
 
 // step trains for a turn and gives the median time of a step.
 func (s *settings) step(ctx context.Context, n network, threads int, k kernel.Variant) (float64, error) {
@@ -69,6 +157,11 @@ func (s *settings) step(ctx context.Context, n network, threads int, k kernel.Va
 		return 0, err
 	}
 	defer restore()
+	return s.steps(ctx, n, threads)
+}
+
+// steps is step with the active variant.
+func (s *settings) steps(ctx context.Context, n network, threads int) (float64, error) {
 	g, err := n.build()
 	if err != nil {
 		return 0, err
@@ -112,60 +205,4 @@ func processTime() time.Duration {
 		return 0
 	}
 	return time.Duration(t.Nano())
-}
-
-// torch is the process that times PyTorch.
-type torch struct {
-	cmd *exec.Cmd
-	in  io.WriteCloser
-	out *bufio.Scanner
-}
-
-func startTorch(ctx context.Context, script string) (*torch, error) {
-	python := os.Getenv("PYTHON")
-	if python == "" {
-		python = "/usr/bin/python3"
-	}
-	c := exec.CommandContext(ctx, python, script)
-	in, err := c.StdinPipe()
-	if err != nil {
-		return nil, err
-	}
-	out, err := c.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := c.Start(); err != nil {
-		return nil, err
-	}
-	t := &torch{c, in, bufio.NewScanner(out)}
-	var v struct{ Version string }
-	if err := t.answer(&v); err != nil {
-		t.stop()
-		return nil, fmt.Errorf("start %s %s: %w", python, script, err)
-	}
-	fmt.Fprintln(os.Stderr, "engine: PyTorch", v.Version)
-	return t, nil
-}
-
-func (t *torch) answer(v any) error {
-	if !t.out.Scan() {
-		return fmt.Errorf("no answer: %w", errors.Join(t.out.Err(), io.ErrUnexpectedEOF))
-	}
-	return json.Unmarshal(t.out.Bytes(), v)
-}
-
-func (t *torch) step(net string, threads int, layout string, turn time.Duration, cpu bool) (float64, error) {
-	q := map[string]any{"net": net, "threads": threads, "layout": layout, "seconds": turn.Seconds(), "cpu": cpu}
-	if err := json.NewEncoder(t.in).Encode(q); err != nil {
-		return 0, err
-	}
-	var a struct{ Ms float64 }
-	err := t.answer(&a)
-	return a.Ms * 1e3, err
-}
-
-func (t *torch) stop() {
-	t.in.Close()
-	_ = t.cmd.Wait()
 }
