@@ -2,6 +2,7 @@ package train
 
 import (
 	"fmt"
+	"runtime"
 
 	"github.com/espalier-ml/espalier/model"
 	"gorgonia.org/gorgonia"
@@ -86,6 +87,9 @@ func (q *net) connect(p *params) error {
 		return fmt.Errorf("%w: gradients: %w", ErrOperator, err)
 	}
 	q.vm = gorgonia.NewTapeMachine(eg)
+	// The machine's finalizer has nothing to do without CUDA, but would keep the whole net alive for ever: the
+	// operators refer to the net and the net to the machine, and a cycle with a finalizer is never collected.
+	runtime.SetFinalizer(q.vm, nil)
 	return nil
 }
 

@@ -186,6 +186,33 @@ func TestTrainMemory(t *testing.T) {
 	}
 }
 
+// A worker trains one network after the other: nothing of a training that ended
+// may stay in memory.
+func TestTrainIsFreed(t *testing.T) {
+	src := newBlobs(model.Shape{28, 28, 1}, 10, 64, 64)
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC() // the first may only queue finalizers
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	var before uint64
+	for i := range 6 {
+		g, err := zoo.Build("seed-cnn", model.Shape{28, 28, 1}, 10, 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		mustTrain(t, g, src, Options{Steps: 2})
+		if i == 0 {
+			before = heap()
+		}
+	}
+	if after := heap(); after > before+before/4+1<<20 {
+		t.Errorf("five more trainings left %d bytes in memory besides the %d after the first", after-before, before)
+	}
+}
+
 func TestMasksHold(t *testing.T) {
 	g := small()
 	keep := make([]bool, len(g.Layers[0].Params[model.Weight].Data))
