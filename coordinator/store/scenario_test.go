@@ -235,7 +235,7 @@ func showJob(t *testing.T, s applies, id string) (out []string) {
 		counts := v.Counts(id)
 		out = append(out, fmt.Sprintf("%s %s last=%d completed=%d failed=%d active=%d leased=%d waiting=%d paused=%dms reason=%q", j.Id,
 			strings.TrimPrefix(j.State.String(), "JOB_STATE_"), j.LastTrial, j.Completed, j.Failed,
-			counts.Active(), counts.Leased(), counts.PendingMeasures(), j.PausedMs, j.Reason))
+			counts.Active(), counts.Leased(), counts.Of(v1.TaskKind_TASK_KIND_MEASURE, v1.TaskState_TASK_STATE_PENDING), j.PausedMs, j.Reason))
 		for _, task := range v.Tasks(id) {
 			out = append(out, "  "+showTask(task))
 		}

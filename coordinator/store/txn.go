@@ -242,9 +242,10 @@ func (c *Counts) Leased() int {
 	return n
 }
 
-// PendingMeasures counts the measures that wait.
-func (c *Counts) PendingMeasures() int {
-	return c.Of(v1.TaskKind_TASK_KIND_MEASURE, v1.TaskState_TASK_STATE_PENDING)
+// OpenMeasures counts the measures that wait or run: results are complete when there are none.
+func (c *Counts) OpenMeasures() int {
+	const measure = v1.TaskKind_TASK_KIND_MEASURE
+	return c.Of(measure, v1.TaskState_TASK_STATE_PENDING) + c.Of(measure, v1.TaskState_TASK_STATE_LEASED)
 }
 
 func (t *txn) counts(job string) Counts {

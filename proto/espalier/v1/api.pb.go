@@ -653,8 +653,9 @@ type JobStatus struct {
 	Job     *Job                   `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	Running []*RunningTask         `protobuf:"bytes,2,rep,name=running,proto3" json:"running,omitempty"`
 	// By device, with budgets applied to `best`.
-	Fronts          []*FrontSummary `protobuf:"bytes,3,rep,name=fronts,proto3" json:"fronts,omitempty"`
-	PendingMeasures int32           `protobuf:"varint,4,opt,name=pending_measures,json=pendingMeasures,proto3" json:"pending_measures,omitempty"`
+	Fronts []*FrontSummary `protobuf:"bytes,3,rep,name=fronts,proto3" json:"fronts,omitempty"`
+	// Measures that wait or run: with none, all results are in.
+	PendingMeasures int32 `protobuf:"varint,4,opt,name=pending_measures,json=pendingMeasures,proto3" json:"pending_measures,omitempty"`
 	// Estimated milliseconds left; -1 if unknown.
 	EtaMs int64 `protobuf:"varint,5,opt,name=eta_ms,json=etaMs,proto3" json:"eta_ms,omitempty"`
 	NowMs int64 `protobuf:"varint,6,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`
