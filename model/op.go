@@ -109,17 +109,44 @@ type Dropout struct {
 	Rate float32 `json:"rate"`
 }
 
-func (Conv) Kind() string          { return "conv" }
-func (Dense) Kind() string         { return "dense" }
-func (MaxPool) Kind() string       { return "max-pool" }
-func (AvgPool) Kind() string       { return "avg-pool" }
+// Kind implements Op.
+func (Conv) Kind() string { return "conv" }
+
+// Kind implements Op.
+func (Dense) Kind() string { return "dense" }
+
+// Kind implements Op.
+func (MaxPool) Kind() string { return "max-pool" }
+
+// Kind implements Op.
+func (AvgPool) Kind() string { return "avg-pool" }
+
+// Kind implements Op.
 func (GlobalAvgPool) Kind() string { return "global-avg-pool" }
-func (BatchNorm) Kind() string     { return "batch-norm" }
-func (a Activation) Kind() string  { return string(a.Func) }
-func (Softmax) Kind() string       { return "softmax" }
-func (Add) Kind() string           { return "add" }
-func (Concat) Kind() string        { return "concat" }
-func (Flatten) Kind() string       { return "flatten" }
-func (Reshape) Kind() string       { return "reshape" }
-func (Pad) Kind() string           { return "pad" }
-func (Dropout) Kind() string       { return "dropout" }
+
+// Kind implements Op.
+func (BatchNorm) Kind() string { return "batch-norm" }
+
+// Kind implements Op.
+func (a Activation) Kind() string { return string(a.Func) }
+
+// Kind implements Op.
+func (Softmax) Kind() string { return "softmax" }
+
+// Kind implements Op.
+func (Add) Kind() string { return "add" }
+
+// Kind implements Op.
+func (Concat) Kind() string { return "concat" }
+
+// Kind implements Op.
+func (Flatten) Kind() string { return "flatten" }
+
+// Kind implements Op.
+func (Reshape) Kind() string { return "reshape" }
+
+// Kind implements Op.
+func (Pad) Kind() string { return "pad" }
+
+// Kind implements Op.
+func (Dropout) Kind() string { return "dropout" }
