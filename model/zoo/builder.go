@@ -71,8 +71,8 @@ func (b *builder) named(name string, op model.Op, inputs ...int) int {
 }
 
 // conv is a convolution with bias and Keras' "same" padding.
-func (b *builder) conv(out, kh, kw, stride int) int {
-	return b.add("conv", b.sameConv(out, kh, kw, stride, 1))
+func (b *builder) conv(out, kh, kw, stride int) {
+	b.add("conv", b.sameConv(out, kh, kw, stride, 1))
 }
 
 // depthwise is a depthwise 3×3 convolution with bias and "same" padding.
@@ -95,8 +95,8 @@ func (b *builder) channels() int {
 	return s[len(s)-1]
 }
 
-func (b *builder) validConv(out, k, pad int) int {
-	return b.add("conv", model.Conv{Out: out, Kernel: [2]int{k, k}, Stride: [2]int{1, 1}, Dilation: [2]int{1, 1},
+func (b *builder) validConv(out, k, pad int) {
+	b.add("conv", model.Conv{Out: out, Kernel: [2]int{k, k}, Stride: [2]int{1, 1}, Dilation: [2]int{1, 1},
 		Pad: model.Pad2D{Top: pad, Left: pad, Bottom: pad, Right: pad}, Groups: 1, Bias: true})
 }
 
@@ -109,11 +109,11 @@ func (b *builder) normRelu() int {
 	return b.relu()
 }
 
-func (b *builder) maxPool() int {
-	return b.add("pool", model.MaxPool{Kernel: [2]int{2, 2}, Stride: [2]int{2, 2}})
+func (b *builder) maxPool() {
+	b.add("pool", model.MaxPool{Kernel: [2]int{2, 2}, Stride: [2]int{2, 2}})
 }
 
-func (b *builder) dense(out int) int { return b.add("fc", model.Dense{Out: out, Bias: true}) }
+func (b *builder) dense(out int) { b.add("fc", model.Dense{Out: out, Bias: true}) }
 
 // flatten does nothing to a vector.
 func (b *builder) flatten() {
