@@ -79,13 +79,11 @@ func spans(out, in, k, stride, dilation, pad int) []span {
 	var ss []span
 	for o := range out {
 		start := o*stride - pad
-		k0, k1 := 0, k
+		var k0, k1 int
 		if start < 0 {
 			k0 = min(k, (-start+dilation-1)/dilation)
 		}
-		if last := in - 1 - start; last < 0 {
-			k1 = 0
-		} else {
+		if last := in - 1 - start; last >= 0 {
 			k1 = min(k, last/dilation+1)
 		}
 		if k0 >= k1 {

@@ -12,7 +12,7 @@ type winoArgs struct {
 	dh, dw int
 	flags  uint64
 	bias   ptr
-	tmp    [36 * 16]float32
+	tmp    [36 * 16]float32 //nolint:unused // the assembly's scratch, at wTmp in gen/winograd.go
 }
 
 // winoImpl is one variant's transforms of Winograd's F(4×4, 3×3).
