@@ -129,6 +129,7 @@ func (u *conv) backward(w *worker, c chunk) error {
 	return u.in.end(w, c.n0, c.n1)
 }
 
+//nolint:unparam // a backwardFinisher says whether the units before wait; these do not
 func (u *conv) backwardFinish() (finisher, bool) {
 	if u.wino.dw {
 		return &winogradSum{laneSum{dst: [2][]float32{u.wino.gw, u.gb}, acc: u.acc}, winogradFinish{u}}, false

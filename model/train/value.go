@@ -18,7 +18,6 @@ type value struct {
 	masked   bool              // its only reader passes the gradient through that, too
 	keep     bool              // the gradient is needed after the pass
 	readers  int               // units that read it
-	written  int               // readers that write its gradient, as units are added
 }
 
 // x is the data of examples [n0, n1).
