@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// ErrRuntime: the other runtime cannot be used: the helper or the library is
+// ErrRuntime says that the other runtime cannot be used: the helper or the library is
 // missing, or it refused the file.
 var ErrRuntime = errors.New("runtime failed")
 

@@ -58,7 +58,7 @@ func idxBytes(values []byte, dims ...int) []byte {
 func gzipped(b []byte) []byte {
 	var buf bytes.Buffer
 	z := gzip.NewWriter(&buf)
-	z.Write(b)
+	_, _ = z.Write(b) // a bytes.Buffer does not fail
 	z.Close()
 	return buf.Bytes()
 }

@@ -162,6 +162,7 @@ func TestReadNPYTypes(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%s: %v", test.descr, err)
 			}
+			//nolint:staticcheck // the bytes are numbers here, not text
 			if got := fmt.Sprint(a.bytes, a.floats, a.ints); got != test.want || !slices.Equal(a.dims, []int{2, 2}) {
 				t.Errorf("%s: %s of %v: want %s", test.descr, got, a.dims, test.want)
 			}

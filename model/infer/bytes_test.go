@@ -16,7 +16,7 @@ import (
 )
 
 // calibrated gives n examples of g and the scheme found on them.
-func calibrated(t *testing.T, g *model.Graph, n int) (*table, []int32, *quantize.Scheme) {
+func calibrated(t *testing.T, g *model.Graph, n int) (*table, *quantize.Scheme) {
 	t.Helper()
 	s := &table{x: examples(g, n), size: g.Input.Elements(), labels: make([]int32, n)}
 	indices := make([]int32, n)
@@ -27,7 +27,7 @@ func calibrated(t *testing.T, g *model.Graph, n int) (*table, []int32, *quantize
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, indices, scheme
+	return s, scheme
 }
 
 func run(t *testing.T, p *Plan, x []float32) []float32 {
@@ -64,7 +64,7 @@ func TestBytesAreCloseToFloats(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, _, scheme := calibrated(t, g, 40)
+			s, scheme := calibrated(t, g, 40)
 			want := run(t, mustCompile(t, g, Options{Batch: 8}), s.x)
 			p := mustCompile(t, g, Options{Batch: 8, Quant: scheme})
 			got := run(t, p, s.x)
@@ -99,7 +99,7 @@ func TestBytesAreTheSameEverywhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _, scheme := calibrated(t, g, 6)
+	s, scheme := calibrated(t, g, 6)
 	var first []float32
 	for _, v := range kernel.Available() {
 		restore, err := kernel.Force(v)
@@ -123,7 +123,7 @@ func TestBytesOnRandomGraphs(t *testing.T) {
 	const graphs = 80
 	for seed := range uint64(graphs) {
 		g := modeltest.Graph(seed)
-		s, _, scheme := calibrated(t, g, 12)
+		s, scheme := calibrated(t, g, 12)
 		want := run(t, mustCompile(t, g, Options{Batch: 4}), s.x)
 		d := distance(run(t, mustCompile(t, g, Options{Batch: 4, Quant: scheme}), s.x), want)
 		if math.IsNaN(d) {
@@ -145,7 +145,7 @@ func TestBytesSteps(t *testing.T) {
 	relu := model.Activation{Func: model.ReLU}
 	g := graph(model.Shape{6, 6, 3}, op(conv3(4)), op(relu), op(model.MaxPool{Kernel: [2]int{2, 2}, Stride: [2]int{2, 2}}), op(conv3(4)),
 		op(model.Activation{Func: model.Tanh}), op(model.Flatten{}), op(model.Dense{Out: 3}), op(model.Softmax{}))
-	_, _, scheme := calibrated(t, g, 4)
+	_, scheme := calibrated(t, g, 4)
 	var got []string
 	for _, l := range mustCompile(t, g, Options{Quant: scheme}).Layers() {
 		got = append(got, fmt.Sprint(l.Kind, " ", l.Kernel))
@@ -161,7 +161,7 @@ func TestBytesAllocateNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, _, scheme := calibrated(t, g, 2)
+	s, scheme := calibrated(t, g, 2)
 	p := mustCompile(t, g, Options{Quant: scheme})
 	y := make([]float32, 10)
 	if n := testing.AllocsPerRun(10, func() {

@@ -106,7 +106,9 @@ func pruned(t *testing.T, g *model.Graph, strategy string) *model.Graph {
 		t.Fatal(err)
 	}
 	if masks != nil {
-		masks.Apply(out)
+		if err := masks.Apply(out); err != nil {
+			t.Fatal(err)
+		}
 	}
 	return out
 }

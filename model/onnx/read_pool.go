@@ -111,7 +111,7 @@ func readReduceMean(n *node) error {
 	if err := n.arity(1, 2); err != nil {
 		return err
 	}
-	axes := n.attributes.ints("axes", -1, nil)
+	axes := n.ints("axes", -1, nil)
 	if n.in(1) != "" {
 		var err error
 		if axes, err = n.intInput(1); err != nil {
@@ -146,7 +146,7 @@ func readPad(n *node) error {
 	var pads []int
 	var fill float32
 	if n.im.opset < 11 {
-		pads, fill = n.attributes.ints("pads", 8, nil), n.float("value", 0)
+		pads, fill = n.ints("pads", 8, nil), n.float("value", 0)
 	} else if pads, fill, err = n.padInputs(); err != nil {
 		return err
 	}

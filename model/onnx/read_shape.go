@@ -135,7 +135,7 @@ func (n *node) axes() ([]int, error) {
 	if n.im.opset >= 13 {
 		return n.intInput(1)
 	}
-	return n.attributes.ints("axes", -1, nil), nil
+	return n.ints("axes", -1, nil), nil
 }
 
 // dimsOf gives the dimensions of input 0, the batch included as 0.
@@ -191,7 +191,7 @@ func readSqueeze(n *node) error {
 	}
 	out := []int{}
 	for i, d := range dims {
-		if !drop[i] && !(axes == nil && d == 1) {
+		if !drop[i] && (axes != nil || d != 1) {
 			out = append(out, d)
 		}
 	}
@@ -248,7 +248,7 @@ func readTranspose(n *node) error {
 	for i := range backwards {
 		backwards[i] = len(dims) - 1 - i
 	}
-	perm := n.attributes.ints("perm", len(dims), backwards)
+	perm := n.ints("perm", len(dims), backwards)
 	if sorted := slices.Sorted(slices.Values(perm)); n.err != nil || !slices.Equal(sorted, slices.Sorted(slices.Values(backwards))) {
 		return fmt.Errorf("%w: attribute %q is %v for %d dimensions", ErrFormat, "perm", perm, len(dims))
 	}

@@ -18,7 +18,7 @@ import (
 // channelL1 is the sum of the filter's absolute weights.
 func channelL1(r *request, g *Group) []float64 {
 	return r.sum(g, func(i int) []float64 {
-		return r.perChannel(i, func(w float64) float64 { return math.Abs(w) })
+		return r.perChannel(i, math.Abs)
 	})
 }
 

@@ -43,7 +43,7 @@ func TestStrategiesConform(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := lookup(t, name)
 			info := s.Info()
-			if info.Name != name || info.Summary == "" || info.Source == "" || !(info.Structured || info.Unstructured) {
+			if info.Name != name || info.Summary == "" || info.Source == "" || !info.Structured && !info.Unstructured {
 				t.Errorf("info %+v", info)
 			}
 			both, channels := strings.HasPrefix(name, "hybrid"), strings.HasPrefix(name, "channel-")

@@ -12,7 +12,7 @@ import (
 	"slices"
 )
 
-// ErrRange: a range or scale is not usable.
+// ErrRange says that a range or scale is not usable.
 var ErrRange = errors.New("invalid quantization")
 
 // Affine maps byte q to the number (q - Zero)·Scale.

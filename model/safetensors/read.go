@@ -193,10 +193,10 @@ func value(dtype string, b []byte) float32 {
 // half widens an IEEE 754 binary16.
 func half(h uint16) float32 {
 	sign, exponent, fraction := uint32(h>>15)<<31, uint32(h>>10)&31, uint32(h)&1023
-	switch {
-	case exponent == 31:
+	switch exponent {
+	case 31:
 		return math.Float32frombits(sign | 0x7f800000 | fraction<<13)
-	case exponent == 0: // zero or subnormal: fraction · 2⁻²⁴
+	case 0: // zero or subnormal: fraction · 2⁻²⁴
 		v := float32(fraction) * (1.0 / (1 << 24))
 		return math.Float32frombits(sign | math.Float32bits(v))
 	}
