@@ -294,6 +294,7 @@ func TestWatchEnds(t *testing.T) {
 		t.Errorf("error %v, want not found", err)
 	}
 	mine := errors.New("enough")
+	//nolint:errorlint // the very error of the caller, not one around it
 	if _, err := c.Watch(t.Context(), "j", func(*espalierv1.JobStatus) error { return mine }, nil); err != mine {
 		t.Errorf("error %v, want the caller's", err)
 	}

@@ -143,7 +143,7 @@ func (c *Client) uploadFrom(ctx context.Context, ref *espalierv1.FileRef, r io.R
 	buf := make([]byte, chunkBytes)
 	for at := offset; ; {
 		n, err := r.ReadAt(buf[:min(int64(len(buf)), ref.GetSizeBytes()-at)], at)
-		if err != nil && !(errors.Is(err, io.EOF) && at+int64(n) == ref.GetSizeBytes()) {
+		if err != nil && (!errors.Is(err, io.EOF) || at+int64(n) != ref.GetSizeBytes()) {
 			cancel()
 			_, _ = stream.CloseAndReceive()
 			return fmt.Errorf("read: %w", err)

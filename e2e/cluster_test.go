@@ -100,6 +100,8 @@ func (c *cluster) worker(r workerRole) *process {
 }
 
 // measuring and training are the workers of most tests.
+//
+//nolint:unparam // a test that reads the name again, as of training workers, is clearer
 func measuring(name string) workerRole { return workerRole{Name: name, Device: device, Slots: 1} }
 func training(name string) workerRole  { return workerRole{Name: name, Slots: 1} }
 
@@ -170,13 +172,13 @@ func (c *cluster) done(trial int32) bool {
 	return err == nil && len(res.GetTrials()) == 1 && res.GetTrials()[0].GetState() == espalierv1.TrialState_TRIAL_STATE_DONE
 }
 
-// untilRunning waits until the worker is in the middle of a task of this kind, and
-// returns the task.
-func (c *cluster) untilRunning(worker string, kind espalierv1.TaskKind) (task *espalierv1.Task) {
+// untilRunning waits until the worker is in the middle of a trial, and returns
+// its task.
+func (c *cluster) untilRunning(worker string) (task *espalierv1.Task) {
 	c.t.Helper()
-	c.until(fmt.Sprintf("%s runs a %v", worker, kind), func() bool {
+	c.until(fmt.Sprintf("%s runs a trial", worker), func() bool {
 		for _, r := range c.status().GetRunning() {
-			if t := r.GetTask(); t.GetWorker() == worker && t.GetKind() == kind && r.GetProgress().GetStage() == "fine-tune" {
+			if t := r.GetTask(); t.GetWorker() == worker && t.GetKind() == trialKind && r.GetProgress().GetStage() == "fine-tune" {
 				task = t
 				return true
 			}

@@ -39,8 +39,9 @@ func TestMain(m *testing.M) {
 		return
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
-	defer stop()
-	if err := play(ctx, role, []byte(os.Getenv(configEnv))); err != nil {
+	err := play(ctx, role, []byte(os.Getenv(configEnv)))
+	stop()
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "ERROR", err)
 		os.Exit(1)
 	}

@@ -87,6 +87,7 @@ func TestErrorsNameFieldLineValueAndRemedy(t *testing.T) {
 		name, yaml string
 		want       []string
 	}{
+		//nolint:misspell // the misspelling is what it tests
 		{"unknown field", base + "modle: 3\n", []string{"line 3", "modle", `did you mean "model"`}},
 		{"field of a later version", base + "space: {quantize: [int8]}\n", []string{"line 3", "space.quantize", "unknown field"}},
 		{"nested unknown", base + "train:\n  epoch: 3\n", []string{"line 4", "train.epoch", `did you mean "epochs"`}},

@@ -81,5 +81,5 @@ func (w *Worker) settle(ctx context.Context, id string) {
 		Worker: w.info.GetName(), Session: w.info.GetSession(), Task: t.GetId(), Attempt: t.GetAttempt(),
 		Outcome: &espalierv1.ReportRequest_HandBack{HandBack: &espalierv1.HandBack{Reason: errDrain.Error()}},
 	}
-	w.report(ctx, req, nil)
+	_, _ = w.report(ctx, req, nil) // a lease that could not be handed back runs out
 }

@@ -57,7 +57,9 @@ func TestWholeJob(t *testing.T) {
 				}
 			}
 			var n int32
-			fmt.Sscanf(r.GetTask(), "trial %d", &n)
+			if _, err := fmt.Sscanf(r.GetTask(), "trial %d", &n); err != nil {
+				t.Errorf("task %q: %v", r.GetTask(), err)
+			}
 			c.pending = append(c.pending, measureOf(lease, n, r.GetTrial().GetArtifacts()))
 		}
 		c.notify()

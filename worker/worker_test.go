@@ -258,7 +258,7 @@ func TestFailures(t *testing.T) {
 		switch l.GetTask().GetId() {
 		case "panics":
 			var m map[string]int
-			m["x"] = 1
+			m["x"] = 1 //nolint:staticcheck // the panic is what it tests
 			return nil, nil
 		case "permanent":
 			return nil, fmt.Errorf("read model: %w: bad bytes", task.ErrPermanent)

@@ -101,7 +101,7 @@ func wantBytes(n, size int64) error {
 func readHead(r io.Reader, sum hash.Hash32) (applied uint64, size int64, err error) {
 	head := make([]byte, snapshotHead)
 	if _, err := io.ReadFull(r, head); err != nil {
-		return 0, 0, fmt.Errorf("%w: snapshot is cut short: %v", ErrCorrupt, err)
+		return 0, 0, fmt.Errorf("%w: snapshot is cut short: %w", ErrCorrupt, err)
 	}
 	sum.Write(head)
 	if string(head[:len(snapshotMagic)]) != snapshotMagic {

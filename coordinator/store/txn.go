@@ -59,7 +59,7 @@ func (t *txn) get(bucket, key []byte, m proto.Message) bool {
 
 func decode(bucket, key, value []byte, m proto.Message) {
 	if err := proto.Unmarshal(value, m); err != nil {
-		panic(fault{fmt.Errorf("%w: decode %s %x: %v", ErrCorrupt, bucket, key, err)})
+		panic(fault{fmt.Errorf("%w: decode %s %x: %w", ErrCorrupt, bucket, key, err)})
 	}
 }
 

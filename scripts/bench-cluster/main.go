@@ -42,11 +42,12 @@ func main() {
 			fmt.Fprintln(os.Stderr, "bench-cluster:", err)
 			os.Exit(1)
 		}
-		defer pprof.StopCPUProfile()
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
-	if err := run(ctx, *replicas, *workers, *many, *trial, *length, *asJSON); err != nil {
+	err := run(ctx, *replicas, *workers, *many, *trial, *length, *asJSON)
+	stop()
+	pprof.StopCPUProfile() // which writes the profile, of a failed run too
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench-cluster:", err)
 		os.Exit(1)
 	}

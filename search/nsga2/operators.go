@@ -21,6 +21,7 @@ func crossover(space search.Space, rng *rand.Rand, child, other search.Config) {
 			}
 		case rng.IntN(2) == 0: // the paper crosses each variable with probability one half …
 			child[i] = p.FromUnit(cross(rng, p.Unit(child[i]), p.Unit(other[i])))
+		//nolint:gocritic // a second draw, not the same condition
 		case rng.IntN(2) == 0: // … and either child may be the one with the other parent's values
 			child[i] = other[i]
 		}

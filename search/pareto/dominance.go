@@ -78,7 +78,7 @@ func (m *minimum) covers(p []float64) bool { return m.least <= p[1] }
 func (m *minimum) add(p []float64)         { m.least = p[1] }
 
 // staircase serves three objectives.
-type staircase struct{ stair }
+type staircase struct{ stair stair }
 
 func (s *staircase) covers(p []float64) bool { return s.stair.covers(p[1], p[2]) }
 func (s *staircase) add(p []float64)         { s.stair.insert(p[1], p[2], math.Inf(1), math.Inf(1)) }

@@ -234,7 +234,7 @@ func (s suite) hostile(t *testing.T) {
 			}
 		},
 		"all equal":    func(_ int, t *search.Trial) { t.State, t.Objectives = search.Complete, []float64{1, 2} },
-		"not a number": func(i int, t *search.Trial) { t.State, t.Objectives = search.Complete, []float64{math.NaN(), 0} },
+		"not a number": func(_ int, t *search.Trial) { t.State, t.Objectives = search.Complete, []float64{math.NaN(), 0} },
 		"infinite": func(i int, t *search.Trial) {
 			t.State, t.Objectives = search.Complete, []float64{math.Inf(1 - i%2*2), float64(i)}
 		},
@@ -244,8 +244,8 @@ func (s suite) hostile(t *testing.T) {
 		"no conflict": func(i int, t *search.Trial) {
 			t.State, t.Objectives = search.Complete, []float64{float64(i), float64(i)}
 		},
-		"known numbers": func(i int, t *search.Trial) { t.Number = 7 },
-		"same config":   func(i int, t *search.Trial) { t.Config = s.space.Repair(make(search.Config, len(t.Config))) },
+		"known numbers": func(_ int, t *search.Trial) { t.Number = 7 },
+		"same config":   func(_ int, t *search.Trial) { t.Config = s.space.Repair(make(search.Config, len(t.Config))) },
 	}
 	for name, f := range change {
 		sampler := s.fresh()

@@ -1,6 +1,7 @@
 package searchtest
 
 import (
+	"errors"
 	"math"
 	"math/rand/v2"
 	"os"
@@ -119,7 +120,7 @@ func TestSuiteNotices(t *testing.T) {
 			cmd := exec.Command(os.Args[0], "-test.run", "^TestSuiteNotices$")
 			cmd.Env = append(os.Environ(), brokenEnv+"="+name)
 			out, err := cmd.CombinedOutput()
-			if _, failed := err.(*exec.ExitError); !failed {
+			if failed := (*exec.ExitError)(nil); !errors.As(err, &failed) {
 				t.Fatalf("the suite passed: %v", err)
 			}
 			if !slices.ContainsFunc(strings.Split(string(out), "\n"), func(line string) bool {

@@ -56,7 +56,11 @@ func TestShared(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer alone.Release()
+	defer func() {
+		if err := alone.Release(); err != nil {
+			t.Error(err)
+		}
+	}()
 	if _, err := Share(path); !errors.Is(err, ErrHeld) {
 		t.Fatalf("error %v, want ErrHeld", err)
 	}

@@ -123,7 +123,7 @@ func applicable(g *model.Graph, strategies []string) ([]*espalierv1.Group, []str
 	}
 	var out []*espalierv1.Group
 	for _, k := range groups {
-		p := &espalierv1.Group{Name: k.Name, Channels: int32(k.Channels), Prunable: k.Prunable, Weights: int64(k.WeightParams)}
+		p := &espalierv1.Group{Name: k.Name, Channels: int32(k.Channels), Prunable: k.Prunable, Weights: k.WeightParams}
 		for _, i := range k.Producers {
 			p.Layers = append(p.Layers, g.Layers[i].Name)
 		}
