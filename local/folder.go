@@ -181,11 +181,11 @@ func writeJSON(path string, v any) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(path, append(b, '\n'))
+	return WriteFile(path, append(b, '\n'))
 }
 
-// writeFile replaces path with b, whole or not at all.
-func writeFile(path string, b []byte) error {
+// WriteFile replaces path with b, whole or not at all.
+func WriteFile(path string, b []byte) error {
 	tmp, err := os.CreateTemp(filepath.Dir(path), ".part-*")
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)

@@ -1,6 +1,7 @@
 package local
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -30,9 +31,9 @@ type Pulled struct {
 // are zero fall back to the folder's. pareto.ErrNoFit says that none does.
 func (f *folderFront) Select(limits Budget) (report.Member, error) {
 	b := pareto.Budget{
-		Latency:   time.Duration(or(limits.LatencyNs, f.Budget.LatencyNs)),
-		SizeBytes: or(limits.SizeBytes, f.Budget.SizeBytes),
-		Accuracy:  or(limits.Accuracy, f.Budget.Accuracy),
+		Latency:   time.Duration(cmp.Or(limits.LatencyNs, f.Budget.LatencyNs)),
+		SizeBytes: cmp.Or(limits.SizeBytes, f.Budget.SizeBytes),
+		Accuracy:  cmp.Or(limits.Accuracy, f.Budget.Accuracy),
 	}
 	members := make([]pareto.Member, len(f.Members))
 	for i, m := range f.Members {
@@ -49,21 +50,13 @@ func (f *folderFront) Select(limits Budget) (report.Member, error) {
 	return f.Members[i], nil
 }
 
-func or[T comparable](v, other T) T {
-	var zero T
-	if v == zero {
-		return other
-	}
-	return v
-}
-
 func micros(us float64) time.Duration { return time.Duration(us*1e3 + 0.5) }
 
 // Pull copies the file of member in format to path, verifying its hash. An
 // empty format is the device's own.
 func (f *folderFront) Pull(dir string, m report.Member, format, path string) (Pulled, error) {
 	files := f.Files[fmt.Sprint(m.Trial)]
-	format = or(format, m.Format)
+	format = cmp.Or(format, m.Format)
 	file, ok := files[format]
 	if !ok {
 		var have []string
@@ -74,7 +67,7 @@ func (f *folderFront) Pull(dir string, m report.Member, format, path string) (Pu
 		return Pulled{}, fmt.Errorf("format %q: trial %d has %s", format, m.Trial, strings.Join(have, ", "))
 	}
 	if path == "" {
-		path = fmt.Sprintf("%s-trial-%d.%s", or(f.Name, "model"), m.Trial, format)
+		path = fmt.Sprintf("%s-trial-%d.%s", cmp.Or(f.Name, "model"), m.Trial, format)
 	}
 	if err := copyChecked(filepath.Join(dir, file.Path), path, file.SHA256); err != nil {
 		return Pulled{}, err
@@ -99,5 +92,5 @@ func copyChecked(from, to, hash string) error {
 	if sum := sha256.Sum256(b); hex.EncodeToString(sum[:]) != hash {
 		return fmt.Errorf("%s was changed: its SHA-256 is %x, the front has %s; run the search again in the folder to restore it", from, sum, hash)
 	}
-	return writeFile(to, b)
+	return WriteFile(to, b)
 }

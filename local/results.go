@@ -108,7 +108,7 @@ func (f *Folder) writePages(out folderFront, summary report.Summary) error {
 		return err
 	}
 	for name, b := range map[string][]byte{frontCSV: csv.Bytes(), frontSVG: svg.Bytes(), reportHTML: page.Bytes()} {
-		if err := writeFile(filepath.Join(f.Dir, name), b); err != nil {
+		if err := WriteFile(filepath.Join(f.Dir, name), b); err != nil {
 			return err
 		}
 	}

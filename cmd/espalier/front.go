@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
@@ -114,5 +113,5 @@ func savePlot(path string, f report.Front) error {
 	if err := report.WriteImage(&b, f, format); err != nil {
 		return err
 	}
-	return os.WriteFile(path, b.Bytes(), 0o644)
+	return local.WriteFile(path, b.Bytes())
 }
