@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -17,9 +18,10 @@ import (
 
 // Environment variables that stand in for flags.
 const (
-	envServer = "ESPALIER_SERVER"
-	envToken  = "ESPALIER_TOKEN"
-	envCA     = "ESPALIER_CA"
+	envServer    = "ESPALIER_SERVER"
+	envToken     = "ESPALIER_TOKEN"
+	envTokenFile = "ESPALIER_TOKEN_FILE"
+	envCA        = "ESPALIER_CA"
 )
 
 // defaultServer is where a server listens unless told otherwise.
@@ -35,26 +37,23 @@ type clusterFlags struct {
 
 func (f *clusterFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&f.servers, "server", nil, "address of one or more servers (default $"+envServer+" or "+defaultServer+")")
-	cmd.Flags().StringVar(&f.token, "token-file", "", "file with the cluster's token (default: $"+envToken+" itself)")
+	cmd.Flags().StringVar(&f.token, "token-file", "", "file with the cluster's token (default $"+envTokenFile+", or $"+envToken+" itself)")
 	cmd.Flags().StringVar(&f.ca, "ca", "", "PEM file with the certificate to trust (default $"+envCA+" or the system's)")
 	cmd.Flags().BoolVar(&f.insecure, "insecure", false, "allow a connection beyond this machine without TLS")
 }
 
 // config is the client's configuration from flags and environment.
 func (f *clusterFlags) config() (client.Config, error) {
-	cfg := client.Config{Addresses: f.servers, Insecure: f.insecure, Token: os.Getenv(envToken)}
+	cfg := client.Config{Addresses: f.servers, Insecure: f.insecure}
 	if len(cfg.Addresses) == 0 {
 		cfg.Addresses = strings.FieldsFunc(os.Getenv(envServer), func(r rune) bool { return r == ',' || r == ' ' })
 	}
 	if len(cfg.Addresses) == 0 {
 		cfg.Addresses = []string{defaultServer}
 	}
-	if f.token != "" {
-		token, err := readToken(f.token)
-		if err != nil {
-			return cfg, err
-		}
-		cfg.Token = token
+	var err error
+	if cfg.Token, err = findToken(f.token); err != nil {
+		return cfg, err
 	}
 	ca := f.ca
 	if ca == "" {
@@ -68,6 +67,14 @@ func (f *clusterFlags) config() (client.Config, error) {
 		cfg.TLS = t
 	}
 	return cfg, nil
+}
+
+// findToken reads the token from a file, or takes it from the environment; "" if there is none.
+func findToken(path string) (string, error) {
+	if path = cmp.Or(path, os.Getenv(envTokenFile)); path == "" {
+		return os.Getenv(envToken), nil
+	}
+	return readToken(path)
 }
 
 func readToken(path string) (string, error) {

@@ -9,6 +9,7 @@ import (
 	"github.com/espalier-ml/espalier/client"
 	"github.com/espalier-ml/espalier/coordinator"
 	"github.com/espalier-ml/espalier/coordinator/api"
+	"github.com/espalier-ml/espalier/coordinator/certs"
 	"github.com/espalier-ml/espalier/job"
 	"github.com/espalier-ml/espalier/local"
 	"github.com/espalier-ml/espalier/search/pareto"
@@ -46,7 +47,7 @@ func exitCode(ctx context.Context, err error) int {
 func isUsage(err error) bool {
 	for _, e := range []error{
 		errUsage, job.ErrField, job.ErrSyntax, client.ErrAddress, client.ErrInsecure,
-		local.ErrOtherJob, local.ErrNotResults, coordinator.ErrConfig, api.ErrInsecure, worker.ErrConfig,
+		local.ErrOtherJob, local.ErrNotResults, coordinator.ErrConfig, api.ErrInsecure, worker.ErrConfig, certs.ErrConfig,
 	} {
 		if errors.Is(err, e) {
 			return true

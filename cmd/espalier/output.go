@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -35,19 +36,32 @@ func isTerminal(w io.Writer) (width int, ok bool) {
 	return width, true
 }
 
-// logFlag adds --log-level.
-func logFlag(cmd *cobra.Command, level *string, standard string) {
-	cmd.Flags().StringVar(level, "log-level", standard, "least level of log lines on stderr: debug, info, warn, error or disabled")
+// logFlags say what of the log is written to stderr, and how.
+type logFlags struct{ level, format string }
+
+// add adds --log-level and --log-format.
+func (f *logFlags) add(cmd *cobra.Command, standard string) {
+	cmd.Flags().StringVar(&f.level, "log-level", standard, "least level of log lines on stderr: debug, info, warn, error or disabled")
+	cmd.Flags().StringVar(&f.format, "log-format", "auto", "json, text, or auto: text on a terminal, else json")
 }
 
-// newLogger writes JSON lines, or coloured ones on a terminal.
-func newLogger(w io.Writer, level string) (zerolog.Logger, error) {
-	l, err := zerolog.ParseLevel(level)
-	if err != nil || level == "" {
-		return zerolog.Nop(), usagef("--log-level %q: want debug, info, warn, error or disabled", level)
+// logger writes as the flags say.
+func (f *logFlags) logger(w io.Writer) (zerolog.Logger, error) {
+	l, err := zerolog.ParseLevel(f.level)
+	if err != nil || f.level == "" {
+		return zerolog.Nop(), usagef("--log-level %q: want debug, info, warn, error or disabled", f.level)
 	}
-	if _, ok := isTerminal(w); ok {
-		w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05"}
+	_, terminal := isTerminal(w)
+	switch f.format {
+	case "text":
+		w = zerolog.ConsoleWriter{Out: w, TimeFormat: time.RFC3339, NoColor: !terminal}
+	case "auto":
+		if terminal {
+			w = zerolog.ConsoleWriter{Out: w, TimeFormat: "15:04:05"}
+		}
+	case "json":
+	default:
+		return zerolog.Nop(), usagef("--log-format %q: want json, text or auto", f.format)
 	}
 	return zerolog.New(w).Level(l).With().Timestamp().Logger(), nil
 }

@@ -23,7 +23,8 @@ func newCluster() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newClusterStatus(), newClusterAdd(), newClusterRemove(), newClusterTransfer(), newClusterBackup())
+	cmd.AddCommand(newClusterStatus(), newClusterAdd(), newClusterRemove(), newClusterTransfer(), newClusterBackup(),
+		newClusterHealth(), newClusterCerts())
 	return cmd
 }
 

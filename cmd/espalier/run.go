@@ -43,14 +43,14 @@ type runOptions struct {
 	out   string
 	slots int
 	json  bool
-	level string
+	log   logFlags
 }
 
 func (o *runOptions) flags(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&o.out, "out", o.out, "folder for the results")
 	cmd.Flags().IntVar(&o.slots, "slots", 0, "trials at once (default: one for each core)")
 	jsonFlag(cmd, &o.json)
-	logFlag(cmd, &o.level, "error")
+	o.log.add(cmd, "error")
 }
 
 func (o *runOptions) run(cmd *cobra.Command, f *job.File) error {
@@ -60,7 +60,7 @@ func (o *runOptions) run(cmd *cobra.Command, f *job.File) error {
 	if o.slots < 0 || o.slots > 4*runtime.NumCPU() {
 		return usagef("--slots %d: want 1 to %d", o.slots, 4*runtime.NumCPU())
 	}
-	logger, err := newLogger(cmd.ErrOrStderr(), o.level)
+	logger, err := o.log.logger(cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}

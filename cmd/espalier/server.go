@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -35,17 +34,18 @@ otherwise; beyond it only with TLS and a token, or --insecure.`,
 	cmd.Flags().StringVar(&o.ca, "ca", "", "PEM file with the authority of the other replicas' certificates (default: the system's)")
 	cmd.Flags().StringVar(&o.cert, "tls-cert", "", "PEM file with the certificate")
 	cmd.Flags().StringVar(&o.key, "tls-key", "", "PEM file with its key")
-	cmd.Flags().StringVar(&o.token, "token-file", "", "file with the token that clients and workers must show (or $"+envToken+")")
+	cmd.Flags().StringVar(&o.token, "token-file", "", "file with the token that clients and workers must show (default $"+envTokenFile+", or $"+envToken+" itself)")
 	cmd.Flags().BoolVar(&o.insecure, "insecure", false, "allow listening beyond this machine without TLS and token")
-	logFlag(cmd, &o.level, "info")
+	o.log.add(cmd, "info")
 	return cmd
 }
 
 type serverOptions struct {
-	data, listen, broker, host, cert, key, token, level string
-	id, ca                                              string
-	join                                                []string
-	insecure, cluster                                   bool
+	data, listen, broker, host, cert, key, token string
+	id, ca                                       string
+	join                                         []string
+	insecure, cluster                            bool
+	log                                          logFlags
 }
 
 // closeTimeout bounds a clean shutdown.
@@ -55,15 +55,13 @@ func (o *serverOptions) run(cmd *cobra.Command) error {
 	if o.data == "" {
 		return usagef("--data is missing: want a folder for the state")
 	}
-	logger, err := newLogger(cmd.ErrOrStderr(), o.level)
+	logger, err := o.log.logger(cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
-	token := os.Getenv(envToken)
-	if o.token != "" {
-		if token, err = readToken(o.token); err != nil {
-			return err
-		}
+	token, err := findToken(o.token)
+	if err != nil {
+		return err
 	}
 	at, err := resolveAddresses(o.listen, o.broker, o.host)
 	if err != nil {

@@ -33,23 +33,25 @@ func newWorker() *cobra.Command {
 	f.DurationVar(&o.drain, "drain-timeout", 30*time.Second, "on SIGTERM, finish what ends within this time")
 	f.StringVar(&o.cacheDir, "cache", "", "folder for data sets and models (default: in the user's cache folder)")
 	f.StringVar(&o.cacheSize, "cache-size", "4GB", "most bytes of it")
+	f.StringVar(&o.hostLock, "host-lock", "", "file that the workers of a machine share, so that measurements are undisturbed; in containers on a volume of theirs (default "+worker.DefaultHostLock()+")")
 	o.cluster.add(cmd)
-	logFlag(cmd, &o.level, "info")
+	o.log.add(cmd, "info")
 	return cmd
 }
 
 type workerOptions struct {
 	cluster                      clusterFlags
 	name, device, cacheDir       string
-	cacheSize, level             string
+	cacheSize, hostLock          string
 	slots, threads               int
 	labels                       []string
 	measureOnly, noMeasure, once bool
 	drain                        time.Duration
+	log                          logFlags
 }
 
 func (o *workerOptions) run(cmd *cobra.Command) error {
-	logger, err := newLogger(cmd.ErrOrStderr(), o.level)
+	logger, err := o.log.logger(cmd.ErrOrStderr())
 	if err != nil {
 		return err
 	}
@@ -68,7 +70,7 @@ func (o *workerOptions) run(cmd *cobra.Command) error {
 	w, err := worker.New(worker.Config{
 		Server: server, Name: o.name, Slots: o.slots, Threads: o.threads, Device: o.device, Labels: labels,
 		MeasureOnly: o.measureOnly, NoMeasure: o.noMeasure, Once: o.once, DrainTimeout: o.drain,
-		CacheDir: o.cacheDir, CacheBytes: bytes, Version: version, Logger: logger,
+		CacheDir: o.cacheDir, CacheBytes: bytes, HostLock: o.hostLock, Version: version, Logger: logger,
 	})
 	if err != nil {
 		return err

@@ -115,15 +115,20 @@ func (c *cluster) Address(string) string  { return c.leader }
 func (c *cluster) BrokerRoutes() []string { return nil }
 
 // members stand for the store of a cluster.
-type members struct{ api.Members }
+type members struct {
+	api.Members
+	behind  uint64
+	unready error
+}
 
-func (members) Status() store.Status {
+func (*members) Status() store.Status {
 	return store.Status{ID: "a", Leader: "a", Term: 3, Members: []store.Member{{ID: "a", Address: "127.0.0.1:5", Voter: true, Leader: true}}}
 }
-func (members) Remove(_ context.Context, id string) error {
+func (m *members) Ready() (uint64, error) { return m.behind, m.unready }
+func (*members) Remove(_ context.Context, id string) error {
 	return fmt.Errorf("remove %s: %w", id, store.ErrNotFound)
 }
-func (members) Backup(_ context.Context, w io.Writer) (uint64, error) {
+func (*members) Backup(_ context.Context, w io.Writer) (uint64, error) {
 	_, err := w.Write(bytes.Repeat([]byte("b"), 600_000))
 	return 7, err
 }
@@ -148,7 +153,7 @@ func start(t *testing.T, change func(*api.Config)) *server {
 		t.Fatal(err)
 	}
 	s := &server{t: t, store: &replica{Local: local}, files: &memory{files: map[string][]byte{}, part: map[string][]byte{}}, cluster: &cluster{}}
-	cfg := api.Config{Store: s.store, Files: s.files, Cluster: s.cluster, Members: members{}, Dispatch: dispatcher{}, Interval: time.Millisecond,
+	cfg := api.Config{Store: s.store, Files: s.files, Cluster: s.cluster, Members: &members{}, Dispatch: dispatcher{}, Interval: time.Millisecond,
 		Known: job.Names{Zoo: []string{"seed-cnn"}, Samplers: []string{"auto", "random"}}, Version: "test",
 		FileErrors: []api.FileError{{Err: os.ErrNotExist, Code: connect.CodeNotFound}, {Err: errHash, Code: connect.CodeDataLoss}}}
 	if change != nil {

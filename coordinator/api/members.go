@@ -17,6 +17,8 @@ type Members interface {
 	Remove(ctx context.Context, id string) error
 	Transfer(ctx context.Context, id string) error
 	Status() store.Status
+	// Ready tells how many committed entries this replica lacks, and as an error why it cannot serve.
+	Ready() (behind uint64, err error)
 	// Backup writes a copy of the records and returns the last log index in it.
 	Backup(ctx context.Context, w io.Writer) (applied uint64, err error)
 }

@@ -84,18 +84,9 @@ func (s *Server) mux() (http.Handler, error) {
 		}
 	}
 	mux.Handle("GET /metrics", s.authorised(promhttp.HandlerFor(registry, promhttp.HandlerOpts{})))
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) })
+	mux.HandleFunc("GET /healthz", alive)
 	mux.HandleFunc("GET /readyz", s.ready)
 	return mux, nil
-}
-
-// ready answers whether the replica can serve: it leads, or knows who does.
-func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
-	if !s.cfg.Store.IsLeader() && s.cfg.Cluster.Leader() == "" {
-		http.Error(w, "no leader is known", http.StatusServiceUnavailable)
-		return
-	}
-	_, _ = w.Write([]byte("ready\n"))
 }
 
 // authorised asks for the token, if there is one.

@@ -6,6 +6,7 @@ import (
 	"io"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	"github.com/hashicorp/raft"
 	bolt "go.etcd.io/bbolt"
@@ -34,6 +35,8 @@ type fsm struct {
 	db *bolt.DB
 
 	applied *mark
+	// restoring: a snapshot is replacing the state.
+	restoring atomic.Bool
 
 	failMu sync.Mutex
 	failed error
@@ -170,6 +173,8 @@ func (f *fsm) view0(fn func(*bolt.Tx) error) error {
 // Restore replaces the state by a snapshot's.
 func (f *fsm) Restore(r io.ReadCloser) error {
 	defer r.Close()
+	f.restoring.Store(true)
+	defer f.restoring.Store(false)
 	next := f.path + ".new"
 	if err := receiveState(r, next); err != nil {
 		return fmt.Errorf("restore state: %w", err)

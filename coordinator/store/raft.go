@@ -163,10 +163,7 @@ func (s *Store) Barrier(ctx context.Context) error {
 // error.
 func (s *Store) Linearizable(ctx context.Context) error {
 	term := s.raft.CurrentTerm()
-	s.verifiedMu.Lock()
-	known := s.verified == term
-	s.verifiedMu.Unlock()
-	if !known {
+	if !s.led(term) {
 		// Before an entry of its own term a leader does not know what is committed.
 		return s.Barrier(ctx)
 	}
