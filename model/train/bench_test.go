@@ -63,7 +63,7 @@ func processTime() time.Duration {
 	return time.Duration(t.Nano())
 }
 
-// BenchmarkTax is what Gorgonia's machine costs: steps through it, and the same
+// BenchmarkTax is what Gorgonia's graph costs: steps through it, and the same
 // blocks called in a plain loop, in turns.
 func BenchmarkTax(b *testing.B) {
 	for _, threads := range []int{1, 2} {

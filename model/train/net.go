@@ -2,7 +2,6 @@ package train
 
 import (
 	"fmt"
-	"runtime"
 
 	"github.com/espalier-ml/espalier/model"
 	"gorgonia.org/gorgonia"
@@ -15,10 +14,9 @@ type net struct {
 	blocks []*block
 	loss   *loss
 	value  float64 // of the loss, after a step
-	failed error   // of an operator
 
 	x      *gorgonia.Node
-	vm     gorgonia.VM
+	vm     *machine
 	inputs map[*float32]*tensor.Dense // one per buffer that batches come in
 }
 
@@ -86,10 +84,9 @@ func (q *net) connect(p *params) error {
 	if _, err := gorgonia.Grad(cost, weights...); err != nil {
 		return fmt.Errorf("%w: gradients: %w", ErrOperator, err)
 	}
-	q.vm = gorgonia.NewTapeMachine(eg)
-	// The machine's finalizer has nothing to do without CUDA, but would keep the whole net alive for ever: the
-	// operators refer to the net and the net to the machine, and a cycle with a finalizer is never collected.
-	runtime.SetFinalizer(q.vm, nil)
+	if q.vm, err = newMachine(eg); err != nil {
+		return fmt.Errorf("%w: machine: %w", ErrOperator, err)
+	}
 	return nil
 }
 
@@ -97,7 +94,7 @@ func (q *net) connect(p *params) error {
 // gradient of the block's input and also writes those of the parameters, which
 // another operator, after it, returns. The first block's input needs none.
 func (q *net) blockOperator(b *block, p *params, inner bool) gorgonia.Op {
-	forward := newOperator(b.name, &q.failed, []int{2, 1}, dense32(b.out.data, q.n, b.out.size), func(in []gorgonia.Value) error {
+	forward := newOperator(b.name, []int{2, 1}, dense32(b.out.data, q.n, b.out.size), func(in []gorgonia.Value) error {
 		b.in.data = floats(in[0])
 		return b.forward()
 	})
@@ -108,14 +105,14 @@ func (q *net) blockOperator(b *block, p *params, inner bool) gorgonia.Op {
 	}
 	diff := func(in gorgonia.Nodes, out, grad *gorgonia.Node) (gorgonia.Nodes, error) {
 		if !inner {
-			n, err := gorgonia.ApplyOp(newOperator(b.name+".gradient", &q.failed, []int{2, 2, 2}, grads, backward), grad, in[0], out)
+			n, err := gorgonia.ApplyOp(newOperator(b.name+".gradient", []int{2, 2, 2}, grads, backward), grad, in[0], out)
 			return gorgonia.Nodes{nil, n}, err
 		}
-		dx, err := gorgonia.ApplyOp(newOperator(b.name+".gradient", &q.failed, []int{2, 2, 2}, dense32(b.in.grad, q.n, b.in.size), backward), grad, in[0], out)
+		dx, err := gorgonia.ApplyOp(newOperator(b.name+".gradient", []int{2, 2, 2}, dense32(b.in.grad, q.n, b.in.size), backward), grad, in[0], out)
 		if err != nil {
 			return nil, err
 		}
-		dw, err := gorgonia.ApplyOp(newOperator(b.name+".parameters.gradient", &q.failed, []int{2}, grads, func([]gorgonia.Value) error { return nil }), dx)
+		dw, err := gorgonia.ApplyOp(newOperator(b.name+".parameters.gradient", []int{2}, grads, func([]gorgonia.Value) error { return nil }), dx)
 		return gorgonia.Nodes{dx, dw}, err
 	}
 	return &differentiable{forward, []bool{inner, true}, diff}
@@ -126,14 +123,14 @@ func (q *net) blockOperator(b *block, p *params, inner bool) gorgonia.Op {
 func (q *net) lossOperator() gorgonia.Op {
 	l := q.loss
 	value := gorgonia.NewF32(0)
-	forward := newOperator("loss", &q.failed, []int{2}, value, func(in []gorgonia.Value) (err error) {
+	forward := newOperator("loss", []int{2}, value, func(in []gorgonia.Value) (err error) {
 		q.value, err = l.compute(floats(in[0]))
 		*value = gorgonia.F32(q.value)
 		return err
 	})
 	grad := dense32(l.grad, l.n, l.c)
 	diff := func(in gorgonia.Nodes, out, _ *gorgonia.Node) (gorgonia.Nodes, error) {
-		n, err := gorgonia.ApplyOp(newOperator("loss.gradient", &q.failed, []int{0}, grad, func([]gorgonia.Value) error { return nil }), out)
+		n, err := gorgonia.ApplyOp(newOperator("loss.gradient", []int{0}, grad, func([]gorgonia.Value) error { return nil }), out)
 		return gorgonia.Nodes{n}, err
 	}
 	return &differentiable{forward, []bool{true}, diff}
@@ -156,11 +153,6 @@ func (q *net) step(x []float32) (float64, error) {
 	if err := gorgonia.Let(q.x, t); err != nil {
 		return 0, fmt.Errorf("%w: input: %w", ErrOperator, err)
 	}
-	q.failed = nil
 	err := q.vm.RunAll()
-	q.vm.Reset()
-	if q.failed != nil {
-		return 0, q.failed
-	}
 	return q.value, err
 }

@@ -21,15 +21,14 @@ type operator struct {
 	shape  tensor.Shape
 	result gorgonia.Value
 	run    func(in []gorgonia.Value) error
-	failed *error // receives the first error: Gorgonia's own loses the chain
 }
 
 // operatorID makes every operator hash differently, so that Gorgonia never
 // merges two.
 var operatorID atomic.Uint64
 
-func newOperator(name string, failed *error, dims []int, result gorgonia.Value, run func(in []gorgonia.Value) error) *operator {
-	return &operator{id: operatorID.Add(1), name: name, dims: dims, shape: result.Shape().Clone(), result: result, run: run, failed: failed}
+func newOperator(name string, dims []int, result gorgonia.Value, run func(in []gorgonia.Value) error) *operator {
+	return &operator{id: operatorID.Add(1), name: name, dims: dims, shape: result.Shape().Clone(), result: result, run: run}
 }
 
 var (
@@ -58,14 +57,8 @@ func (o *operator) InferShape(...gorgonia.DimSizer) (tensor.Shape, error) {
 	return o.shape.Clone(), nil
 }
 
-// Do fills the result. A panic becomes an error: Gorgonia runs operators in a
-// goroutine of its own, where a panic would end the process.
+// Do fills the result. A panic becomes an error.
 func (o *operator) Do(in ...gorgonia.Value) (_ gorgonia.Value, err error) {
-	defer func() {
-		if err != nil && *o.failed == nil {
-			*o.failed = fmt.Errorf("%s: %w", o.name, err)
-		}
-	}()
 	defer recovered(&err)
 	if len(in) != len(o.dims) {
 		return nil, fmt.Errorf("%w: %s has %d inputs: want %d", ErrOperator, o.name, len(in), len(o.dims))
