@@ -6,11 +6,10 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/nats-io/nats.go"
-
 	"github.com/espalier-ml/espalier/client"
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/proto/subject"
+	"github.com/espalier-ml/espalier/worker/link"
 )
 
 // settleTimeout bounds asking, while draining, what became of a claim.
@@ -21,15 +20,16 @@ const settleTimeout = time.Second
 // it returns nil, and hands back what the open claim may have got. Its error wraps
 // ErrRefused.
 func (w *Worker) claim(ctx, lastCtx context.Context) (*espalierv1.Lease, error) {
-	wait := newBackoff(w.cfg.waits.retry)
+	wait := link.NewBackoff(w.cfg.waits.retry)
 	id, open := client.NewRequestID(), false
 	for ctx.Err() == nil {
+		turn := w.link.Turn()
 		reply, err := w.claimOnce(ctx, id, w.cfg.waits.claim, nil)
 		if err != nil {
-			// The request may have arrived: only "no responders" says that it did not.
-			open = open || !errors.Is(err, nats.ErrNoResponders)
+			// The request may have arrived: only ErrNoLeader says that it did not.
+			open = open || !errors.Is(err, link.ErrNoLeader)
 			w.log.Debug().Err(err).Msg("claim not answered")
-			w.link.pause(ctx, wait)
+			w.link.Pause(ctx, wait, turn)
 			continue
 		}
 		switch e := reply.GetError(); {
@@ -37,12 +37,12 @@ func (w *Worker) claim(ctx, lastCtx context.Context) (*espalierv1.Lease, error) 
 			return reply.GetLease(), nil
 		case e == nil:
 			id, open = client.NewRequestID(), false
-			wait.reset()
+			wait.Reset()
 		case e.GetCode() == espalierv1.DispatchError_CODE_DEVICE_MISMATCH, e.GetCode() == espalierv1.DispatchError_CODE_INVALID:
 			return nil, fmt.Errorf("%w: %s", ErrRefused, e.GetMessage())
 		default:
 			w.log.Debug().Str("reason", e.GetMessage()).Msg("claim refused for now")
-			w.link.pause(ctx, wait)
+			w.link.Pause(ctx, wait, turn)
 		}
 	}
 	if open {
@@ -59,10 +59,10 @@ func (w *Worker) claimOnce(ctx context.Context, id string, wait time.Duration, k
 	}
 	req := &espalierv1.ClaimRequest{RequestId: id, Worker: w.info, WaitMs: wait.Milliseconds(), Kinds: kinds}
 	var reply espalierv1.ClaimReply
-	if err := w.link.request(ctx, subject.Claim, req, &reply, wait+w.cfg.waits.reply); err != nil {
+	if err := w.link.Request(ctx, subject.Claim, req, &reply, wait+w.cfg.waits.reply); err != nil {
 		return nil, err
 	}
-	w.link.heard(reply.GetError().GetCode() == espalierv1.DispatchError_CODE_NOT_LEADER)
+	w.link.Heard(reply.GetError().GetCode() == espalierv1.DispatchError_CODE_NOT_LEADER)
 	return &reply, nil
 }
 

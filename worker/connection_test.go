@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
+	"github.com/espalier-ml/espalier/proto/subject"
 	"github.com/espalier-ml/espalier/worker/task"
 )
 
@@ -171,5 +172,33 @@ func TestQuietDuringMeasure(t *testing.T) {
 	cancel()
 	if err := <-ended; err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestAsksTheNewLeader: a leader takes a claim, and later a report, and goes without an answer; when another tells that it
+// leads, both are asked again at once, long before their replies would be given up.
+func TestAsksTheNewLeader(t *testing.T) {
+	c := newCluster(t, quickly)
+	c.muteClaim, c.muteReport = 1, 1
+	cfg := c.config()
+	cfg.waits = waits{claim: time.Minute, reply: time.Minute, report: time.Minute}
+	c.offer(trial, "a")
+	c.start(cfg)
+	taken := func() (ok bool) {
+		c.locked(func() { ok = c.tasks["a"] != nil })
+		return ok
+	}
+	lead := func() {
+		if err := c.nc.Publish(subject.Lead, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "a claim taken", taken)
+	lead()
+	eventually(t, "a reported", func() bool { return c.ended("a", accepted) == 1 })
+	lead()
+	eventually(t, "a reported again", func() bool { return c.ended("a", repeated) == 1 })
+	if n := c.runs.count("a"); n != 1 {
+		t.Errorf("a ran %d times", n)
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/espalier-ml/espalier/worker/link"
 	"github.com/espalier-ml/espalier/worker/lock"
 )
 
@@ -79,7 +80,7 @@ func (h hostQuiet) heed(ctx context.Context, g *Gate, log zerolog.Logger) {
 	for ctx.Err() == nil {
 		if err := h.follow(ctx, g); err != nil && ctx.Err() == nil {
 			log.Warn().Err(err).Msg("cannot heed the measurements of other workers on this host")
-			newBackoff(time.Second).sleep(ctx)
+			link.NewBackoff(time.Second).Sleep(ctx)
 		}
 	}
 }
@@ -96,7 +97,7 @@ func (h hostQuiet) follow(ctx context.Context, g *Gate) error {
 			break
 		}
 		for ctx.Err() == nil && !h.wished() {
-			newBackoff(hostPoll).sleep(ctx)
+			link.NewBackoff(hostPoll).Sleep(ctx)
 		}
 		release, err = g.Quiet(ctx)
 		if lost := noise.Release(); lost != nil && err == nil {
@@ -133,7 +134,7 @@ func poll(ctx context.Context, take func() (*lock.Lock, error)) (*lock.Lock, err
 		if !errors.Is(err, lock.ErrHeld) {
 			return l, err
 		}
-		if !newBackoff(hostPoll).sleep(ctx) {
+		if !link.NewBackoff(hostPoll).Sleep(ctx) {
 			return nil, context.Cause(ctx)
 		}
 	}

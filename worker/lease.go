@@ -176,12 +176,12 @@ func (w *Worker) beatOnce(ctx context.Context, timeout time.Duration) bool {
 	}
 	req := &espalierv1.HeartbeatRequest{Worker: w.info.GetName(), Session: w.info.GetSession(), Beats: beats}
 	var reply espalierv1.HeartbeatReply
-	if err := w.link.request(ctx, subject.Heartbeat, req, &reply, timeout); err != nil {
+	if err := w.link.Request(ctx, subject.Heartbeat, req, &reply, timeout); err != nil {
 		w.log.Debug().Err(err).Msg("heartbeat not answered")
 		return false
 	}
 	notLeader := reply.GetError().GetCode() == espalierv1.DispatchError_CODE_NOT_LEADER
-	w.link.heard(notLeader)
+	w.link.Heard(notLeader)
 	if reply.GetError() != nil {
 		w.log.Debug().Str("reason", reply.GetError().GetMessage()).Msg("heartbeat refused")
 		return false

@@ -10,6 +10,7 @@ import (
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/proto/subject"
 	"github.com/espalier-ml/espalier/worker/cache"
+	"github.com/espalier-ml/espalier/worker/link"
 )
 
 // report sends a report until the leader has said what became of it, uploading
@@ -17,17 +18,18 @@ import (
 // that the leader will not have such a report; the error then says so.
 func (w *Worker) report(ctx context.Context, req *espalierv1.ReportRequest, files []*cache.File) (espalierv1.ReportReply_Status, error) {
 	const none = espalierv1.ReportReply_STATUS_UNSPECIFIED
-	wait := newBackoff(w.cfg.waits.retry)
+	wait := link.NewBackoff(w.cfg.waits.retry)
 	for ctx.Err() == nil {
+		turn := w.link.Turn()
 		var reply espalierv1.ReportReply
-		err := w.link.request(ctx, subject.Report, req, &reply, w.cfg.waits.report)
+		err := w.link.Request(ctx, subject.Report, req, &reply, w.cfg.waits.report)
 		if err != nil {
 			w.log.Debug().Err(err).Str("task", req.GetTask()).Msg("report not answered")
-			w.link.pause(ctx, wait)
+			w.link.Pause(ctx, wait, turn)
 			continue
 		}
 		e := reply.GetError()
-		w.link.heard(e.GetCode() == espalierv1.DispatchError_CODE_NOT_LEADER)
+		w.link.Heard(e.GetCode() == espalierv1.DispatchError_CODE_NOT_LEADER)
 		switch {
 		case e == nil && reply.GetStatus() != none:
 			return reply.GetStatus(), nil
@@ -38,7 +40,7 @@ func (w *Worker) report(ctx context.Context, req *espalierv1.ReportRequest, file
 				return none, err
 			}
 		}
-		w.link.pause(ctx, wait)
+		w.link.Pause(ctx, wait, turn)
 	}
 	return none, context.Cause(ctx)
 }
@@ -64,8 +66,9 @@ func (w *Worker) uploadMissing(ctx context.Context, missing []string, files []*c
 // until ctx ends.
 func (w *Worker) upload(ctx context.Context, files []*cache.File) error {
 	for _, file := range files {
-		wait := newBackoff(w.cfg.waits.retry)
+		wait := link.NewBackoff(w.cfg.waits.retry)
 		for {
+			turn := w.link.Turn()
 			err := w.uploadFile(ctx, file)
 			if err == nil {
 				break
@@ -77,7 +80,7 @@ func (w *Worker) upload(ctx context.Context, files []*cache.File) error {
 				return fmt.Errorf("upload %s file: %w", file.Ref.GetFormat(), err)
 			}
 			w.log.Warn().Err(err).Msg("upload interrupted; going on")
-			w.link.pause(ctx, wait)
+			w.link.Pause(ctx, wait, turn)
 		}
 	}
 	return nil

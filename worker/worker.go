@@ -16,6 +16,7 @@ import (
 	"github.com/espalier-ml/espalier/model/train"
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/worker/cache"
+	"github.com/espalier-ml/espalier/worker/link"
 	"github.com/espalier-ml/espalier/worker/lock"
 	"github.com/espalier-ml/espalier/worker/task"
 	"github.com/espalier-ml/espalier/worker/trainer"
@@ -30,7 +31,7 @@ type Worker struct {
 	log    zerolog.Logger
 	info   *espalierv1.WorkerInfo
 	api    *client.Client
-	link   *link
+	link   *link.Link
 	cache  *cache.Cache
 	host   *lock.Lock
 	gate   *Gate
@@ -62,11 +63,12 @@ func (w *Worker) Run(ctx context.Context) (err error) {
 	if err := w.open(); err != nil {
 		return err
 	}
-	w.link = &link{api: w.api, cfg: w.cfg.Server, log: w.log, waits: w.cfg.waits}
-	if err := w.link.connect(ctx); err != nil {
+	w.link = link.New(link.Config{API: w.api, Server: w.cfg.Server, Name: "espalier worker", Retry: w.cfg.waits.retry,
+		Refresh: w.cfg.waits.refresh, Logger: w.log})
+	if err := w.link.Connect(ctx); err != nil {
 		return nil // asked to end before there was a server
 	}
-	defer w.link.close()
+	defer w.link.Close()
 	w.log.Info().Int32("slots", w.info.GetSlots()).Str("device", w.info.GetDevice()).
 		Str("cpu", w.info.GetFingerprint().GetCpu()).Str("variant", w.info.GetFingerprint().GetVariant()).Msg("worker started")
 	return w.serve(ctx)
@@ -86,7 +88,7 @@ func (w *Worker) serve(ctx context.Context) error {
 		slots.Go(func() { w.slot(claimCtx, workCtx, lastCtx, stopClaims) })
 	}
 	others.Go(func() { w.beat(beatCtx) })
-	others.Go(func() { w.link.keep(beatCtx) })
+	others.Go(func() { w.link.Keep(beatCtx) })
 	if w.cfg.NoMeasure {
 		others.Go(func() { newHostQuiet(w.cfg.HostLock).heed(beatCtx, w.gate, w.log) })
 	}

@@ -93,6 +93,9 @@ func subscribe(nc *nats.Conn, handlers map[string]nats.MsgHandler) (subs []*nats
 	if err := nc.FlushTimeout(drainTimeout); err != nil {
 		return subs, fmt.Errorf("subscribe: %w", err)
 	}
+	if err := nc.Publish(subject.Lead, nil); err != nil {
+		return subs, fmt.Errorf("tell of the lead: %w", err)
+	}
 	return subs, nil
 }
 

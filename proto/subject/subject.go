@@ -7,4 +7,7 @@ const (
 	Claim     = "espalier.v1.claim"     // ClaimRequest -> ClaimReply
 	Heartbeat = "espalier.v1.heartbeat" // HeartbeatRequest -> HeartbeatReply
 	Report    = "espalier.v1.report"    // ReportRequest -> ReportReply
+	// Lead is published, empty, by a replica that begins to answer the others: what was
+	// asked of the one before is worth asking again.
+	Lead = "espalier.v1.lead"
 )

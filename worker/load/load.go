@@ -14,12 +14,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/nats-io/nats.go"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/espalier-ml/espalier/client"
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/proto/subject"
+	"github.com/espalier-ml/espalier/worker/link"
 )
 
 // ErrConfig marks a load that cannot be put.
@@ -34,8 +34,17 @@ type Config struct {
 	TrialTime time.Duration
 	// Duration is how long the load lasts, once the search has begun.
 	Duration time.Duration
+	// Until ends the load before Duration is over, when it is closed. Nil: never.
+	Until <-chan struct{}
 	// Sampler of the job; "" is random.
 	Sampler string
+	// Keep leaves the job as it is at the end.
+	Keep bool
+	// Connections to the brokers, which the workers share; 0: one for each 25.
+	Connections int
+	// Acknowledged is told of each result: when the report was sent that was answered, and when the answer came. It is called
+	// from many goroutines. Nil: nobody is told.
+	Acknowledged func(sent, answered time.Time)
 }
 
 // Result is what the cluster did under load.
@@ -45,7 +54,8 @@ type Result struct {
 	Seconds float64 `json:"seconds"`
 	// PerSecond counts results that were committed and acknowledged.
 	PerSecond float64 `json:"results_per_second"`
-	// Claim and Report are from sending to the reply; a claim that was answered with a lease.
+	// Claim and Report are from sending to the reply; of claims those that were answered with a lease, and sent when the search
+	// had begun.
 	ClaimP50Ms  float64 `json:"claim_p50_ms"`
 	ClaimP99Ms  float64 `json:"claim_p99_ms"`
 	ReportP50Ms float64 `json:"report_p50_ms"`
@@ -57,7 +67,7 @@ type Result struct {
 	Errors int     `json:"errors"`
 }
 
-// perConnection is how many workers share a connection to the broker.
+// perConnection is how many workers share a connection to the broker, unless told otherwise.
 const perConnection = 25
 
 type load struct {
@@ -75,10 +85,14 @@ type load struct {
 	errors  int
 }
 
-// Run submits a job, works on it, and cancels it at the end.
+// Run submits a job, works on it, and cancels it at the end unless told otherwise.
 func Run(ctx context.Context, cfg Config) (*Result, error) {
-	if cfg.Workers < 1 || cfg.Duration <= 0 || cfg.TrialTime < 0 {
-		return nil, fmt.Errorf("%w: workers %d and duration %v must be positive, trial time %v not negative", ErrConfig, cfg.Workers, cfg.Duration, cfg.TrialTime)
+	if cfg.Workers < 1 || cfg.Duration <= 0 || cfg.TrialTime < 0 || cfg.Connections < 0 {
+		return nil, fmt.Errorf("%w: workers %d and duration %v must be positive, trial time %v and connections %d not negative",
+			ErrConfig, cfg.Workers, cfg.Duration, cfg.TrialTime, cfg.Connections)
+	}
+	if cfg.Connections == 0 {
+		cfg.Connections = (cfg.Workers + perConnection - 1) / perConnection
 	}
 	c, err := client.New(cfg.Server)
 	if err != nil {
@@ -91,6 +105,9 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 		return nil, err
 	}
 	err = l.work(ctx)
+	if cfg.Keep {
+		return l.summary(), err
+	}
 	_, cancelled := c.Jobs.Cancel(context.WithoutCancel(ctx), &espalierv1.CancelRequest{Job: job})
 	return l.summary(), errors.Join(err, cancelled)
 }
@@ -120,33 +137,27 @@ func (l *load) submit(ctx context.Context) (string, error) {
 
 // work runs the workers until the duration has passed.
 func (l *load) work(ctx context.Context) error {
-	info, err := l.client.Info(ctx)
-	if err != nil {
-		return err
-	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
 	var work sync.WaitGroup
-	defer work.Wait()
-	var conns []*nats.Conn
+	var links []*link.Link
 	defer func() {
 		cancel()
 		work.Wait()
-		for _, nc := range conns {
-			nc.Close()
+		for _, k := range links {
+			k.Close()
 		}
 	}()
+	for range l.cfg.Connections {
+		k := link.New(link.Config{API: l.client, Server: l.cfg.Server, Name: "espalier load"})
+		if err := k.Connect(ctx); err != nil {
+			return fmt.Errorf("connect to the broker: %w", err)
+		}
+		links = append(links, k)
+		work.Go(func() { k.Keep(ctx) })
+	}
 	session := client.NewRequestID()
 	for i := range l.cfg.Workers {
-		if i%perConnection == 0 {
-			nc, err := nats.Connect(info.GetBrokerUrls()[len(conns)%len(info.GetBrokerUrls())], nats.Token(l.cfg.Server.Token),
-				nats.MaxReconnects(-1), nats.ReconnectWait(50*time.Millisecond))
-			if err != nil {
-				return fmt.Errorf("connect to the broker: %w", err)
-			}
-			conns = append(conns, nc)
-		}
-		w := &hand{l: l, nc: conns[len(conns)-1], info: &espalierv1.WorkerInfo{Name: fmt.Sprintf("load-%04d", i), Session: fmt.Sprint(session, i),
+		w := &hand{l: l, link: links[i%len(links)], info: &espalierv1.WorkerInfo{Name: fmt.Sprintf("load-%04d", i), Session: fmt.Sprint(session, i),
 			Slots: 1, Fingerprint: &espalierv1.Fingerprint{Cpu: "none", Variant: "none"}}}
 		work.Go(func() { w.run(ctx) })
 	}
@@ -159,10 +170,11 @@ func (l *load) wait(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
+		case <-l.cfg.Until:
 		case <-time.After(20 * time.Millisecond):
 		}
 		l.mu.Lock()
-		over := !l.began.IsZero() && time.Since(l.began) >= l.cfg.Duration
+		over := !l.began.IsZero() && (time.Since(l.began) >= l.cfg.Duration || closed(l.cfg.Until))
 		if over {
 			l.ended = time.Now()
 		}
@@ -173,10 +185,19 @@ func (l *load) wait(ctx context.Context) error {
 	}
 }
 
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
+}
+
 // hand is one simulated worker.
 type hand struct {
 	l        *load
-	nc       *nats.Conn
+	link     *link.Link
 	info     *espalierv1.WorkerInfo
 	requests int
 }
@@ -189,13 +210,8 @@ const (
 
 func (h *hand) run(ctx context.Context) {
 	for ctx.Err() == nil {
-		lease, err := h.claim(ctx)
-		if err == nil && lease != nil {
-			err = h.do(ctx, lease)
-		}
-		if err != nil && ctx.Err() == nil {
-			h.l.failed()
-			pause(ctx, 50*time.Millisecond+rand.N(50*time.Millisecond))
+		if lease := h.claim(ctx); lease != nil {
+			h.do(ctx, lease)
 		}
 	}
 }
@@ -209,47 +225,42 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// ask sends one request and waits for its reply.
-func ask[M proto.Message](ctx context.Context, nc *nats.Conn, name string, req proto.Message, reply M) error {
-	data, err := proto.Marshal(req)
-	if err != nil {
-		return err
-	}
-	ctx, cancel := context.WithTimeout(ctx, replyTimeout)
-	defer cancel()
-	m, err := nc.RequestWithContext(ctx, name, data)
-	if err != nil {
-		return err
-	}
-	return proto.Unmarshal(m.Data, reply)
-}
-
-// claim asks under one request id until there is an answer.
-func (h *hand) claim(ctx context.Context) (*espalierv1.Lease, error) {
-	h.requests++
-	req := &espalierv1.ClaimRequest{RequestId: fmt.Sprintf("%s-%d", h.info.GetSession(), h.requests), Worker: h.info, WaitMs: claimWait.Milliseconds()}
+// ask makes a request until it is answered without an error, or ctx ends; false then. sent is when the request was sent that
+// was answered.
+func (h *hand) ask(ctx context.Context, name string, req, reply proto.Message, failed func() *espalierv1.DispatchError, timeout time.Duration) (sent time.Time, ok bool) {
+	wait := link.NewBackoff(100 * time.Millisecond)
 	for {
-		sent := time.Now()
-		reply := new(espalierv1.ClaimReply)
-		err := ask(ctx, h.nc, subject.Claim, req, reply)
-		if err == nil && reply.GetError() != nil {
-			err = fmt.Errorf("claim: %v", reply.GetError())
-		}
+		turn := h.link.Turn()
+		sent = time.Now()
+		err := h.link.Request(ctx, name, req, reply, timeout)
 		if err == nil {
-			if reply.GetLease() != nil {
-				h.l.claimed(time.Since(sent))
+			h.link.Heard(failed().GetCode() == espalierv1.DispatchError_CODE_NOT_LEADER)
+			if failed() == nil {
+				return sent, true
 			}
-			return reply.GetLease(), nil
 		}
 		if ctx.Err() != nil {
-			return nil, ctx.Err()
+			return sent, false
 		}
 		h.l.failed()
-		pause(ctx, 50*time.Millisecond+rand.N(50*time.Millisecond))
+		h.link.Pause(ctx, wait, turn)
 	}
 }
 
-func (h *hand) do(ctx context.Context, lease *espalierv1.Lease) error {
+// claim asks under one request id until there is an answer; nil when there was nothing to do.
+func (h *hand) claim(ctx context.Context) *espalierv1.Lease {
+	h.requests++
+	req := &espalierv1.ClaimRequest{RequestId: fmt.Sprintf("%s-%d", h.info.GetSession(), h.requests), Worker: h.info, WaitMs: claimWait.Milliseconds()}
+	reply := new(espalierv1.ClaimReply)
+	sent, ok := h.ask(ctx, subject.Claim, req, reply, reply.GetError, claimWait+replyTimeout)
+	if !ok || reply.GetLease() == nil {
+		return nil
+	}
+	h.l.claimed(sent, time.Now())
+	return reply.GetLease()
+}
+
+func (h *hand) do(ctx context.Context, lease *espalierv1.Lease) {
 	t := lease.GetTask()
 	r := &espalierv1.ReportRequest{Worker: h.info.GetName(), Session: h.info.GetSession(), Task: t.GetId(), Attempt: t.GetAttempt()}
 	trial := t.GetKind() == espalierv1.TaskKind_TASK_KIND_TRIAL
@@ -264,19 +275,10 @@ func (h *hand) do(ctx context.Context, lease *espalierv1.Lease) error {
 			Artifacts: []*espalierv1.FileRef{h.l.file}, Strategies: []string{"magnitude", "channel-l1"},
 			Groups: []*espalierv1.Group{{Name: "conv1", Prunable: true, Channels: 8, Weights: 72}, {Name: "fc1", Weights: 100}}}}
 	}
-	for ctx.Err() == nil {
-		sent := time.Now()
-		reply := new(espalierv1.ReportReply)
-		if err := ask(ctx, h.nc, subject.Report, r, reply); err == nil && reply.GetError() == nil {
-			h.l.reported(trial, time.Since(sent))
-			return nil
-		}
-		if ctx.Err() == nil {
-			h.l.failed()
-		}
-		pause(ctx, 50*time.Millisecond+rand.N(50*time.Millisecond))
+	reply := new(espalierv1.ReportReply)
+	if sent, ok := h.ask(ctx, subject.Report, r, reply, reply.GetError, replyTimeout); ok {
+		h.l.reported(trial, sent, time.Now())
 	}
-	return ctx.Err()
 }
 
 // train takes the trial's time and sends heartbeats.
@@ -288,8 +290,8 @@ func (h *hand) train(ctx context.Context, t *espalierv1.Task) {
 		left -= step
 		if left > 0 {
 			reply := new(espalierv1.HeartbeatReply)
-			err := ask(ctx, h.nc, subject.Heartbeat, &espalierv1.HeartbeatRequest{Worker: h.info.GetName(), Session: h.info.GetSession(),
-				Beats: []*espalierv1.Beat{{Task: t.GetId(), Attempt: t.GetAttempt()}}}, reply)
+			err := h.link.Request(ctx, subject.Heartbeat, &espalierv1.HeartbeatRequest{Worker: h.info.GetName(), Session: h.info.GetSession(),
+				Beats: []*espalierv1.Beat{{Task: t.GetId(), Attempt: t.GetAttempt()}}}, reply, replyTimeout)
 			if err != nil && ctx.Err() == nil {
 				h.l.failed()
 			}
@@ -303,11 +305,11 @@ func (l *load) failed() {
 	l.errors++
 }
 
-func (l *load) claimed(d time.Duration) {
+func (l *load) claimed(sent, answered time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.began.IsZero() {
-		l.claims = append(l.claims, d)
+	if !l.began.IsZero() && sent.After(l.began) {
+		l.claims = append(l.claims, answered.Sub(sent))
 	}
 }
 
@@ -324,16 +326,18 @@ func (l *load) workedOn(began, ended time.Time) {
 }
 
 // reported counts a trial's result; the baseline's begins the load.
-func (l *load) reported(trial bool, d time.Duration) {
+func (l *load) reported(trial bool, sent, answered time.Time) {
+	if trial && l.cfg.Acknowledged != nil {
+		l.cfg.Acknowledged(sent, answered)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	now := time.Now()
 	switch {
 	case !trial:
-		l.began = now
+		l.began = answered
 	case l.ended.IsZero():
-		l.results = append(l.results, now)
-		l.reports = append(l.reports, d)
+		l.results = append(l.results, answered)
+		l.reports = append(l.reports, answered.Sub(sent))
 	}
 }
 
@@ -349,6 +353,7 @@ func (l *load) summary() *Result {
 	out.Utilisation = l.worked.Seconds() / (out.Seconds * float64(l.cfg.Workers))
 	out.ClaimP50Ms, out.ClaimP99Ms = percentiles(l.claims)
 	out.ReportP50Ms, out.ReportP99Ms = percentiles(l.reports)
+	slices.SortFunc(l.results, time.Time.Compare)
 	for i := 1; i < len(l.results); i++ {
 		out.GapMs = max(out.GapMs, l.results[i].Sub(l.results[i-1]).Seconds()*1000)
 	}
