@@ -33,6 +33,7 @@ func FoldBatchNorm(g *Graph) (*Graph, error) {
 		}
 	}
 	remove(g, drop)
+	g.SettleQuant()
 	return g, g.Validate()
 }
 
@@ -93,6 +94,7 @@ func Simplify(g *Graph) (*Graph, error) {
 	}
 	markDead(g, drop)
 	remove(g, drop)
+	g.SettleQuant()
 	return g, g.Validate()
 }
 

@@ -36,6 +36,7 @@ type Graph struct {
 	Input  Shape // of one example, channels last
 	Layers []Layer
 	Meta   map[string]string // lineage and input normalisation, as files carry it
+	Quant  *Quant            // of an int8 network; else nil
 }
 
 // Keys of Graph.Meta that every file format keeps.
@@ -58,7 +59,7 @@ type Layer struct {
 
 // Clone returns a deep copy.
 func (g *Graph) Clone() *Graph {
-	c := &Graph{Name: g.Name, Input: slices.Clone(g.Input), Layers: slices.Clone(g.Layers), Meta: maps.Clone(g.Meta)}
+	c := &Graph{Name: g.Name, Input: slices.Clone(g.Input), Layers: slices.Clone(g.Layers), Meta: maps.Clone(g.Meta), Quant: g.Quant.Clone()}
 	for i := range c.Layers {
 		l := &c.Layers[i]
 		l.Inputs = slices.Clone(l.Inputs)
@@ -112,6 +113,9 @@ func (g *Graph) Validate() error {
 		if err := g.checkParams(i, shapes); err != nil {
 			return err
 		}
+	}
+	if g.Quant != nil {
+		return g.checkQuant()
 	}
 	return nil
 }

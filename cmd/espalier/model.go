@@ -21,11 +21,11 @@ import (
 func newModel() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "model",
-		Short: "Look at model files, without a cluster",
+		Short: "Inspect, convert, quantize and measure model files, without a cluster",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newInspect(), newBench())
+	cmd.AddCommand(newInspect(), newConvert(), newQuantize(), newBench())
 	return cmd
 }
 
@@ -88,8 +88,11 @@ type modelFacts struct {
 	File      string            `json:"file"`
 	Format    string            `json:"format"`
 	SizeBytes int64             `json:"size_bytes"`
+	Int8      bool              `json:"int8"` // some layers are computed on bytes
 	Name      string            `json:"name"`
 	Input     []int             `json:"input"`
+	Scale     float32           `json:"input_scale,omitempty"` // of the input, where it becomes uint8
+	Zero      uint8             `json:"input_zero,omitempty"`  // its zero point
 	Params    int64             `json:"params"`
 	Nonzeros  int64             `json:"nonzeros"`
 	MACs      int64             `json:"macs"`
@@ -104,7 +107,10 @@ type layerFacts struct {
 	Params    int64     `json:"params"`
 	Nonzeros  int64     `json:"nonzeros"`
 	MACs      int64     `json:"macs"`
-	Bytes     int64     `json:"bytes"` // of the parameters as float32, dense
+	Bytes     int64     `json:"bytes"`             // of the parameters, dense, with the scales of int8 weights
+	Weights   string    `json:"weights,omitempty"` // type of weights: float32 or int8
+	Scale     float32   `json:"scale,omitempty"`   // of the output, where it is uint8
+	Zero      uint8     `json:"zero,omitempty"`    // its zero point
 	Histogram histogram `json:"histogram"`
 }
 
@@ -132,18 +138,38 @@ func inspect(path string) (*modelFacts, error) {
 	if err != nil {
 		return nil, wrapPath(path, err)
 	}
-	f := &modelFacts{File: path, Format: format, SizeBytes: size, Name: g.Name, Input: g.Input, Meta: g.Meta}
+	f := &modelFacts{File: path, Format: format, SizeBytes: size, Int8: g.Quant != nil, Name: g.Name, Input: g.Input, Meta: g.Meta}
+	if a, ok := g.OutputBytes(model.Input); ok {
+		f.Scale, f.Zero = a.Scale, a.Zero
+	}
 	for i := range g.Layers {
 		l, c := &g.Layers[i], costs[i]
 		f.Params += c.Params
 		f.Nonzeros += c.NonZeros
 		f.MACs += c.MACs
-		f.Layers = append(f.Layers, layerFacts{
+		facts := layerFacts{
 			Name: l.Name, Op: l.Op.Kind(), Output: shapes[i], Params: c.Params, Nonzeros: c.NonZeros,
 			MACs: c.MACs, Bytes: 4 * c.Params, Histogram: newHistogram(l.Params[model.Weight]),
-		})
+		}
+		facts.types(g, i)
+		f.Layers = append(f.Layers, facts)
 	}
 	return f, nil
+}
+
+// types tells what of layer i is bytes.
+func (l *layerFacts) types(g *model.Graph, i int) {
+	if a, ok := g.OutputBytes(i); ok {
+		l.Scale, l.Zero = a.Scale, a.Zero
+	}
+	if g.Layers[i].Params[model.Weight] == nil {
+		return
+	}
+	l.Weights = "float32"
+	if q, scale, ok := g.WeightBytes(i); ok {
+		l.Weights = "int8"
+		l.Bytes += int64(4*len(scale) - 3*len(q))
+	}
 }
 
 func newHistogram(t *model.Tensor) histogram {
@@ -171,19 +197,36 @@ func newHistogram(t *model.Tensor) histogram {
 }
 
 func (f *modelFacts) show(w io.Writer, plot bool) error {
-	fmt.Fprintf(w, "%s: %s, %s, input %v\n", f.File, f.Format, job.FormatSize(f.SizeBytes), f.Input)
+	fmt.Fprintf(w, "%s: %s, %s, input %v\n", f.File, formatText(f.Format, f.Int8), job.FormatSize(f.SizeBytes), f.Input)
 	for _, k := range []string{model.MetaJob, model.MetaTrial} {
 		if v := f.Meta[k]; v != "" {
 			fmt.Fprintf(w, "%s %s\n", k, v)
 		}
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(t, "layer\top\toutput\tparameters\tnon-zeros\tsparsity\tMACs\tbytes\t")
-	for _, l := range f.Layers {
-		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\t%d\t%d\t\n", l.Name, l.Op, shapeText(l.Output), l.Params, l.Nonzeros,
-			sparsityText(l.Nonzeros, l.Params), l.MACs, l.Bytes)
+	if f.Scale > 0 {
+		fmt.Fprintf(w, "input as uint8: scale %.4g, zero %d\n", f.Scale, f.Zero)
 	}
-	fmt.Fprintf(t, "total\t\t\t%d\t%d\t%s\t%d\t%d\t\n", f.Params, f.Nonzeros, sparsityText(f.Nonzeros, f.Params), f.MACs, 4*f.Params)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	heads := "layer\top\toutput\tparameters\tnon-zeros\tsparsity\tMACs\tbytes\t"
+	if f.Int8 {
+		heads += "weights\toutput scale\tzero\t"
+	}
+	fmt.Fprintln(t, heads)
+	var bytes int64
+	for _, l := range f.Layers {
+		bytes += l.Bytes
+		fmt.Fprintf(t, "%s\t%s\t%s\t%d\t%d\t%s\t%d\t%d\t", l.Name, l.Op, shapeText(l.Output), l.Params, l.Nonzeros,
+			sparsityText(l.Nonzeros, l.Params), l.MACs, l.Bytes)
+		if f.Int8 {
+			fmt.Fprint(t, l.typesText())
+		}
+		fmt.Fprintln(t)
+	}
+	fmt.Fprintf(t, "total\t\t\t%d\t%d\t%s\t%d\t%d\t", f.Params, f.Nonzeros, sparsityText(f.Nonzeros, f.Params), f.MACs, bytes)
+	if f.Int8 {
+		fmt.Fprint(t, "\t\t\t")
+	}
+	fmt.Fprintln(t)
 	if err := t.Flush(); err != nil {
 		return err
 	}
@@ -196,6 +239,13 @@ func (f *modelFacts) show(w io.Writer, plot bool) error {
 		}
 	}
 	return nil
+}
+
+func (l *layerFacts) typesText() string {
+	if l.Scale == 0 {
+		return l.Weights + "\t\t\t"
+	}
+	return fmt.Sprintf("%s\t%.4g\t%d\t", l.Weights, l.Scale, l.Zero)
 }
 
 func shapeText(s []int) string {

@@ -69,6 +69,7 @@ type benchFacts struct {
 	File      string `json:"file"`
 	Format    string `json:"format"`
 	SizeBytes int64  `json:"size_bytes"`
+	Int8      bool   `json:"int8,omitempty"`      // some layers are computed on bytes (native runtime)
 	Converted bool   `json:"converted,omitempty"` // to ONNX, for ONNX Runtime
 	Runtime   string `json:"runtime"`
 	Version   string `json:"version,omitempty"` // of ONNX Runtime
@@ -119,7 +120,7 @@ func (f benchFlags) native(ctx context.Context, facts *benchFacts, o bench.Optio
 	if err != nil {
 		return err
 	}
-	facts.Format, facts.SizeBytes = format, size
+	facts.Format, facts.SizeBytes, facts.Int8 = format, size, g.Quant != nil
 	m, err := bench.MeasureGraph(ctx, g, infer.Options{Batch: f.batch, Threads: f.threads}, o)
 	if err != nil {
 		return fmt.Errorf("measure %s: %w", facts.File, err)
@@ -198,7 +199,7 @@ func convertToONNX(path, dir string) (string, error) {
 }
 
 func (f *benchFacts) show(w io.Writer) error {
-	fmt.Fprintf(w, "%s: %s, %s\n", f.File, f.Format, job.FormatSize(f.SizeBytes))
+	fmt.Fprintf(w, "%s: %s, %s\n", f.File, formatText(f.Format, f.Int8), job.FormatSize(f.SizeBytes))
 	if f.Converted {
 		fmt.Fprintln(w, "measured as the onnx file that it was converted to")
 	}

@@ -64,13 +64,19 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// zoo NETWORK FILE writes a network of the zoo for 20×20×1 images, by the file's
-// ending as esp or onnx.
+// zoo NETWORK FILE [SIDE] writes a network of the zoo for 20×20×1 images, or others
+// of one channel, by the file's ending as esp or onnx.
 func zooFile(ts *testscript.TestScript, neg bool, args []string) {
-	if neg || len(args) != 2 {
-		ts.Fatalf("usage: zoo NETWORK FILE")
+	if neg || len(args) < 2 || len(args) > 3 {
+		ts.Fatalf("usage: zoo NETWORK FILE [SIDE]")
 	}
-	g, err := zoo.Build(args[0], model.Shape{20, 20, 1}, 10, 1)
+	side := 20
+	if len(args) == 3 {
+		var err error
+		side, err = strconv.Atoi(args[2])
+		ts.Check(err)
+	}
+	g, err := zoo.Build(args[0], model.Shape{side, side, 1}, 10, 1)
 	ts.Check(err)
 	var b bytes.Buffer
 	if filepath.Ext(args[1]) == ".onnx" {

@@ -115,11 +115,11 @@ func TestONNXRuntimeAgreesOnBytes(t *testing.T) {
 			t.Fatal(err)
 		}
 		const n = 8
-		scheme, err := infer.Calibrate(t.Context(), g, noise(g.Input.Elements()), make([]int32, n))
+		q, err := infer.Quantize(t.Context(), g, noise(g.Input.Elements()), make([]int32, n))
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := onnx.Marshal(g, onnx.Options{Quant: scheme})
+		b, err := onnx.Marshal(q, onnx.Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -127,7 +127,7 @@ func TestONNXRuntimeAgreesOnBytes(t *testing.T) {
 		if err := os.WriteFile(file, b, 0o644); err != nil {
 			t.Fatal(err)
 		}
-		plan, err := infer.Compile(g, infer.Options{Batch: n, Quant: scheme})
+		plan, err := infer.Compile(q, infer.Options{Batch: n})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -20,6 +20,12 @@ func (s *Set) normalise() {
 	} else {
 		s.floatMoments()
 	}
+	s.tabulate()
+}
+
+// tabulate makes the tables from Mean and Std.
+func (s *Set) tabulate() {
+	c := s.Channels()
 	s.table = nil
 	if s.Images == nil || c > maxTables {
 		return

@@ -118,6 +118,52 @@ func (s *Set) Meta() map[string]string {
 	return m
 }
 
+// UseMeta takes the normalisation that a model carries in its Graph.Meta, as Meta wrote
+// it, in place of the set's own; a model without one changes nothing. Errors wrap
+// ErrOption.
+func (s *Set) UseMeta(meta map[string]string) error {
+	if meta[model.MetaMean] == "" && meta[model.MetaStd] == "" {
+		return nil
+	}
+	mean, err := s.fromList(model.MetaMean, meta[model.MetaMean])
+	if err != nil {
+		return err
+	}
+	std, err := s.fromList(model.MetaStd, meta[model.MetaStd])
+	if err != nil {
+		return err
+	}
+	for _, v := range std {
+		if !(v > 0) {
+			return fmt.Errorf("%w: the model's %s %q: want numbers above 0", ErrOption, model.MetaStd, meta[model.MetaStd])
+		}
+	}
+	s.Mean, s.Std = mean, std
+	s.tabulate()
+	return nil
+}
+
+// fromList reads a number for each channel, of raw values.
+func (s *Set) fromList(key, list string) ([]float32, error) {
+	parts := strings.Split(list, ",")
+	if len(parts) != s.Channels() {
+		return nil, fmt.Errorf("%w: the model's %s %q: want %d numbers, one per channel of the data", ErrOption, key, list, s.Channels())
+	}
+	unit := float64(1)
+	if s.Images != nil {
+		unit = 255
+	}
+	out := make([]float32, len(parts))
+	for i, p := range parts {
+		v, err := strconv.ParseFloat(p, 32)
+		if err != nil || math.IsNaN(v) || math.IsInf(v, 0) {
+			return nil, fmt.Errorf("%w: the model's %s %q: want finite numbers", ErrOption, key, list)
+		}
+		out[i] = float32(v / unit)
+	}
+	return out, nil
+}
+
 // numbered names n classes "0", "1", …
 func numbered(n int) []string {
 	names := make([]string, n)

@@ -1,6 +1,7 @@
 // Package esp reads and writes Espalier's compact model file, the native runtime's
 // format: the graph's structure, then each tensor in the smallest of three encodings,
-// so that sparsity shows in bytes, then a checksum. docs/esp.md gives the layout byte
+// so that sparsity shows in bytes, then a checksum. Weights of int8 networks are stored
+// as bytes. docs/esp.md gives the layout byte
 // by byte.
 package esp
 
@@ -41,12 +42,14 @@ func (l Limits) withDefaults() Limits {
 const Magic = "\x89ESP"
 
 const (
-	version = 1
+	version     = 1
+	versionInt8 = 2 // of int8 networks, so that builds that do not know them say so
 
 	headerPlain   = 0
 	headerDeflate = 1
 
 	typeFloat32 = 0
+	typeInt8    = 1 // with a scale for each index of the last dimension
 
 	encDense  = 0 // every value
 	encBitmap = 1 // a bit per value, then those that are not zero

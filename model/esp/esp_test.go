@@ -55,7 +55,7 @@ func TestRoundTrip(t *testing.T) {
 		g.Meta = map[string]string{model.MetaTrial: "17", model.MetaLineage: `{"strategy":"hybrid"}`}
 		for _, l := range g.Layers {
 			for _, x := range l.Params {
-				used[measure(x.Data).best().encoding]++
+				used[measure(x.Data, isZero, 4).best().encoding]++
 			}
 		}
 		b := write(t, g)
@@ -186,7 +186,7 @@ func TestReadErrors(t *testing.T) {
 	}{
 		{"nothing", nil, ErrCorrupt},
 		{"another file", []byte("PK\x03\x04 and so on"), ErrCorrupt},
-		{"another version", seal([]byte(Magic + "\x02....")), ErrVersion},
+		{"another version", seal([]byte(Magic + "\x03....")), ErrVersion},
 		{"unknown kind of header", header(7, n, n, structure), ErrVersion},
 		{"absurd structure", header(0, 1<<40, 1<<40, ""), ErrTooLarge},
 		{"structure past the end", header(0, n, n+1, structure), ErrCorrupt},
@@ -269,7 +269,9 @@ func TestZerosAreLimited(t *testing.T) {
 
 func FuzzRead(f *testing.F) {
 	for seed := range uint64(10) {
-		f.Add(write(f, sparse(modeltest.Graph(seed), float64(seed)/10, seed)))
+		g := sparse(modeltest.Graph(seed), float64(seed)/10, seed)
+		f.Add(write(f, g))
+		f.Add(write(f, quantized(f, g)))
 	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if len(b) >= checksumBytes {

@@ -35,12 +35,18 @@ func Read(r io.Reader, limits Limits) (*model.Graph, error) {
 		return nil, fmt.Errorf("%w: checksum %08x: want %08x", ErrCorrupt, got, want)
 	}
 	d := &decoder{b: b[len(Magic):end]}
-	if v := d.byte(); v != version {
-		return nil, fmt.Errorf("%w: %d: want %d", ErrVersion, v, version)
+	v := d.byte()
+	if v != version && v != versionInt8 {
+		return nil, fmt.Errorf("%w: %d: want %d or %d", ErrVersion, v, version, versionInt8)
 	}
 	g, err := d.header()
 	if err != nil {
 		return nil, err
+	}
+	if v == versionInt8 {
+		if err := d.affines(g); err != nil {
+			return nil, err
+		}
 	}
 	if err := d.params(g, limits.Params); err != nil {
 		return nil, err
@@ -138,42 +144,72 @@ func (d *decoder) params(g *model.Graph, limit int64) error {
 			if limit -= int64(s.Elements()); limit < 0 {
 				return fmt.Errorf("%w: layer %q: %s %v exceeds the limit of parameters", ErrTooLarge, l.Name, name, []int(s))
 			}
-			data, err := d.tensor(s.Elements())
+			data, scale, err := d.tensor(s, g.Quant != nil && name == model.Weight)
 			if err != nil {
 				return fmt.Errorf("layer %q: %s: %w", l.Name, name, err)
 			}
 			l.Params[name] = &model.Tensor{Shape: s, Data: data}
+			if scale != nil {
+				g.Quant.Weights[l.Name] = scale
+			}
 		}
 	}
 	return nil
 }
 
-func (d *decoder) tensor(n int) ([]float32, error) {
-	kind, encoding := d.byte(), d.byte()
-	if d.cut {
-		return nil, fmt.Errorf("%w: ends before the tensor", ErrCorrupt)
+// tensor reads a tensor, which may be of bytes with scales where ints says so.
+func (d *decoder) tensor(shape model.Shape, ints bool) (data, scale []float32, err error) {
+	n := shape.Elements()
+	switch kind := d.byte(); {
+	case d.cut:
+		return nil, nil, fmt.Errorf("%w: ends before the tensor", ErrCorrupt)
+	case kind == typeInt8 && ints:
+		return d.int8Tensor(n, shape[len(shape)-1])
+	case kind != typeFloat32:
+		return nil, nil, fmt.Errorf("%w: tensor of type %d: want 0, or 1 of weights of int8 networks", ErrVersion, kind)
 	}
-	if kind != typeFloat32 || encoding > encDelta {
-		return nil, fmt.Errorf("%w: tensor of type %d in encoding %d: want type 0 in encoding 0 to 2", ErrVersion, kind, encoding)
-	}
+	data, err = values(d, d.byte(), n, 4, func(b []byte) float32 { return math.Float32frombits(binary.LittleEndian.Uint32(b)) })
+	return data, nil, err
+}
+
+// values reads n values of the given width in bytes in an encoding.
+func values[T any](d *decoder, encoding byte, n int, width int64, get func([]byte) T) ([]T, error) {
+	var at []int // where the values go that are not zero; nil: everywhere
+	count, err := int64(n), error(nil)
 	switch encoding {
+	case encDense:
 	case encBitmap:
-		return d.bitmap(n)
+		at, err = d.bitmap(n, width)
+		count = int64(len(at))
 	case encDelta:
-		return d.delta(n)
+		at, err = d.delta(n, width)
+		count = int64(len(at))
+	default:
+		err = fmt.Errorf("%w: encoding %d: want 0 to 2", ErrVersion, encoding)
 	}
-	values := d.take(4 * int64(n))
+	if d.cut && err == nil {
+		err = fmt.Errorf("%w: ends before the tensor", ErrCorrupt)
+	}
+	if err != nil {
+		return nil, err
+	}
+	raw := d.take(width * count)
 	if d.cut {
 		return nil, fmt.Errorf("%w: ends within the values", ErrCorrupt)
 	}
-	out := make([]float32, n)
-	for i := range out {
-		out[i] = math.Float32frombits(binary.LittleEndian.Uint32(values[4*i:]))
+	out := make([]T, n)
+	for k := range int(count) {
+		i := k
+		if encoding != encDense {
+			i = at[k]
+		}
+		out[i] = get(raw[int64(k)*width:])
 	}
 	return out, nil
 }
 
-func (d *decoder) bitmap(n int) ([]float32, error) {
+// bitmap reads which of n values of the given width are not zero.
+func (d *decoder) bitmap(n int, width int64) ([]int, error) {
 	set := d.take(int64((n + 7) / 8))
 	if d.cut {
 		return nil, fmt.Errorf("%w: ends within the bitmap", ErrCorrupt)
@@ -185,27 +221,26 @@ func (d *decoder) bitmap(n int) ([]float32, error) {
 	for _, b := range set {
 		nonZeros += bits.OnesCount8(b)
 	}
-	values := d.take(4 * int64(nonZeros))
-	if d.cut {
+	if int64(nonZeros)*width > int64(len(d.b)) {
 		return nil, fmt.Errorf("%w: ends within the values", ErrCorrupt)
 	}
-	out := make([]float32, n)
-	for i := range out {
-		if set[i/8]>>(i%8)&1 != 0 {
-			out[i] = math.Float32frombits(binary.LittleEndian.Uint32(values))
-			values = values[4:]
+	at := make([]int, 0, nonZeros)
+	for i, b := range set {
+		for ; b != 0; b &= b - 1 {
+			at = append(at, 8*i+bits.TrailingZeros8(b))
 		}
 	}
-	return out, nil
+	return at, nil
 }
 
-func (d *decoder) delta(n int) ([]float32, error) {
+// delta reads which of n values of the given width are not zero.
+func (d *decoder) delta(n int, width int64) ([]int, error) {
 	nonZeros := d.uvarint()
 	if nonZeros > int64(n) {
 		return nil, fmt.Errorf("%w: %d values that are not zero of %d", ErrCorrupt, nonZeros, n)
 	}
-	// A gap and a value take five bytes at least.
-	if d.cut || nonZeros*5 > int64(len(d.b)) {
+	// A gap takes a byte at least.
+	if d.cut || nonZeros*(1+width) > int64(len(d.b)) {
 		return nil, fmt.Errorf("%w: ends within the indices", ErrCorrupt)
 	}
 	at, last := make([]int, nonZeros), int64(-1)
@@ -217,13 +252,5 @@ func (d *decoder) delta(n int) ([]float32, error) {
 		last += gap + 1
 		at[k] = int(last)
 	}
-	values := d.take(4 * nonZeros)
-	if d.cut {
-		return nil, fmt.Errorf("%w: ends within the values", ErrCorrupt)
-	}
-	out := make([]float32, n)
-	for k, i := range at {
-		out[i] = math.Float32frombits(binary.LittleEndian.Uint32(values[4*k:]))
-	}
-	return out, nil
+	return at, nil
 }

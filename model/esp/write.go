@@ -28,9 +28,14 @@ func Write(w io.Writer, g *model.Graph) error {
 	sum := crc32.New(castagnoli)
 	b := bufio.NewWriterSize(io.MultiWriter(w, sum), 1<<15)
 	b.Write(header) // bufio keeps the first error for Flush
+	ints := int8Weights(g)
 	var buf []byte
-	_ = params(g, func(_, _ string, t *model.Tensor) error {
-		buf = appendTensor(buf[:0], t.Data)
+	_ = params(g, func(layer, name string, t *model.Tensor) error {
+		if w, ok := ints[layer]; ok && name == model.Weight {
+			buf = appendInt8(buf[:0], w)
+		} else {
+			buf = appendTensor(buf[:0], t.Data)
+		}
 		_, err := b.Write(buf)
 		return err
 	})
@@ -53,15 +58,20 @@ func Size(g *model.Graph) (int64, error) {
 		return 0, err
 	}
 	n := int64(len(header)) + checksumBytes
-	err = params(g, func(_, _ string, t *model.Tensor) error {
-		n += 2 + measure(t.Data).best().bytes
+	ints := int8Weights(g)
+	err = params(g, func(layer, name string, t *model.Tensor) error {
+		if w, ok := ints[layer]; ok && name == model.Weight {
+			n += 2 + 4*int64(len(w.scale)) + measure(w.q, zeroByte, 1).best().bytes
+		} else {
+			n += 2 + measure(t.Data, isZero, 4).best().bytes
+		}
 		return nil
 	})
 	return n, err
 }
 
 // encodeHeader gives everything before the tensors: the structure is deflated where
-// that is shorter.
+// that is shorter, and in int8 networks how activations are bytes follows it.
 func encodeHeader(g *model.Graph) ([]byte, error) {
 	structure, err := model.MarshalStructure(g)
 	if err != nil {
@@ -80,10 +90,18 @@ func encodeHeader(g *model.Graph) ([]byte, error) {
 	if len(stored) >= len(structure) {
 		kind, stored = headerPlain, structure
 	}
-	b := append([]byte(Magic), version, kind)
+	v := byte(version)
+	if g.Quant != nil {
+		v = versionInt8
+	}
+	b := append([]byte(Magic), v, kind)
 	b = binary.AppendUvarint(b, uint64(len(structure)))
 	b = binary.AppendUvarint(b, uint64(len(stored)))
-	return append(b, stored...), nil
+	b = append(b, stored...)
+	if g.Quant != nil {
+		b = appendAffines(b, g)
+	}
+	return b, nil
 }
 
 // sizes are the payload bytes of each encoding of a tensor.
@@ -112,17 +130,20 @@ func (s sizes) best() choice {
 // isZero holds for +0 only, so that every value comes back bit for bit.
 func isZero(v float32) bool { return math.Float32bits(v) == 0 }
 
-func measure(data []float32) sizes {
-	s := sizes{dense: 4 * int64(len(data))}
+func zeroByte(v int8) bool { return v == 0 }
+
+// measure gives the sizes of values of the given width in bytes.
+func measure[T any](data []T, zero func(T) bool, width int64) sizes {
+	s := sizes{dense: width * int64(len(data))}
 	last := -1
 	for i, v := range data {
-		if !isZero(v) {
+		if !zero(v) {
 			s.nonZeros++
 			s.delta += uvarintLen(uint64(i - last - 1))
 			last = i
 		}
 	}
-	values := 4 * int64(s.nonZeros)
+	values := width * int64(s.nonZeros)
 	s.bitmap = int64((len(data)+7)/8) + values
 	s.delta += uvarintLen(uint64(s.nonZeros)) + values
 	return s
@@ -131,15 +152,30 @@ func measure(data []float32) sizes {
 func uvarintLen(v uint64) int64 { return int64(bits.Len64(v|1)+6) / 7 }
 
 func appendTensor(b []byte, data []float32) []byte {
-	s := measure(data)
+	return appendValues(append(b, typeFloat32), data, isZero, 4, func(b []byte, v float32) []byte {
+		return binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
+	})
+}
+
+func appendInt8(b []byte, w int8Tensor) []byte {
+	b = append(b, typeInt8)
+	for _, s := range w.scale {
+		b = binary.LittleEndian.AppendUint32(b, math.Float32bits(s))
+	}
+	return appendValues(b, w.q, zeroByte, 1, func(b []byte, v int8) []byte { return append(b, byte(v)) })
+}
+
+// appendValues writes the code of the smallest encoding, and the values in it.
+func appendValues[T any](b []byte, data []T, zero func(T) bool, width int64, add func([]byte, T) []byte) []byte {
+	s := measure(data, zero, width)
 	c := s.best()
-	b = append(b, typeFloat32, c.encoding)
+	b = append(b, c.encoding)
 	switch c.encoding {
 	case encBitmap:
 		at := len(b)
 		b = append(b, make([]byte, (len(data)+7)/8)...)
 		for i, v := range data {
-			if !isZero(v) {
+			if !zero(v) {
 				b[at+i/8] |= 1 << (i % 8)
 			}
 		}
@@ -147,15 +183,15 @@ func appendTensor(b []byte, data []float32) []byte {
 		b = binary.AppendUvarint(b, uint64(s.nonZeros))
 		last := -1
 		for i, v := range data {
-			if !isZero(v) {
+			if !zero(v) {
 				b = binary.AppendUvarint(b, uint64(i-last-1))
 				last = i
 			}
 		}
 	}
 	for _, v := range data {
-		if c.encoding == encDense || !isZero(v) {
-			b = binary.LittleEndian.AppendUint32(b, math.Float32bits(v))
+		if c.encoding == encDense || !zero(v) {
+			b = add(b, v)
 		}
 	}
 	return b

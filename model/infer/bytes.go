@@ -1,11 +1,10 @@
 package infer
 
 import (
-	"math"
 	"unsafe"
 
+	"github.com/espalier-ml/espalier/model"
 	"github.com/espalier-ml/espalier/model/kernel"
-	"github.com/espalier-ml/espalier/model/quantize"
 )
 
 // KernelInt8 computes a layer on bytes.
@@ -17,6 +16,12 @@ func asBytes(x []float32) []uint8 {
 		return nil
 	}
 	return unsafe.Slice((*uint8)(unsafe.Pointer(&x[0])), 4*len(x))
+}
+
+// int8Weights are weights as bytes, with the scale of each output channel.
+type int8Weights struct {
+	w     []int8
+	scale []float32
 }
 
 // qconvStep is a convolution or fully connected layer on bytes.
@@ -41,7 +46,7 @@ func (p *maxBytesStep) run(f *frame, n int) error {
 type quantizeStep struct {
 	unary
 	size int
-	a    quantize.Affine
+	a    model.Affine
 }
 
 func (s *quantizeStep) run(f *frame, n int) error {
@@ -51,35 +56,34 @@ func (s *quantizeStep) run(f *frame, n int) error {
 type dequantizeStep struct {
 	unary
 	size int
-	a    quantize.Affine
+	a    model.Affine
 }
 
 func (s *dequantizeStep) run(f *frame, n int) error {
 	return kernel.Dequantize(&f.s, f.values[s.out][:n*s.size], asBytes(f.values[s.in]), s.a.Scale, s.a.Zero)
 }
 
-// quantizing rewrites a program to compute on bytes where a scheme and the
-// kernels allow; other steps stay in float32, with conversions between.
+// quantizing rewrites the program of an int8 network to compute on bytes where the
+// network says so and the kernels can; other steps stay in float32, with conversions
+// between.
 type quantizing struct {
 	old    *program
-	scheme *quantize.Scheme
 	out    program
-	affine map[int]quantize.Affine // of old values that bytes can hold
-	bytes  map[int]int             // old value to the new one in bytes
-	floats map[int]int             // old value to the new one in float32
+	affine map[int]model.Affine // of old values that bytes can hold
+	bytes  map[int]int          // old value to the new one in bytes
+	floats map[int]int          // old value to the new one in float32
 }
 
-// toBytes rewrites p.
-func toBytes(p *program, s *quantize.Scheme) *program {
-	q := &quantizing{old: p, scheme: s, affine: map[int]quantize.Affine{}, bytes: map[int]int{}, floats: map[int]int{inputValue: inputValue}}
+// toBytes rewrites p. Alias gives values other names.
+func toBytes(p *program, s *model.Quant, alias map[string]int) *program {
+	q := &quantizing{old: p, affine: map[int]model.Affine{}, bytes: map[int]int{}, floats: map[int]int{inputValue: inputValue}}
 	q.out.sizes = []int{p.sizes[inputValue]}
-	if s.Input.Scale > 0 {
-		q.affine[inputValue] = s.Input
+	for name, v := range alias {
+		q.know(v, s.Layers[name])
 	}
+	q.know(inputValue, s.Input)
 	for i, st := range p.steps {
-		if a, ok := s.Layers[p.info[i].last()]; ok && a.Scale > 0 {
-			q.affine[*st.output()] = a
-		}
+		q.know(*st.output(), s.Layers[p.info[i].last()])
 	}
 	for i, st := range p.steps {
 		info := p.info[i]
@@ -100,6 +104,12 @@ func toBytes(p *program, s *quantize.Scheme) *program {
 	}
 	q.out.out = q.float(p.out)
 	return &q.out
+}
+
+func (q *quantizing) know(v int, a model.Affine) {
+	if a.Scale > 0 {
+		q.affine[v] = a
+	}
 }
 
 func (q *quantizing) add(s step, info Layer) {
@@ -151,32 +161,30 @@ func (q *quantizing) byteStep(s step) step {
 		in := q.bytes[s.in]
 		return &maxBytesStep{unary{in, q.byteValue(s.out)}, s.k}
 	case *convStep:
-		return q.layer(s.unary, s.k.Shape(), s.w, s.bias, s.act, s.sum)
+		return q.layer(s.unary, s.k.Shape(), s.bytes, s.bias, s.act)
 	case *denseStep:
-		return q.layer(s.unary, kernel.ConvShape{H: 1, W: 1, KH: 1, KW: 1, IC: s.k.In(), OC: s.k.Out()}, s.w, s.bias, s.act, s.sum)
+		return q.layer(s.unary, kernel.ConvShape{H: 1, W: 1, KH: 1, KW: 1, IC: s.k.In(), OC: s.k.Out()}, s.bytes, s.bias, s.act)
 	}
 	return nil
 }
 
-// layer quantizes a layer with weights, or gives nil where kernels cannot
-// compute it on bytes.
-func (q *quantizing) layer(u unary, sh kernel.ConvShape, w, bias []float32, act kernel.Activation, sum bool) step {
+// layer gives the step on bytes of a layer with weights, or nil where it is to be, or
+// has to be, computed in float32.
+func (q *quantizing) layer(u unary, sh kernel.ConvShape, w *int8Weights, bias []float32, act kernel.Activation) step {
 	x, okX := q.affine[u.in]
 	y, okY := q.affine[u.out]
-	if !okX || !okY || sum {
+	if w == nil || !okX || !okY {
 		return nil
 	}
-	qw, scales := quantize.Weights(w, sh.OC)
 	r := kernel.Requant{InZero: x.Zero, OutZero: y.Zero, Scale: make([]float32, sh.OC), Bias: make([]int32, sh.OC)}
-	for i, ws := range scales {
-		unit := float64(x.Scale) * float64(ws)
-		r.Scale[i] = float32(unit / float64(y.Scale))
+	for i, ws := range w.scale {
+		r.Scale[i] = float32(float64(x.Scale) * float64(ws) / float64(y.Scale))
 		if bias != nil {
-			b := math.RoundToEven(float64(bias[i]) / unit)
-			if !(math.Abs(b) < 1<<30) {
+			b, ok := model.BiasUnits(bias[i], model.BiasUnit(x.Scale, ws))
+			if !ok {
 				return nil
 			}
-			r.Bias[i] = int32(b)
+			r.Bias[i] = b
 		}
 	}
 	if act != kernel.None {
@@ -185,7 +193,7 @@ func (q *quantizing) layer(u unary, sh kernel.ConvShape, w, bias []float32, act 
 	if act == kernel.ReLU6 {
 		r.Hi = max(1, y.Quantize(6))
 	}
-	k, err := kernel.NewQConv(sh, qw, r)
+	k, err := kernel.NewQConv(sh, w.w, r)
 	if err != nil {
 		return nil
 	}

@@ -11,23 +11,22 @@ import (
 	"github.com/espalier-ml/espalier/model"
 	"github.com/espalier-ml/espalier/model/kernel"
 	"github.com/espalier-ml/espalier/model/modeltest"
-	"github.com/espalier-ml/espalier/model/quantize"
 	"github.com/espalier-ml/espalier/model/zoo"
 )
 
-// calibrated gives n examples of g and the scheme found on them.
-func calibrated(t *testing.T, g *model.Graph, n int) (*table, *quantize.Scheme) {
+// quantized gives n examples of g and the int8 network made with them.
+func quantized(t *testing.T, g *model.Graph, n int) (*table, *model.Graph) {
 	t.Helper()
 	s := &table{x: examples(g, n), size: g.Input.Elements(), labels: make([]int32, n)}
 	indices := make([]int32, n)
 	for i := range indices {
 		indices[i] = int32(i)
 	}
-	scheme, err := Calibrate(t.Context(), g, s, indices)
+	q, err := Quantize(t.Context(), g, s, indices)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, scheme
+	return s, q
 }
 
 func run(t *testing.T, p *Plan, x []float32) []float32 {
@@ -64,9 +63,9 @@ func TestBytesAreCloseToFloats(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s, scheme := calibrated(t, g, 40)
+			s, q := quantized(t, g, 40)
 			want := run(t, mustCompile(t, g, Options{Batch: 8}), s.x)
-			p := mustCompile(t, g, Options{Batch: 8, Quant: scheme})
+			p := mustCompile(t, q, Options{Batch: 8})
 			got := run(t, p, s.x)
 			if d := distance(got, want); !(d < 0.12) {
 				t.Errorf("outputs are %.3f of their spread away", d)
@@ -84,8 +83,7 @@ func TestBytesAreCloseToFloats(t *testing.T) {
 				t.Errorf("%d of %d layers with weights on bytes: want all", bytes, weights)
 			}
 			for _, o := range []Options{{}, {Batch: 5, Threads: 2}} {
-				o.Quant = scheme
-				if !slices.Equal(got, run(t, mustCompile(t, g, o), s.x)) {
+				if !slices.Equal(got, run(t, mustCompile(t, q, o), s.x)) {
 					t.Errorf("%+v gives other bits than batch 8", o)
 				}
 			}
@@ -99,14 +97,14 @@ func TestBytesAreTheSameEverywhere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, scheme := calibrated(t, g, 6)
+	s, q := quantized(t, g, 6)
 	var first []float32
 	for _, v := range kernel.Available() {
 		restore, err := kernel.Force(v)
 		if err != nil {
 			t.Fatal(err)
 		}
-		got := run(t, mustCompile(t, g, Options{Quant: scheme}), s.x)
+		got := run(t, mustCompile(t, q, Options{}), s.x)
 		restore()
 		if first == nil {
 			first = got
@@ -123,18 +121,18 @@ func TestBytesOnRandomGraphs(t *testing.T) {
 	const graphs = 80
 	for seed := range uint64(graphs) {
 		g := modeltest.Graph(seed)
-		s, scheme := calibrated(t, g, 12)
+		s, q := quantized(t, g, 12)
 		want := run(t, mustCompile(t, g, Options{Batch: 4}), s.x)
-		d := distance(run(t, mustCompile(t, g, Options{Batch: 4, Quant: scheme}), s.x), want)
+		d := distance(run(t, mustCompile(t, q, Options{Batch: 4}), s.x), want)
 		if math.IsNaN(d) {
 			t.Errorf("seed %d: outputs are not numbers", seed)
 		}
 		sum += min(d, 1)
-		for name := range scheme.Layers { // a layer less is a conversion more
-			delete(scheme.Layers, name)
+		for name := range q.Quant.Weights { // a layer less is a conversion more
+			delete(q.Quant.Weights, name)
 			break
 		}
-		run(t, mustCompile(t, g, Options{Batch: 4, Quant: scheme}), s.x)
+		run(t, mustCompile(t, q, Options{Batch: 4}), s.x)
 	}
 	if mean := sum / graphs; !(mean < 0.1) {
 		t.Errorf("outputs are on average %.3f of their spread away", mean)
@@ -145,9 +143,9 @@ func TestBytesSteps(t *testing.T) {
 	relu := model.Activation{Func: model.ReLU}
 	g := graph(model.Shape{6, 6, 3}, op(conv3(4)), op(relu), op(model.MaxPool{Kernel: [2]int{2, 2}, Stride: [2]int{2, 2}}), op(conv3(4)),
 		op(model.Activation{Func: model.Tanh}), op(model.Flatten{}), op(model.Dense{Out: 3}), op(model.Softmax{}))
-	_, scheme := calibrated(t, g, 4)
+	_, q := quantized(t, g, 4)
 	var got []string
-	for _, l := range mustCompile(t, g, Options{Quant: scheme}).Layers() {
+	for _, l := range mustCompile(t, q, Options{}).Layers() {
 		got = append(got, fmt.Sprint(l.Kind, " ", l.Kernel))
 	}
 	want := "quantize plain, conv int8, max-pool plain, conv int8, dequantize plain, tanh plain, quantize plain, dense int8, dequantize plain, softmax plain"
@@ -161,8 +159,8 @@ func TestBytesAllocateNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, scheme := calibrated(t, g, 2)
-	p := mustCompile(t, g, Options{Quant: scheme})
+	s, q := quantized(t, g, 2)
+	p := mustCompile(t, q, Options{})
 	y := make([]float32, 10)
 	if n := testing.AllocsPerRun(10, func() {
 		if err := p.Run(s.x[:256], y); err != nil {
@@ -173,13 +171,13 @@ func TestBytesAllocateNothing(t *testing.T) {
 	}
 }
 
-func TestCalibrateErrors(t *testing.T) {
+func TestQuantizeErrors(t *testing.T) {
 	g := graph(model.Shape{2}, op(model.Dense{Out: 2}))
 	s := &table{x: []float32{1, float32(math.Inf(1))}, size: 2, labels: []int32{0}}
-	if _, err := Calibrate(t.Context(), g, s, []int32{0}); !errors.Is(err, quantize.ErrRange) {
-		t.Errorf("%v: want %v", err, quantize.ErrRange)
+	if _, err := Quantize(t.Context(), g, s, []int32{0}); !errors.Is(err, model.ErrQuant) {
+		t.Errorf("%v: want %v", err, model.ErrQuant)
 	}
-	if _, err := Calibrate(t.Context(), g, s, nil); !errors.Is(err, ErrLength) {
+	if _, err := Quantize(t.Context(), g, s, nil); !errors.Is(err, ErrLength) {
 		t.Errorf("%v: want %v", err, ErrLength)
 	}
 }

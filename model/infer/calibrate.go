@@ -8,15 +8,30 @@ import (
 	"github.com/espalier-ml/espalier/model/quantize"
 )
 
-// Calibrate finds the quantization of a graph's activations from what they are
-// on some examples (a few hundred will do), for Options.Quant.
-func Calibrate(ctx context.Context, g *model.Graph, src Examples, indices []int32) (*quantize.Scheme, error) {
+// Quantize makes an int8 network of a float32 one: its weights are rounded, and its
+// activations become bytes by what they are on some examples (a few hundred will do).
+// The copy that it returns has no batch normalisation that could be folded. The error
+// wraps model.ErrQuant where nothing of the graph can be computed on bytes.
+func Quantize(ctx context.Context, g *model.Graph, src Examples, indices []int32) (*model.Graph, error) {
+	g, err := quantize.Prepare(g)
+	if err != nil {
+		return nil, err
+	}
+	input, layers, err := calibrate(ctx, g, src, indices)
+	if err != nil {
+		return nil, err
+	}
+	return quantize.Graph(g, input, layers)
+}
+
+// calibrate finds how a graph's input and its activations become bytes.
+func calibrate(ctx context.Context, g *model.Graph, src Examples, indices []int32) (input model.Affine, layers map[string]model.Affine, err error) {
 	if len(indices) == 0 {
-		return nil, fmt.Errorf("%w: no examples to calibrate on", ErrLength)
+		return input, nil, fmt.Errorf("%w: no examples to calibrate on", ErrLength)
 	}
 	p, err := Compile(g, Options{Batch: calibrateBatch, apart: true})
 	if err != nil {
-		return nil, err
+		return input, nil, err
 	}
 	c := &calibration{p: p, seen: make([]quantize.Observer, len(p.prog.sizes))}
 	for _, look := range []func(o *quantize.Observer, x []float32) error{
@@ -24,19 +39,19 @@ func Calibrate(ctx context.Context, g *model.Graph, src Examples, indices []int3
 		func(o *quantize.Observer, x []float32) error { o.Count(x); return nil },
 	} {
 		if err := c.pass(ctx, src, indices, look); err != nil {
-			return nil, err
+			return input, nil, err
 		}
 	}
-	s := &quantize.Scheme{Layers: map[string]quantize.Affine{}}
-	if s.Input, err = c.seen[inputValue].Affine(); err != nil {
-		return nil, fmt.Errorf("input: %w", err)
+	if input, err = c.seen[inputValue].Affine(); err != nil {
+		return input, nil, fmt.Errorf("input: %w", err)
 	}
+	layers = map[string]model.Affine{}
 	for i, st := range p.prog.steps {
-		if s.Layers[p.prog.info[i].last()], err = c.seen[*st.output()].Affine(); err != nil {
-			return nil, fmt.Errorf("layer %q: %w", p.prog.info[i].Name, err)
+		if layers[p.prog.info[i].last()], err = c.seen[*st.output()].Affine(); err != nil {
+			return input, nil, fmt.Errorf("layer %q: %w", p.prog.info[i].Name, err)
 		}
 	}
-	return s, nil
+	return input, layers, nil
 }
 
 // last is the name of the layer whose output a step computes.
@@ -47,7 +62,7 @@ func (l *Layer) last() string {
 	return l.Name
 }
 
-// calibrateBatch is the number of examples of one run of Calibrate.
+// calibrateBatch is the number of examples of one run of calibrate.
 const calibrateBatch = 16
 
 type calibration struct {

@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/espalier-ml/espalier/model"
-	"github.com/espalier-ml/espalier/model/quantize"
 )
 
 // Examples gives labelled examples; *data.Set is one. Batch must be safe for
@@ -23,7 +22,6 @@ type Examples interface {
 type EvaluateOptions struct {
 	Threads int                             // goroutines; 0 means 1
 	Gate    func(ctx context.Context) error // called before every batch; it may block, its error ends the evaluation
-	Quant   *quantize.Scheme                // evaluates on bytes, as Options.Quant
 }
 
 // Score is how well a graph does on some examples.
@@ -56,7 +54,7 @@ func Evaluate(ctx context.Context, g *model.Graph, src Examples, indices []int32
 	errs := make([]error, threads)
 	var wg sync.WaitGroup
 	for i := range threads {
-		plan, err := Compile(g, Options{Batch: evaluateBatch, Quant: o.Quant})
+		plan, err := Compile(g, Options{Batch: evaluateBatch})
 		if err != nil {
 			return Score{}, err
 		}

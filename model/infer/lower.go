@@ -19,7 +19,8 @@ type lowering struct {
 	sizes  []int       // of values, for one example
 	steps  []step
 	info   []Layer
-	done   []bool // layers that were fused into an earlier one
+	done   []bool         // layers that were fused into an earlier one
+	alias  map[string]int // values by the names of layers that only name them anew
 }
 
 const inputValue = 0
@@ -29,7 +30,8 @@ func lower(g *model.Graph) (*lowering, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &lowering{g: g, shapes: shapes, value: map[int]int{model.Input: inputValue}, sizes: []int{g.Input.Elements()}, done: make([]bool, len(g.Layers))}
+	l := &lowering{g: g, shapes: shapes, value: map[int]int{model.Input: inputValue}, sizes: []int{g.Input.Elements()}, done: make([]bool, len(g.Layers)),
+		alias: map[string]int{}}
 	l.reach()
 	for i := range g.Layers {
 		if !l.live[i] || l.done[i] {
@@ -163,7 +165,7 @@ func (l *lowering) layer(i int) (last int, err error) {
 		}
 		s = &padStep{unary{in, l.result(i)}, o.Pad, is[0], is[1], is[2], size}
 	case model.Flatten, model.Reshape, model.Dropout:
-		l.value[i] = in
+		l.value[i], l.alias[lay.Name] = in, in
 		return i, nil
 	default:
 		return i, fmt.Errorf("%w: operator %q", ErrGraph, lay.Op.Kind())
@@ -192,8 +194,9 @@ func (l *lowering) conv(i int, o model.Conv, extra model.Pad2D, in int, is model
 		return i, err
 	}
 	last, w, bias := l.fold(i, o.Out)
+	q := l.bytesOf(i, last)
 	last, act := l.absorb(last)
-	l.steps = append(l.steps, &convStep{unary: unary{in, l.result(last)}, k: k, w: w, bias: bias, act: act})
+	l.steps = append(l.steps, &convStep{unary: unary{in, l.result(last)}, k: k, w: w, bias: bias, act: act, bytes: q})
 	return last, nil
 }
 
@@ -203,9 +206,20 @@ func (l *lowering) dense(i int, o model.Dense, in int, is model.Shape) (int, err
 		return i, err
 	}
 	last, w, bias := l.fold(i, o.Out)
+	q := l.bytesOf(i, last)
 	last, act := l.absorb(last)
-	l.steps = append(l.steps, &denseStep{unary: unary{in, l.result(last)}, k: k, w: w, bias: bias, act: act})
+	l.steps = append(l.steps, &denseStep{unary: unary{in, l.result(last)}, k: k, w: w, bias: bias, act: act, bytes: q})
 	return last, nil
+}
+
+// bytesOf gives the int8 weights of layer i, unless what was folded into them up to
+// layer last changed them, or the graph has none.
+func (l *lowering) bytesOf(i, last int) *int8Weights {
+	q, scale, ok := l.g.WeightBytes(i)
+	if !ok || last != i {
+		return nil
+	}
+	return &int8Weights{q, scale}
 }
 
 // fold multiplies the batch normalisations that follow layer i, each the only

@@ -7,7 +7,6 @@ import (
 
 	"github.com/espalier-ml/espalier/model"
 	"github.com/espalier-ml/espalier/model/kernel"
-	"github.com/espalier-ml/espalier/model/quantize"
 )
 
 // Options says what a plan is for.
@@ -23,10 +22,6 @@ type Options struct {
 	// Kernels fixes the kernel of layers by name (KernelDense, KernelWinograd,
 	// KernelSparse, KernelSparse4x1): a choice that Plan.Layers once told.
 	Kernels map[string]string
-	// Quant computes on bytes where it names both a layer's input and its
-	// output, as KernelInt8; Calibrate finds it. Weights are quantized here, per
-	// output channel.
-	Quant *quantize.Scheme
 
 	apart bool // keep every value to the end, none fused into another
 }
@@ -84,8 +79,8 @@ func Compile(g *model.Graph, o Options) (*Plan, error) {
 		return nil, err
 	}
 	prog := &program{steps: l.steps, info: l.info, sizes: l.sizes, out: l.value[len(g.Layers)-1]}
-	if o.Quant != nil {
-		prog = toBytes(prog, o.Quant)
+	if g.Quant != nil {
+		prog = toBytes(prog, g.Quant, l.alias)
 	}
 	if !o.apart {
 		prog.fuseSums()

@@ -37,6 +37,8 @@ type convStep struct {
 	bias []float32
 	act  kernel.Activation
 	sum  bool // add to what the output holds already
+
+	bytes *int8Weights // of int8 networks; else nil
 }
 
 func (c *convStep) run(f *frame, n int) error {
@@ -50,6 +52,8 @@ type denseStep struct {
 	bias []float32
 	act  kernel.Activation
 	sum  bool
+
+	bytes *int8Weights // of int8 networks; else nil
 }
 
 func (d *denseStep) run(f *frame, n int) error {

@@ -15,6 +15,12 @@ type constant struct {
 	dims   []int
 	floats []float32
 	ints   []int64
+	typ    int32 // of integers in the file, as far as it matters: INT8, UINT8 or INT32
+
+	// scale says of floats that were int8 what they are multiples of: all of one
+	// number, or of one for each index of axis.
+	scale []float32
+	axis  int
 }
 
 func (c *constant) isInt() bool { return c.floats == nil }
@@ -59,7 +65,7 @@ const (
 
 func typeName(t int32) string { return onnxpb.TensorProto_DataType(t).String() }
 
-// newConstant decodes a tensor of floats, doubles or integers of 32 or 64 bits.
+// newConstant decodes a tensor of floats, doubles or integers of 8, 32 or 64 bits.
 // It keeps no reference to t.
 func newConstant(t *onnxpb.TensorProto) (*constant, error) {
 	if t == nil {
@@ -76,7 +82,7 @@ func newConstant(t *onnxpb.TensorProto) (*constant, error) {
 	if err != nil {
 		return fail(err)
 	}
-	c := &constant{dims: dims}
+	c := &constant{dims: dims, typ: t.DataType}
 	width, listed := 0, 0
 	switch t.DataType {
 	case typeFloat:
@@ -85,10 +91,12 @@ func newConstant(t *onnxpb.TensorProto) (*constant, error) {
 		width, listed = 8, len(t.DoubleData)
 	case typeInt32:
 		width, listed = 4, len(t.Int32Data)
+	case typeInt8, typeUint8:
+		width, listed = 1, len(t.Int32Data)
 	case typeInt64:
 		width, listed = 8, len(t.Int64Data)
 	default:
-		return fail(fmt.Errorf("%w: type %s: want FLOAT, DOUBLE, INT32 or INT64", ErrUnsupported, typeName(t.DataType)))
+		return fail(fmt.Errorf("%w: type %s: want FLOAT, DOUBLE, INT8, UINT8, INT32 or INT64", ErrUnsupported, typeName(t.DataType)))
 	}
 	n := elements(dims)
 	raw := len(t.RawData) > 0
@@ -118,6 +126,10 @@ func (c *constant) fromRaw(typ int32, b []byte, n int) {
 			c.floats[i] = float32(math.Float64frombits(le.Uint64(b[8*i:])))
 		case typeInt32:
 			c.ints[i] = int64(int32(le.Uint32(b[4*i:])))
+		case typeInt8:
+			c.ints[i] = int64(int8(b[i]))
+		case typeUint8:
+			c.ints[i] = int64(b[i])
 		case typeInt64:
 			c.ints[i] = int64(le.Uint64(b[8*i:]))
 		}
@@ -133,7 +145,7 @@ func (c *constant) fromLists(t *onnxpb.TensorProto, n int) {
 		for i, v := range t.DoubleData {
 			c.floats[i] = float32(v)
 		}
-	case typeInt32:
+	case typeInt32, typeInt8, typeUint8:
 		c.ints = make([]int64, n)
 		for i, v := range t.Int32Data {
 			c.ints[i] = int64(v)
@@ -148,7 +160,7 @@ func (c *constant) reshaped(dims []int) (*constant, error) {
 	if elements(dims) != elements(c.dims) {
 		return nil, fmt.Errorf("%w: reshape of a constant of %v to %v", ErrFormat, c.dims, dims)
 	}
-	return &constant{dims: dims, floats: c.floats, ints: c.ints}, nil
+	return &constant{dims: dims, floats: c.floats, ints: c.ints, typ: c.typ}, nil
 }
 
 // transposed permutes the dimensions: dimension i of the result is perm[i] of c.
@@ -159,7 +171,7 @@ func (c *constant) transposed(perm []int) *constant {
 		stride[i] = n
 		n *= c.dims[i]
 	}
-	out := &constant{dims: make([]int, rank)}
+	out := &constant{dims: make([]int, rank), typ: c.typ, scale: c.scale, axis: slices.Index(perm, c.axis)}
 	for i, p := range perm {
 		out.dims[i] = c.dims[p]
 	}

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"github.com/espalier-ml/espalier/model/modeltest"
 	"github.com/espalier-ml/espalier/model/onnx/onnxpb"
 )
 
@@ -63,7 +64,10 @@ func TestReadMutatedFiles(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(graphs)) {
 		files = append(files, marshalled(t, graphs[name]))
 	}
-	ops := []string{"Relu", "Flatten", "Reshape", "Transpose", "Add", "Mul", "Softmax", "Gemm", "Concat", "Squeeze", "Shape", "Gather", "GlobalAveragePool", "Pad"}
+	for seed := range uint64(6) {
+		files = append(files, marshalled(t, quantized(t, modeltest.Graph(seed))))
+	}
+	ops := []string{"Relu", "Flatten", "Reshape", "Transpose", "Add", "Mul", "Softmax", "Gemm", "Concat", "Squeeze", "Shape", "Gather", "GlobalAveragePool", "Pad", "QuantizeLinear", "DequantizeLinear"}
 	count := map[string]int{}
 	for seed := range uint64(3000) {
 		r := rand.New(rand.NewPCG(seed, 1))

@@ -30,6 +30,7 @@ func init() {
 		"Flatten": readFlatten, "Reshape": readReshape, "Squeeze": readSqueeze, "Unsqueeze": readUnsqueeze,
 		"Transpose": readTranspose, "Pad": readPad, "Dropout": readDropout, "Identity": readIdentity,
 		"Constant": readConstant, "ConstantOfShape": readConstantOfShape, "Shape": readShape, "Gather": readGather, "Cast": readCast,
+		"QuantizeLinear": readQuantize, "DequantizeLinear": readDequantize,
 	}
 }
 
@@ -57,6 +58,9 @@ func (n *node) value(i int) (value, error) {
 	if v, ok := n.im.values[name]; ok {
 		if v.hardSigmoid {
 			return value{}, errHardSigmoid
+		}
+		if v.bytes != nil {
+			return value{}, fmt.Errorf("%w: input %q is bytes: want a DequantizeLinear before it", ErrUnsupported, name)
 		}
 		return v, nil
 	}

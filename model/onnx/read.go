@@ -38,6 +38,7 @@ func Read(b []byte, limits Limits) (*model.Graph, error) {
 		opset: opset, left: limits.MaxParams,
 		values: map[string]value{}, constants: map[string]*constant{}, names: map[string]int{}, affine: map[int]bool{}, extra: map[string]bool{},
 		graph: &model.Graph{Name: m.Graph.Name},
+		quant: &model.Quant{Layers: map[string]model.Affine{}, Weights: map[string][]float32{}},
 	}
 	for _, p := range m.MetadataProps {
 		if im.graph.Meta == nil {
@@ -71,6 +72,7 @@ type importer struct {
 	batched   bool  // the input has a batch dimension
 	batch     int   // its declared size; 0 if it is symbolic
 	graph     *model.Graph
+	quant     *model.Quant // what QuantizeLinear and DequantizeLinear say
 	values    map[string]value
 	constants map[string]*constant
 	names     map[string]int  // of layers, and the last number appended to each
@@ -242,6 +244,8 @@ func (im *importer) finish(output string) (*model.Graph, error) {
 		return nil, fmt.Errorf("%w: the output %q is not computed", ErrFormat, output)
 	case v.hardSigmoid:
 		return nil, errHardSigmoid
+	case v.bytes != nil:
+		return nil, fmt.Errorf("%w: the output %q is bytes: want floats", ErrUnsupported, output)
 	case v.layer == model.Input:
 		return nil, fmt.Errorf("%w: the output %q is the input", ErrUnsupported, output)
 	case v.perm != nil:
@@ -251,6 +255,8 @@ func (im *importer) finish(output string) (*model.Graph, error) {
 	im.dropDead()
 	im.foldAffine()
 	im.dropDead()
+	im.graph.Quant = im.quant
+	im.graph.SettleQuant()
 	if err := im.graph.Validate(); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrUnsupported, err)
 	}

@@ -226,6 +226,9 @@ func (im *importer) foldAffine() {
 		for k := range w {
 			w[k] *= scale[k%len(scale)]
 		}
+		if a, ok := im.quant.Layers[layers[i].Name]; ok {
+			im.quant.Layers[into.Name] = a
+		}
 		layers[i] = into // the old place is dead now
 		im.affine[i] = false
 	}

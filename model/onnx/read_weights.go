@@ -44,6 +44,7 @@ func readConv(n *node) error {
 	}
 	y, err := n.im.emit(n, op, params, x)
 	if err == nil {
+		n.im.weightBytes(w.channels(0))
 		y.image, y.dims = true, []int{y.shape[2], y.shape[0], y.shape[1]}
 	}
 	return n.is(y, err)
@@ -68,7 +69,11 @@ func (n *node) dense(x value, w *constant, bias []float32) error {
 	if bias != nil {
 		params[model.Bias] = &model.Tensor{Shape: model.Shape{out}, Data: bias}
 	}
-	return n.is(n.im.emit(n, model.Dense{Out: out, Bias: bias != nil}, params, x))
+	y, err := n.im.emit(n, model.Dense{Out: out, Bias: bias != nil}, params, x)
+	if err == nil {
+		n.im.weightBytes(w.channels(1))
+	}
+	return n.is(y, err)
 }
 
 // readGemm: alpha·A·B + beta·C.

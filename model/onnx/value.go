@@ -16,6 +16,8 @@ type value struct {
 
 	// hardSigmoid marks clip(x/6 + 1/2), which only exists as a factor of x.
 	hardSigmoid bool
+	// bytes marks the output of a QuantizeLinear, which only a DequantizeLinear reads.
+	bytes *model.Affine
 }
 
 // imagePerm maps the order {C, H, W} to {H, W, C}; nil if they are the same.

@@ -13,7 +13,6 @@ import (
 
 	"github.com/espalier-ml/espalier/model"
 	"github.com/espalier-ml/espalier/model/onnx/onnxpb"
-	"github.com/espalier-ml/espalier/model/quantize"
 )
 
 // What Write writes.
@@ -31,15 +30,11 @@ const (
 // Options of Write. The zero value will do.
 type Options struct {
 	ProducerVersion string // recorded beside the producer's name
-
-	// Quant writes an int8 network: what it names is computed on bytes, as
-	// infer.Options.Quant has it. Dropout is left out, batch normalisations are
-	// folded. Read does not read such files.
-	Quant *quantize.Scheme
 }
 
 // Write writes a graph as an ONNX file: float32 (or int8), IR 8, opset 13, one input and
-// one output, the batch a symbolic dimension. An image {H, W, C} becomes
+// one output, the batch a symbolic dimension. An int8 network is written in QDQ form.
+// An image {H, W, C} becomes
 // {N, C, H, W}, a vector {N, features}; Meta becomes the file's metadata. Equal
 // graphs give equal bytes. The graph must be valid; its errors are Validate's.
 func Write(w io.Writer, g *model.Graph, o Options) error {
@@ -59,12 +54,8 @@ func Marshal(g *model.Graph, o Options) ([]byte, error) {
 		return nil, err
 	}
 	e := &exporter{graph: g, out: &onnxpb.GraphProto{Name: g.Name}, used: map[string]bool{InputName: true, OutputName: true}}
-	if o.Quant != nil {
-		var err error
-		if e.bytes, err = newByteWriter(g, o.Quant); err != nil {
-			return nil, err
-		}
-		e.graph = e.bytes.graph
+	if g.Quant != nil {
+		e.bytes = newByteWriter(g)
 	}
 	if e.out.Name == "" {
 		e.out.Name = "network"
@@ -111,6 +102,9 @@ func (e *exporter) run() error {
 	input := wire{name: InputName, shape: e.graph.Input}
 	e.out.Input = []*onnxpb.ValueInfoProto{valueInfo(InputName, input.shape)}
 	e.wires = make([]wire, len(shapes))
+	if e.bytes != nil {
+		e.bytes.input(e, input)
+	}
 	for i := range e.graph.Layers {
 		l := &e.graph.Layers[i]
 		in := make([]wire, len(l.Inputs))

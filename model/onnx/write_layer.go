@@ -7,7 +7,6 @@ import (
 
 	"github.com/espalier-ml/espalier/model"
 	"github.com/espalier-ml/espalier/model/onnx/onnxpb"
-	"github.com/espalier-ml/espalier/model/quantize"
 )
 
 // layerWriter writes one layer.
@@ -15,8 +14,8 @@ type layerWriter struct {
 	*exporter
 	*model.Layer
 	in    []wire
-	shape model.Shape      // of the output
-	quant *quantize.Affine // of the input, if the layer is computed on bytes
+	shape model.Shape // of the output
+	bytes *layerBytes // if the layer is computed on bytes
 }
 
 // one appends the layer's only, or last, node.
@@ -88,8 +87,8 @@ func windowAttrs(kernel, stride [2]int, p model.Pad2D) []*onnxpb.AttributeProto 
 func (x *layerWriter) conv(o model.Conv) (wire, error) {
 	t := x.Params[model.Weight]
 	inputs := []string{x.in[0].name}
-	if x.quant != nil {
-		inputs = append(inputs, x.byteParams(t, []int{3, 2, 0, 1}, 0)...)
+	if x.bytes != nil {
+		inputs = append(inputs, x.byteParams(t.Shape, x.bytes.q, []int{3, 2, 0, 1}, 0)...)
 	} else {
 		c := (&constant{dims: t.Shape, floats: t.Data}).transposed([]int{3, 2, 0, 1})
 		inputs = append(inputs, x.floats(x.Name+"_weight", c.floats, c.dims...))
@@ -101,22 +100,28 @@ func (x *layerWriter) conv(o model.Conv) (wire, error) {
 
 // dense writes a Gemm whose rows follow the order of the input in the file.
 func (x *layerWriter) dense(o model.Dense) (wire, error) {
-	w := x.Params[model.Weight].Data
-	if perm := x.in[0].perm; perm != nil {
-		rows := make([]float32, 0, len(w))
-		for _, j := range perm {
-			rows = append(rows, w[int(j)*o.Out:int(j+1)*o.Out]...)
-		}
-		w = rows
-	}
+	perm := x.in[0].perm
 	inputs, dims := []string{x.in[0].name}, model.Shape{x.in[0].shape[0], o.Out}
-	if x.quant != nil {
-		inputs = append(inputs, x.byteParams(&model.Tensor{Shape: dims, Data: w}, []int{0, 1}, 1)...)
+	if x.bytes != nil {
+		inputs = append(inputs, x.byteParams(dims, permutedRows(x.bytes.q, perm, o.Out), []int{0, 1}, 1)...)
 	} else {
-		inputs = append(inputs, x.floats(x.Name+"_weight", w, dims...))
+		inputs = append(inputs, x.floats(x.Name+"_weight", permutedRows(x.Params[model.Weight].Data, perm, o.Out), dims...))
 		inputs = append(inputs, x.bias()...)
 	}
 	return x.one("Gemm", inputs)
+}
+
+// permutedRows puts rows of the given width into the order that perm lists; nil is the
+// order they have.
+func permutedRows[T any](w []T, perm []int32, width int) []T {
+	if perm == nil {
+		return w
+	}
+	rows := make([]T, 0, len(w))
+	for _, j := range perm {
+		rows = append(rows, w[int(j)*width:int(j+1)*width]...)
+	}
+	return rows
 }
 
 // bias writes the bias of a layer that has one.

@@ -61,6 +61,9 @@ func analyse(g *model.Graph) (*analysis, error) {
 	if err := g.Validate(); err != nil {
 		return nil, err
 	}
+	if err := g.WantFloat(); err != nil {
+		return nil, err
+	}
 	shapes, err := g.Shapes()
 	if err != nil {
 		return nil, err

@@ -5,71 +5,25 @@
 package quantize
 
 import (
-	"errors"
 	"fmt"
-	"maps"
 	"math"
-	"slices"
+
+	"github.com/espalier-ml/espalier/model"
 )
-
-// ErrRange says that a range or scale is not usable.
-var ErrRange = errors.New("invalid quantization")
-
-// Affine maps byte q to the number (q - Zero)·Scale.
-type Affine struct {
-	Scale float32
-	Zero  uint8
-}
 
 // NewAffine covers [lo, hi], widened to hold zero exactly, with 256 steps. A
 // range of zeros alone has scale 1.
-func NewAffine(lo, hi float32) (Affine, error) {
+func NewAffine(lo, hi float32) (model.Affine, error) {
 	lo, hi = min(lo, 0), max(hi, 0)
 	width := float64(hi) - float64(lo)
 	if !(width < math.MaxFloat32) {
-		return Affine{}, fmt.Errorf("%w: range %v to %v: want finite numbers", ErrRange, lo, hi)
+		return model.Affine{}, fmt.Errorf("%w: range %v to %v: want finite numbers", model.ErrQuant, lo, hi)
 	}
 	scale := float32(width / 255)
 	if !(scale > 1e-30) {
-		return Affine{Scale: 1}, nil
+		return model.Affine{Scale: 1}, nil
 	}
-	return Affine{Scale: scale, Zero: uint8(math.RoundToEven(min(255, -float64(lo)/float64(scale))))}, nil
-}
-
-// Quantize is the byte nearest to x.
-func (a Affine) Quantize(x float32) uint8 {
-	return uint8(min(255, max(0, math.RoundToEven(float64(x)/float64(a.Scale))+float64(a.Zero))))
-}
-
-// Dequantize is the number that q stands for.
-func (a Affine) Dequantize(q uint8) float32 { return float32(int(q)-int(a.Zero)) * a.Scale }
-
-// Scheme has the quantization of a graph's activations: of its input, and of
-// the output of layers by name. Layers that it does not name stay float32.
-type Scheme struct {
-	Input  Affine
-	Layers map[string]Affine
-}
-
-// Check refuses scales that are not finite, or below 0. A scale of 0 says
-// nothing, as if the layer were not named.
-func (s *Scheme) Check() error {
-	if err := s.Input.check(); err != nil {
-		return fmt.Errorf("input: %w", err)
-	}
-	for _, name := range slices.Sorted(maps.Keys(s.Layers)) {
-		if err := s.Layers[name].check(); err != nil {
-			return fmt.Errorf("layer %q: %w", name, err)
-		}
-	}
-	return nil
-}
-
-func (a Affine) check() error {
-	if !(a.Scale >= 0 && a.Scale <= math.MaxFloat32) {
-		return fmt.Errorf("%w: scale %v: want a finite number of 0 or more", ErrRange, a.Scale)
-	}
-	return nil
+	return model.Affine{Scale: scale, Zero: uint8(math.RoundToEven(min(255, -float64(lo)/float64(scale))))}, nil
 }
 
 // Weights quantizes weights whose last dimension is out channels to -127..127,
@@ -108,7 +62,7 @@ type Observer struct {
 func (o *Observer) Range(x []float32) error {
 	for _, v := range x {
 		if v != v || math.IsInf(float64(v), 0) {
-			return fmt.Errorf("%w: value %v: want finite numbers", ErrRange, v)
+			return fmt.Errorf("%w: value %v: want finite numbers", model.ErrQuant, v)
 		}
 		o.lo, o.hi = min(o.lo, v), max(o.hi, v)
 	}
@@ -128,16 +82,16 @@ func (o *Observer) Count(x []float32) {
 
 // Affine is the quantization with the least mean squared error among those that
 // cover a part of the range, from all of it down to a fifth.
-func (o *Observer) Affine() (Affine, error) {
+func (o *Observer) Affine() (model.Affine, error) {
 	best, err := NewAffine(o.lo, o.hi)
 	if err != nil {
-		return Affine{}, err
+		return model.Affine{}, err
 	}
 	least := o.squaredError(best)
 	for part := 0.98; part >= 0.2; part -= 0.02 {
 		a, err := NewAffine(float32(part*float64(o.lo)), float32(part*float64(o.hi)))
 		if err != nil {
-			return Affine{}, err
+			return model.Affine{}, err
 		}
 		if e := o.squaredError(a); e < least {
 			best, least = a, e
@@ -148,7 +102,7 @@ func (o *Observer) Affine() (Affine, error) {
 
 // squaredError is that of quantizing the middles of the bins, weighed by their
 // counts.
-func (o *Observer) squaredError(a Affine) float64 {
+func (o *Observer) squaredError(a model.Affine) float64 {
 	var sum float64
 	width := (float64(o.hi) - float64(o.lo)) / bins
 	for i, n := range o.count {

@@ -5,6 +5,8 @@ import (
 	"math"
 	"math/rand/v2"
 	"testing"
+
+	"github.com/espalier-ml/espalier/model"
 )
 
 func TestAffine(t *testing.T) {
@@ -24,8 +26,8 @@ func TestAffine(t *testing.T) {
 		}
 	}
 	inf := float32(math.Inf(1))
-	if _, err := NewAffine(0, inf); !errors.Is(err, ErrRange) {
-		t.Errorf("%v: want %v", err, ErrRange)
+	if _, err := NewAffine(0, inf); !errors.Is(err, model.ErrQuant) {
+		t.Errorf("%v: want %v", err, model.ErrQuant)
 	}
 }
 
@@ -60,7 +62,7 @@ func TestWeights(t *testing.T) {
 // A rare outlier is clipped, a uniform range is kept.
 func TestObserverWeighsClipping(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 3))
-	observe := func(x []float32) Affine {
+	observe := func(x []float32) model.Affine {
 		var o Observer
 		if err := o.Range(x); err != nil {
 			t.Fatal(err)
@@ -83,24 +85,24 @@ func TestObserverWeighsClipping(t *testing.T) {
 	if a := observe(uniform); 255*a.Scale < 0.97 || a.Zero != 0 {
 		t.Errorf("range %v, zero %d for numbers of [0, 1): want all of it", 255*a.Scale, a.Zero)
 	}
-	if a := observe(make([]float32, 10)); a != (Affine{Scale: 1}) {
+	if a := observe(make([]float32, 10)); a != (model.Affine{Scale: 1}) {
 		t.Errorf("%+v for zeros: want scale 1", a)
 	}
 	var o Observer
-	if err := o.Range([]float32{float32(math.NaN())}); !errors.Is(err, ErrRange) {
-		t.Errorf("%v: want %v", err, ErrRange)
+	if err := o.Range([]float32{float32(math.NaN())}); !errors.Is(err, model.ErrQuant) {
+		t.Errorf("%v: want %v", err, model.ErrQuant)
 	}
 }
 
 func TestSchemeCheck(t *testing.T) {
-	good := Scheme{Input: Affine{Scale: 1}, Layers: map[string]Affine{"a": {Scale: 0.5, Zero: 3}, "b": {}}}
+	good := model.Quant{Input: model.Affine{Scale: 1}, Layers: map[string]model.Affine{"a": {Scale: 0.5, Zero: 3}, "b": {}}}
 	if err := good.Check(); err != nil {
 		t.Error(err)
 	}
 	for _, scale := range []float32{-1, float32(math.NaN()), float32(math.Inf(1))} {
-		for _, s := range []Scheme{{Input: Affine{Scale: scale}}, {Layers: map[string]Affine{"a": {Scale: scale}}}} {
-			if err := s.Check(); !errors.Is(err, ErrRange) {
-				t.Errorf("scale %v: %v: want %v", scale, err, ErrRange)
+		for _, s := range []model.Quant{{Input: model.Affine{Scale: scale}}, {Layers: map[string]model.Affine{"a": {Scale: scale}}}} {
+			if err := s.Check(); !errors.Is(err, model.ErrQuant) {
+				t.Errorf("scale %v: %v: want %v", scale, err, model.ErrQuant)
 			}
 		}
 	}

@@ -26,6 +26,9 @@ func WriteGraph(w io.Writer, g *model.Graph, extra map[string]*model.Tensor, met
 	if err := g.Validate(); err != nil {
 		return err
 	}
+	if err := g.WantFloat(); err != nil {
+		return err
+	}
 	structure, err := model.MarshalStructure(g)
 	if err != nil {
 		return err

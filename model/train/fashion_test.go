@@ -52,11 +52,11 @@ func TestFashion(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		scheme, err := infer.Calibrate(t.Context(), g, s, s.Train[:256])
+		q, err := infer.Quantize(t.Context(), g, s, s.Train[:256])
 		if err != nil {
 			t.Fatal(err)
 		}
-		bytes, err := infer.Evaluate(t.Context(), g, s, s.Validation[:1500], infer.EvaluateOptions{Quant: scheme})
+		bytes, err := infer.Evaluate(t.Context(), q, s, s.Validation[:1500], infer.EvaluateOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

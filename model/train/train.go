@@ -72,6 +72,9 @@ func newTraining(ctx context.Context, g *model.Graph, src Source, o Options) (*t
 	if err := g.Validate(); err != nil {
 		return nil, err
 	}
+	if err := g.WantFloat(); err != nil {
+		return nil, err
+	}
 	if err := kernel.Check(); err != nil {
 		return nil, err
 	}

@@ -11,7 +11,6 @@ import (
 	"github.com/espalier-ml/espalier/model/infer"
 	"github.com/espalier-ml/espalier/model/kernel"
 	"github.com/espalier-ml/espalier/model/onnx"
-	"github.com/espalier-ml/espalier/model/quantize"
 )
 
 // latency adds the rows of inference. Pruned networks are compared with the
@@ -32,7 +31,7 @@ func (s *settings) latency(ctx context.Context) error {
 			return err
 		}
 		file := filepath.Join(dir, n.name+".onnx")
-		if err := writeONNX(file, g, nil); err != nil {
+		if err := writeONNX(file, g); err != nil {
 			return err
 		}
 		for _, c := range []struct {
@@ -57,8 +56,8 @@ func (s *settings) latency(ctx context.Context) error {
 	return nil
 }
 
-func writeONNX(file string, g *model.Graph, q *quantize.Scheme) error {
-	b, err := onnx.Marshal(g, onnx.Options{Quant: q})
+func writeONNX(file string, g *model.Graph) error {
+	b, err := onnx.Marshal(g, onnx.Options{})
 	if err != nil {
 		return err
 	}
@@ -93,16 +92,16 @@ func (s *settings) floats(ctx context.Context, r row, g *model.Graph, file strin
 
 // bytes adds two rows per kernel variant of g on bytes.
 func (s *settings) bytes(ctx context.Context, name string, g *model.Graph, file string) error {
-	scheme, err := infer.Calibrate(ctx, g, noise(g.Input.Elements()), make([]int32, 8))
+	q, err := infer.Quantize(ctx, g, noise(g.Input.Elements()), make([]int32, 8))
 	if err != nil {
 		return err
 	}
-	if err := writeONNX(file, g, scheme); err != nil {
+	if err := writeONNX(file, q); err != nil {
 		return err
 	}
 	var all []contender
 	for _, k := range s.kernels {
-		all = append(all, contender{string(k), func() (float64, error) { return s.ours(ctx, g, k, infer.Options{Quant: scheme}) }})
+		all = append(all, contender{string(k), func() (float64, error) { return s.ours(ctx, q, k, infer.Options{}) }})
 		all = append(all, contender{ownFloat + string(k), func() (float64, error) { return s.ours(ctx, g, k, infer.Options{}) }})
 	}
 	if s.ort != nil {
