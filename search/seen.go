@@ -6,9 +6,11 @@ import (
 	"math/rand/v2"
 )
 
-// Seen is the set of configurations that need not be tried again. It belongs to one request and is not safe for
-// concurrent use.
+// Seen is a set of configurations that need not be tried again. Its zero value is empty. It is not safe for concurrent
+// use, but for calls of Has.
 type Seen struct {
+	// below holds further configurations, which are only looked up.
+	below *Seen
 	// slots is a hash table with open addressing and linear probing; its length is a power of two.
 	slots []seenSlot
 	count int
@@ -20,11 +22,18 @@ type seenSlot struct {
 	config Config
 }
 
-// Seen returns the set of all configurations in the history and pending.
+// Seen returns the set of all configurations in the history and pending. It is the request's own; Known, if there is one, is
+// looked up and not changed.
 func (r Request) Seen() *Seen {
-	n := len(r.History) + len(r.Pending) + max(r.N, 0)
-	s := &Seen{slots: make([]seenSlot, 1<<bits.Len(uint(n+n/2)))}
+	n := len(r.Pending) + max(r.N, 0)
+	if r.Known == nil {
+		n += len(r.History)
+	}
+	s := &Seen{below: r.Known, slots: make([]seenSlot, 1<<bits.Len(uint(n+n/2)))}
 	for i := range r.History {
+		if r.Known != nil {
+			break
+		}
 		s.Add(r.History[i].Config)
 	}
 	for i := range r.Pending {
@@ -45,7 +54,11 @@ func (s *Seen) find(hash uint64, c Config) *seenSlot {
 }
 
 // Has reports whether c is in the set.
-func (s *Seen) Has(c Config) bool { return s.find(c.hash(), c).config != nil }
+func (s *Seen) Has(c Config) bool { return s.has(c.hash(), c) }
+
+func (s *Seen) has(hash uint64, c Config) bool {
+	return len(s.slots) > 0 && s.find(hash, c).config != nil || s.below != nil && s.below.has(hash, c)
+}
 
 // Add puts c, which must not be empty nor change afterwards, into the set.
 func (s *Seen) Add(c Config) {
@@ -53,11 +66,13 @@ func (s *Seen) Add(c Config) {
 		return
 	}
 	hash := c.hash()
-	slot := s.find(hash, c)
-	if slot.config != nil {
+	if s.has(hash, c) {
 		return
 	}
-	*slot = seenSlot{hash, c}
+	if len(s.slots) == 0 {
+		s.slots = make([]seenSlot, 8)
+	}
+	*s.find(hash, c) = seenSlot{hash, c}
 	if s.count++; 4*s.count > 3*len(s.slots) {
 		old := s.slots
 		s.slots = make([]seenSlot, 2*len(old))
@@ -70,7 +85,12 @@ func (s *Seen) Add(c Config) {
 }
 
 // Len returns how many different configurations the set has.
-func (s *Seen) Len() int { return s.count }
+func (s *Seen) Len() int {
+	if s.below != nil {
+		return s.count + s.below.Len()
+	}
+	return s.count
+}
 
 // How often Fresh asks before it falls back to the next means.
 const (

@@ -188,7 +188,11 @@ func (d *Dispatcher) commitLeases(ctx context.Context, cmds []*v1.Command, taker
 				replies[i].Error = unavailable(r.Err)
 				continue
 			}
-			lease, err := d.lease(v, r.Task)
+			job := r.Job
+			if job == nil {
+				job = v.Job(r.Task.GetJob()) // the store had given this request its lease before
+			}
+			lease, err := d.lease(v, r.Task, job, r.Trial)
 			if err != nil {
 				replies[i].Error = unavailable(err)
 				continue
@@ -239,7 +243,7 @@ func (d *Dispatcher) repeated(claims []*waiter) []*waiter {
 		reply := &v1.ClaimReply{Term: term}
 		if a.task != nil {
 			err := d.cfg.Store.View(func(v *store.View) (err error) {
-				reply.Lease, err = d.lease(v, a.task)
+				reply.Lease, err = d.lease(v, a.task, v.Job(a.task.GetJob()), v.Trial(a.task.GetJob(), a.task.GetTrial()))
 				return err
 			})
 			if err != nil {

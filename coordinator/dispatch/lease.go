@@ -10,9 +10,8 @@ import (
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
 
-// lease puts together all that a worker needs for a leased task.
-func (d *Dispatcher) lease(v *store.View, t *v1.Task) (*v1.Lease, error) {
-	job := v.Job(t.GetJob())
+// lease puts together all that a worker needs for a leased task of a job, and of a trial if it has one.
+func (d *Dispatcher) lease(v *store.View, t *v1.Task, job *v1.Job, trial *v1.Trial) (*v1.Lease, error) {
 	if job == nil {
 		return nil, fmt.Errorf("task %s has no job", t.GetId())
 	}
@@ -24,7 +23,6 @@ func (d *Dispatcher) lease(v *store.View, t *v1.Task) (*v1.Lease, error) {
 	case v1.TaskKind_TASK_KIND_PROFILE:
 		out.Baseline = job.GetBaseline()
 	case v1.TaskKind_TASK_KIND_TRIAL:
-		trial := v.Trial(t.GetJob(), t.GetTrial())
 		if trial == nil {
 			return nil, fmt.Errorf("task %s has no trial", t.GetId())
 		}

@@ -35,6 +35,8 @@ type job struct {
 	early map[int32]search.Trial
 	// pending holds the trials without a result.
 	pending map[int32]search.Trial
+	// tried holds the configurations of all trials, so that no proposal need read the history for them.
+	tried search.Seen
 	// seen is the order of the last result read, known the last trial.
 	seen, known int32
 	// stall is the last answer of the stall rule and the number of results that it was for.
@@ -78,6 +80,7 @@ func (j *job) read(v *store.View, cfg *Config) error {
 			return fmt.Errorf("read trial %d of job %s: %w", n, j.id, store.ErrNotFound)
 		}
 		j.pending[n] = search.Trial{Number: int(n) - 1, Config: t.GetConfig().GetPoint()}
+		j.tried.Add(t.GetConfig().GetPoint())
 		j.known = n
 	}
 	for _, t := range v.TrialsByOrder(j.id, j.seen, 0) {
@@ -114,6 +117,9 @@ func (j *job) begin(v *store.View, cfg *Config) (err error) {
 // the sampler and the stall rule only, never a front.
 const predictedKey = "predicted"
 
+// predictedExtra is shared by all trials that it is true of, since there may be many. Nobody changes it.
+var predictedExtra = map[string]float64{predictedKey: 1}
+
 // translate turns a finished trial's record into the sampler's. Its number counts from 0, the store's from 1.
 func (j *job) translate(t *v1.Trial) search.Trial {
 	out := search.Trial{Number: int(t.GetNumber()) - 1, Config: t.GetConfig().GetPoint(), State: search.Failed}
@@ -126,7 +132,7 @@ func (j *job) translate(t *v1.Trial) search.Trial {
 		out.State, out.Violation = search.Infeasible, o.Violation
 	}
 	if o.Predicted {
-		out.Extra = map[string]float64{predictedKey: 1}
+		out.Extra = predictedExtra
 	}
 	return out
 }
@@ -267,7 +273,7 @@ func (j *job) seed(number int32) (search.Config, bool) {
 func (j *job) suggest(k int32, n int, history, pending []search.Trial) ([]search.Config, error) {
 	configs, err := j.sampler.Suggest(search.Request{
 		Space: j.plan.Space(), Seed: j.record.GetSpec().GetSearch().GetSeed(), History: history, Pending: pending,
-		First: int(k) - 1, N: n, Objectives: len(j.plan.Reference()),
+		Known: &j.tried, First: int(k) - 1, N: n, Objectives: len(j.plan.Reference()),
 	})
 	if errors.Is(err, search.ErrExhausted) {
 		j.exhausted = true

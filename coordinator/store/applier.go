@@ -89,8 +89,20 @@ func apply(tx *txn, cmd *v1.Command) Result {
 		}
 		err = fmt.Errorf("%w: the command is empty", ErrInvalid)
 	}
+	if r.Job != nil {
+		r.Job = copyJob(r.Job) // later commands of the transaction change the record
+	}
 	r.Err = err
 	return r
+}
+
+// copyJob copies the record, but not the messages in it, which are exchanged and never changed.
+func copyJob(j *v1.Job) *v1.Job {
+	return &v1.Job{
+		Id: j.Id, Spec: j.Spec, State: j.State, Reason: j.Reason, CreatedMs: j.CreatedMs, StartedMs: j.StartedMs, FinishedMs: j.FinishedMs,
+		Baseline: j.Baseline, LastTrial: j.LastTrial, Completed: j.Completed, Failed: j.Failed, PausedMs: j.PausedMs,
+		PausedAtMs: j.PausedAtMs, Stopping: j.Stopping, Devices: j.Devices, ResumeTo: j.ResumeTo,
+	}
 }
 
 // applyEntry applies one committed entry: a command, or a batch of them.

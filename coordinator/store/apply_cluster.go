@@ -33,7 +33,7 @@ func (a *applier) putWorker(c *v1.PutWorker) (Result, error) {
 			r.Freed = a.freeSession(w.Name, rec.Info.GetSession())
 		}
 	}
-	rec.Info = proto.Clone(w).(*v1.WorkerInfo)
+	rec.Info = w
 	a.put(bucketWorkers, []byte(w.Name), rec)
 	a.other = true
 	return r, nil

@@ -84,8 +84,8 @@ func (a *applier) baselineDone(task *v1.Task, b *v1.Baseline) (Result, error) {
 		return Result{}, err
 	}
 	a.finish(task)
-	job.Baseline = proto.Clone(b).(*v1.Baseline)
-	job.Baseline.Measurements = nil
+	job.Baseline = b
+	b.Measurements = nil
 	if job.State == paused {
 		job.ResumeTo = searching
 	} else {
@@ -111,7 +111,7 @@ func (a *applier) trialDone(task *v1.Task, res *v1.TrialResult) (Result, error) 
 	a.finish(task)
 	job.Completed++
 	trial := a.endTrial(job.Id, task.Trial, v1.TrialState_TRIAL_STATE_DONE, "")
-	trial.Result = proto.Clone(res).(*v1.TrialResult)
+	trial.Result = res
 	a.join(job, trial)
 	created := a.createMeasures(job, task.Trial)
 	a.finishIfIdle(job)
@@ -129,16 +129,12 @@ func (a *applier) measureDone(task *v1.Task, m *v1.Measurement) (Result, error) 
 	if err != nil {
 		return Result{}, err
 	}
-	m = proto.Clone(m).(*v1.Measurement)
 	r := Result{Job: job, Task: task}
 	if task.Trial == 0 {
 		if err := checkArtifact(task, m, job.Baseline.GetArtifacts()); err != nil {
 			return Result{}, err
 		}
-		if job.Baseline.Measurements == nil {
-			job.Baseline.Measurements = map[string]*v1.Measurement{}
-		}
-		job.Baseline.Measurements[task.Device] = m
+		job.Baseline = measuredBaseline(job.Baseline, m)
 	} else {
 		trial := a.trial(task.Job, task.Trial)
 		if err := checkArtifact(task, m, trial.GetResult().GetArtifacts()); err != nil {
@@ -155,6 +151,16 @@ func (a *applier) measureDone(task *v1.Task, m *v1.Measurement) (Result, error) 
 	a.finish(task)
 	a.putJob(job)
 	return r, nil
+}
+
+// measuredBaseline is a baseline with one more measurement. The one before stays as it is: results hold it.
+func measuredBaseline(b *v1.Baseline, m *v1.Measurement) *v1.Baseline {
+	out := proto.Clone(b).(*v1.Baseline)
+	if out.Measurements == nil {
+		out.Measurements = map[string]*v1.Measurement{}
+	}
+	out.Measurements[m.GetDevice()] = m
+	return out
 }
 
 func checkMeasurement(task *v1.Task, m *v1.Measurement) error {

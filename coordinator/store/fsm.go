@@ -89,7 +89,7 @@ func (f *fsm) applyAll(logs []*raft.Log, replies []*reply) (done Change, err err
 		return done, err
 	}
 	err = f.db.Update(func(tx *bolt.Tx) (err error) {
-		t := &txn{tx: tx}
+		t := &txn{tx: tx, held: map[string]*heldJob{}}
 		var at uint64
 		defer func() {
 			if err != nil {
@@ -113,6 +113,7 @@ func (f *fsm) applyAll(logs []*raft.Log, replies []*reply) (done Change, err err
 			done.Index = l.Index
 		}
 		if done.Index > 0 {
+			t.flush()
 			t.setApplied(done.Index)
 		}
 		done.Jobs, done.Cluster = t.touched(), t.other

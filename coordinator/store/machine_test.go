@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"pgregory.net/rapid"
 
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
@@ -386,4 +388,35 @@ func TestModel(t *testing.T) {
 			"EndLease": m.EndLease, "Stop": m.Stop, "State": m.State, "": m.check,
 		})
 	})
+}
+
+// TestCopyJob: a copy has every field.
+func TestCopyJob(t *testing.T) {
+	var j v1.Job
+	fields := j.ProtoReflect().Descriptor().Fields()
+	for i := range fields.Len() {
+		f := fields.Get(i)
+		switch {
+		case f.IsList():
+			l := j.ProtoReflect().Mutable(f).List()
+			l.Append(protoreflect.ValueOfString("x"))
+		case f.Kind() == protoreflect.MessageKind:
+			j.ProtoReflect().Mutable(f)
+		case f.Kind() == protoreflect.StringKind:
+			j.ProtoReflect().Set(f, protoreflect.ValueOfString("x"))
+		case f.Kind() == protoreflect.Int64Kind:
+			j.ProtoReflect().Set(f, protoreflect.ValueOfInt64(1))
+		case f.Kind() == protoreflect.Int32Kind:
+			j.ProtoReflect().Set(f, protoreflect.ValueOfInt32(1))
+		case f.Kind() == protoreflect.BoolKind:
+			j.ProtoReflect().Set(f, protoreflect.ValueOfBool(true))
+		case f.Kind() == protoreflect.EnumKind:
+			j.ProtoReflect().Set(f, protoreflect.ValueOfEnum(1))
+		default:
+			t.Fatalf("field %s is of a kind that this test does not know", f.Name())
+		}
+	}
+	if c := copyJob(&j); !proto.Equal(c, &j) {
+		t.Errorf("copy %v, want %v", c, &j)
+	}
 }

@@ -23,6 +23,18 @@ type txn struct {
 	// Jobs changed, and whether anything outside jobs changed.
 	jobs  map[string]bool
 	other bool
+	// held keeps jobs and their counts decoded while a write transaction lasts: a run of entries is mostly about the same few
+	// jobs, whose records are much larger than the change. Nil in a read transaction. flush writes what changed.
+	held map[string]*heldJob
+}
+
+// heldJob is what held knows of a job.
+type heldJob struct {
+	job     *v1.Job // nil: there is none
+	counts  Counts
+	put     bool // the job changed
+	counted bool // counts were read
+	moved   bool // counts changed
 }
 
 // fault carries an error out of nested record access.
@@ -99,7 +111,15 @@ func (t *txn) setApplied(index uint64) {
 	t.putBytes(bucketMeta, keyApplied, binary.BigEndian.AppendUint64(nil, index))
 }
 
+// job reads a job; nil if there is none. In a write transaction all get the same record: change it only to put it.
 func (t *txn) job(id string) *v1.Job {
+	if t.held != nil {
+		return t.hold(id).job
+	}
+	return t.readJob(id)
+}
+
+func (t *txn) readJob(id string) *v1.Job {
 	j := new(v1.Job)
 	if id == "" || !t.get(bucketJobs, []byte(id), j) {
 		return nil
@@ -107,9 +127,35 @@ func (t *txn) job(id string) *v1.Job {
 	return j
 }
 
+func (t *txn) hold(id string) *heldJob {
+	h := t.held[id]
+	if h == nil {
+		h = &heldJob{job: t.readJob(id)}
+		t.held[id] = h
+	}
+	return h
+}
+
+// putJob writes a job, at the end of the transaction.
 func (t *txn) putJob(j *v1.Job) {
-	t.put(bucketJobs, []byte(j.Id), j)
+	h := t.hold(j.Id)
+	h.job, h.put = j, true
 	t.touch(j.Id)
+}
+
+// flush writes what is held and changed.
+func (t *txn) flush() {
+	for _, id := range t.touched() {
+		h := t.hold(id)
+		if h.put {
+			t.put(bucketJobs, []byte(id), h.job)
+			h.put = false
+		}
+		if h.moved {
+			t.putBytes(bucketCounts, []byte(id), h.counts.encode())
+			h.moved = false
+		}
+	}
 }
 
 func (t *txn) touch(job string) {
@@ -248,7 +294,19 @@ func (c *Counts) OpenMeasures() int {
 	return c.Of(measure, v1.TaskState_TASK_STATE_PENDING) + c.Of(measure, v1.TaskState_TASK_STATE_LEASED)
 }
 
+// counts reads a job's counts.
 func (t *txn) counts(job string) Counts {
+	if t.held == nil {
+		return t.readCounts(job)
+	}
+	h := t.hold(job)
+	if !h.counted {
+		h.counts, h.counted = t.readCounts(job), true
+	}
+	return h.counts
+}
+
+func (t *txn) readCounts(job string) Counts {
 	var c Counts
 	b := t.bucket(bucketCounts).Get([]byte(job))
 	for i := 0; i+4 <= len(b) && i/4 < numKinds*numStates; i += 4 {
@@ -263,11 +321,16 @@ func (t *txn) count(job string, kind v1.TaskKind, from, to v1.TaskState) {
 		c[kind][from]--
 	}
 	c[kind][to]++
+	h := t.hold(job)
+	h.counts, h.moved = c, true
+}
+
+func (c *Counts) encode() []byte {
 	b := make([]byte, 0, 4*numKinds*numStates)
 	for _, states := range c {
 		for _, n := range states {
 			b = binary.BigEndian.AppendUint32(b, uint32(n))
 		}
 	}
-	t.putBytes(bucketCounts, []byte(job), b)
+	return b
 }

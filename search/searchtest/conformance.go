@@ -21,6 +21,7 @@ func Conformance(t *testing.T, fresh func() search.Sampler) {
 			t.Run("valid", suite.valid)
 			t.Run("pure", suite.pure)
 			t.Run("batch", suite.batch)
+			t.Run("known", suite.known)
 			t.Run("concurrent", suite.concurrent)
 			t.Run("hostile history", suite.hostile)
 			t.Run("objectives", suite.objectives)
@@ -131,6 +132,35 @@ func (s suite) valid(t *testing.T) {
 					t.Fatalf("seed %d, %d finished: %v is known already", seed, n, c)
 				}
 				seen.Add(c)
+			}
+		}
+	}
+}
+
+// known checks that a set of what is known changes neither the answer nor itself.
+func (s suite) known(t *testing.T) {
+	sampler := s.fresh()
+	for _, n := range lengths {
+		req := s.history(n, 2, 3)
+		req.N = 4
+		want := suggest(t, sampler, req)
+		for _, pending := range []bool{false, true} {
+			known := new(search.Seen)
+			for _, trial := range req.History {
+				known.Add(trial.Config)
+			}
+			for _, trial := range req.Pending {
+				if pending {
+					known.Add(trial.Config)
+				}
+			}
+			size, with := known.Len(), req
+			with.Known = known
+			if got := suggest(t, sampler, with); !slices.EqualFunc(got, want, search.Config.Equal) {
+				t.Fatalf("%d finished, pending among the known %t: %v, without %v", n, pending, got, want)
+			}
+			if known.Len() != size {
+				t.Fatalf("%d finished: the set of what is known grew from %d to %d", n, size, known.Len())
 			}
 		}
 	}
