@@ -72,6 +72,7 @@ func (o *serverOptions) run(cmd *cobra.Command) error {
 			return err
 		}
 	}
+	raiseHeapFloor()
 	ctx := cmd.Context()
 	server, err := coordinator.Start(ctx, coordinator.Config{
 		Dir: o.data, Listen: at.listen, BrokerListen: at.broker, Advertise: at.advertise, BrokerAdvertise: at.brokerAdvertise,
