@@ -87,13 +87,30 @@ func (w *Worker) conclude(ctx context.Context, h *hold, req *espalierv1.ReportRe
 		setFailure(req, err)
 		status, err = w.report(ctx, req, nil)
 	}
+	log := h.log.With().Str("outcome", outcomeName(req)).Logger()
 	switch {
 	case err != nil:
-		h.log.Error().Err(err).Msg("report given up")
+		log.Error().Err(err).Msg("report given up")
 	case status == espalierv1.ReportReply_STATUS_STALE:
-		h.log.Warn().Msg("report came too late: the lease was another's")
+		log.Warn().Msg("report came too late: the lease was another's")
 	default:
-		h.log.Info().Msg("task reported")
+		log.Info().Msg("task reported")
+	}
+}
+
+// outcomeName names what a report reports, for logs.
+func outcomeName(req *espalierv1.ReportRequest) string {
+	switch req.GetOutcome().(type) {
+	case *espalierv1.ReportRequest_Baseline:
+		return "baseline"
+	case *espalierv1.ReportRequest_Trial:
+		return "trial"
+	case *espalierv1.ReportRequest_Measurement:
+		return "measurement"
+	case *espalierv1.ReportRequest_HandBack:
+		return "hand-back"
+	default:
+		return "failure"
 	}
 }
 

@@ -30,14 +30,14 @@ func newCluster() *cobra.Command {
 
 func newClusterStatus() *cobra.Command {
 	var cluster clusterFlags
-	var asJSON bool
+	var asJSON, digest bool
 	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "Show the replicas, who leads, and how far the one that answers has got",
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return cluster.with(cmd, func(ctx context.Context, c *client.Client) error {
-				r, err := c.Cluster.Replicas(ctx, &espalierv1.ReplicasRequest{})
+				r, err := c.Cluster.Replicas(ctx, &espalierv1.ReplicasRequest{Digest: digest})
 				if err != nil {
 					return err
 				}
@@ -48,6 +48,7 @@ func newClusterStatus() *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&digest, "digest", false, "also print a checksum of the records: equal on replicas that have applied the same entries")
 	cluster.add(cmd)
 	jsonFlag(cmd, &asJSON)
 	return cmd
@@ -71,6 +72,9 @@ func showReplicas(w io.Writer, r *espalierv1.ReplicasResponse) error {
 	}
 	_, err := fmt.Fprintf(w, "answered by %s: term %d, committed %d, applied %d, log %s, records %s\n", r.Id, r.Term,
 		r.CommitIndex, r.AppliedIndex, job.FormatSize(r.LogBytes), job.FormatSize(r.StateBytes))
+	if err == nil && r.Digest != "" {
+		_, err = fmt.Fprintf(w, "records up to entry %d: %s\n", r.DigestIndex, r.Digest)
+	}
 	return err
 }
 

@@ -36,6 +36,7 @@ otherwise; beyond it only with TLS and a token, or --insecure.`,
 	cmd.Flags().StringVar(&o.key, "tls-key", "", "PEM file with its key")
 	cmd.Flags().StringVar(&o.token, "token-file", "", "file with the token that clients and workers must show (default $"+envTokenFile+", or $"+envToken+" itself)")
 	cmd.Flags().BoolVar(&o.insecure, "insecure", false, "allow listening beyond this machine without TLS and token")
+	cmd.Flags().DurationVar(&o.lease, "lease", 30*time.Second, "how long a task stays with a worker that sends no heartbeat")
 	o.log.add(cmd, "info")
 	return cmd
 }
@@ -46,14 +47,21 @@ type serverOptions struct {
 	join                                         []string
 	insecure, cluster                            bool
 	log                                          logFlags
+	lease                                        time.Duration
 }
 
 // closeTimeout bounds a clean shutdown.
 const closeTimeout = 15 * time.Second
 
+// minLease leaves room for the heartbeats of a busy machine: six go into a lease.
+const minLease = time.Second
+
 func (o *serverOptions) run(cmd *cobra.Command) error {
 	if o.data == "" {
 		return usagef("--data is missing: want a folder for the state")
+	}
+	if o.lease < minLease {
+		return usagef("--lease is %v: want at least %v", o.lease, minLease)
 	}
 	logger, err := o.log.logger(cmd.ErrOrStderr())
 	if err != nil {
@@ -78,7 +86,7 @@ func (o *serverOptions) run(cmd *cobra.Command) error {
 		Dir: o.data, Listen: at.listen, BrokerListen: at.broker, Advertise: at.advertise, BrokerAdvertise: at.brokerAdvertise,
 		ReplicaID: o.id, RaftListen: at.raft, RaftAdvertise: at.raftAdvertise, BrokerCluster: at.routes,
 		BrokerClusterAdvertise: at.routesAdvertise, Join: o.join, CAFile: o.ca,
-		CertFile: o.cert, KeyFile: o.key, Token: token,
+		CertFile: o.cert, KeyFile: o.key, Token: token, Lease: o.lease,
 		Insecure: o.insecure, Known: known(), Version: version, Logger: logger,
 	})
 	if err != nil {

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 
+	"github.com/espalier-ml/espalier/coordinator/clock"
 	"github.com/espalier-ml/espalier/coordinator/store"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
@@ -28,7 +29,7 @@ func (s *service) Workers(context.Context, *v1.WorkersRequest) (*v1.WorkersRespo
 		for _, w := range v.Workers() {
 			st := &v1.WorkerStatus{Worker: w, LastSeenMs: w.GetSessionMs(), Running: running[w.GetInfo().GetName()]}
 			if at, ok := seen[w.GetInfo().GetName()]; ok {
-				st.LastSeenMs, st.Connected = at.UnixMilli(), now.Sub(at) < awayAfter
+				st.LastSeenMs, st.Connected = clock.Milli(at), now.Sub(at) < awayAfter
 			}
 			out.Workers = append(out.Workers, st)
 		}

@@ -7,6 +7,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/espalier-ml/espalier/coordinator/clock"
 	"github.com/espalier-ml/espalier/coordinator/store"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
@@ -61,7 +62,7 @@ func wrap(err error) error {
 
 // apply commits one command.
 func (s *service) apply(ctx context.Context, cmd *v1.Command) (store.Result, error) {
-	cmd.TimeMs = s.now().UnixMilli()
+	cmd.TimeMs = clock.Milli(s.now())
 	results, err := s.cfg.Store.Apply(ctx, cmd)
 	if err != nil {
 		return store.Result{}, wrap(err)

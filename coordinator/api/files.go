@@ -8,6 +8,7 @@ import (
 
 	"connectrpc.com/connect"
 
+	"github.com/espalier-ml/espalier/coordinator/clock"
 	"github.com/espalier-ml/espalier/coordinator/store"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
@@ -163,7 +164,7 @@ func (s *service) PutData(ctx context.Context, req *v1.PutDataRequest) (*v1.PutD
 		return nil, err
 	}
 	if d.GetCreatedMs() == 0 {
-		d.CreatedMs = s.now().UnixMilli()
+		d.CreatedMs = clock.Milli(s.now())
 	}
 	_, err = s.apply(ctx, &v1.Command{Op: &v1.Command_PutData{PutData: &v1.PutData{Data: d}}})
 	return &v1.PutDataResponse{}, err

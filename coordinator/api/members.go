@@ -24,7 +24,7 @@ type Members interface {
 }
 
 // Replicas implements ClusterService.
-func (s *service) Replicas(context.Context, *v1.ReplicasRequest) (*v1.ReplicasResponse, error) {
+func (s *service) Replicas(_ context.Context, req *v1.ReplicasRequest) (*v1.ReplicasResponse, error) {
 	st := s.cfg.Members.Status()
 	out := &v1.ReplicasResponse{
 		Id: st.ID, Leader: st.Leader, Term: st.Term, CommitIndex: st.CommitIndex, AppliedIndex: st.AppliedIndex,
@@ -35,7 +35,14 @@ func (s *service) Replicas(context.Context, *v1.ReplicasRequest) (*v1.ReplicasRe
 			Id: m.ID, RaftAddress: m.Address, ApiAddress: s.cfg.Cluster.Address(m.ID), Voter: m.Voter, Leader: m.Leader,
 		})
 	}
-	return out, nil
+	if !req.GetDigest() {
+		return out, nil
+	}
+	err := s.cfg.Store.View(func(v *store.View) error {
+		out.Digest, out.DigestIndex = v.Digest(), v.AppliedIndex()
+		return nil
+	})
+	return out, wrap(err)
 }
 
 // AddReplica implements ClusterService.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/espalier-ml/espalier/coordinator/clock"
 	"github.com/espalier-ml/espalier/coordinator/store"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
@@ -54,7 +55,7 @@ func (m *metrics) Collect(ch chan<- prometheus.Metric) {
 		}
 	}
 	for _, r := range m.svc.cfg.Dispatch.Running("") {
-		oldest = max(oldest, float64(now.UnixMilli()-r.GetTask().GetLeasedMs())/1000)
+		oldest = max(oldest, float64(clock.Milli(now)-r.GetTask().GetLeasedMs())/1000)
 	}
 	gauge(descWorkers, float64(workers))
 	gauge(descLease, oldest)

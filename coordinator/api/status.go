@@ -7,6 +7,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/espalier-ml/espalier/coordinator/clock"
 	"github.com/espalier-ml/espalier/coordinator/store"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
@@ -19,7 +20,7 @@ func (s *service) status(v *store.View, job *v1.Job) *v1.JobStatus {
 	now := s.now()
 	counts := v.Counts(job.GetId())
 	out := &v1.JobStatus{
-		Job: job, Running: s.cfg.Dispatch.Running(job.GetId()), NowMs: now.UnixMilli(),
+		Job: job, Running: s.cfg.Dispatch.Running(job.GetId()), NowMs: clock.Milli(now),
 		PendingMeasures: int32(counts.OpenMeasures()), EtaMs: eta(v, job, now),
 	}
 	present := map[string]bool{}
@@ -50,12 +51,12 @@ func eta(v *store.View, job *v1.Job, now time.Time) int64 {
 	left := int64(-1)
 	stop := job.GetSpec().GetStop()
 	if limit := stop.GetTimeMs(); limit > 0 {
-		left = max(limit-(now.UnixMilli()-job.GetStartedMs()-job.GetPausedMs()), 0)
+		left = max(limit-(clock.Milli(now)-job.GetStartedMs()-job.GetPausedMs()), 0)
 	}
 	done := int64(job.GetCompleted() + job.GetFailed())
 	first := v.Trial(job.GetId(), 1)
 	if stop.GetTrials() > 0 && done > 0 && first != nil {
-		spent := max(now.UnixMilli()-first.GetCreatedMs()-job.GetPausedMs(), 0)
+		spent := max(clock.Milli(now)-first.GetCreatedMs()-job.GetPausedMs(), 0)
 		byTrials := spent * max(int64(stop.GetTrials())-done, 0) / done
 		if left < 0 || byTrials < left {
 			left = byTrials

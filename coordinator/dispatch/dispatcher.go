@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/espalier-ml/espalier/coordinator/clock"
 	"github.com/espalier-ml/espalier/coordinator/store"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
@@ -122,7 +123,7 @@ func (d *Dispatcher) refresh() error {
 func (d *Dispatcher) apply(ctx context.Context, cmds ...*v1.Command) ([]store.Result, error) {
 	now := d.cfg.Clock.Now()
 	for _, c := range cmds {
-		c.TimeMs = now.UnixMilli()
+		c.TimeMs = clock.Milli(now)
 	}
 	results, err := d.cfg.Store.Apply(ctx, cmds...)
 	d.mu.Lock()

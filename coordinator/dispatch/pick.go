@@ -6,6 +6,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/espalier-ml/espalier/coordinator/clock"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
 
@@ -41,7 +42,7 @@ type picking struct {
 // pick chooses a task for each claim: measure before baseline before profile before trial, then the job with the fewest
 // leases, then the older job. Pending tasks come before new trials. Nothing is committed.
 func (d *Dispatcher) pick(claims []*waiter) (cmds []*v1.Command, takers, left []*waiter) {
-	p := &picking{proposer: d.cfg.Proposer, log: d.cfg.Log, taken: map[string]bool{}, nowMs: d.cfg.Clock.Now().UnixMilli()}
+	p := &picking{proposer: d.cfg.Proposer, log: d.cfg.Log, taken: map[string]bool{}, nowMs: clock.Milli(d.cfg.Clock.Now())}
 	take := func(w *waiter, c *candidate, cmd *v1.Command) {
 		c.leased++
 		cmds, takers = append(cmds, cmd), append(takers, w)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"math"
 
+	"github.com/espalier-ml/espalier/coordinator/clock"
 	"github.com/espalier-ml/espalier/coordinator/files"
 	"github.com/espalier-ml/espalier/coordinator/store"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
@@ -20,7 +21,7 @@ func (l *Leader) Collect(ctx context.Context, id string) error {
 	if err != nil || len(hashes) == 0 {
 		return err
 	}
-	results, err := l.cfg.Store.Apply(ctx, &v1.Command{TimeMs: l.cfg.Clock.Now().UnixMilli(), Op: &v1.Command_DropFiles{
+	results, err := l.cfg.Store.Apply(ctx, &v1.Command{TimeMs: clock.Milli(l.cfg.Clock.Now()), Op: &v1.Command_DropFiles{
 		DropFiles: &v1.DropFiles{Hashes: hashes, Reason: "checkpoints of job " + id}}})
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"github.com/espalier-ml/espalier/coordinator/clock"
 	"github.com/espalier-ml/espalier/coordinator/store"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/search"
@@ -125,7 +126,7 @@ func (l *Leader) Check(ctx context.Context, id string) error {
 	if err != nil || cmd == nil {
 		return err
 	}
-	cmd.TimeMs = l.cfg.Clock.Now().UnixMilli()
+	cmd.TimeMs = clock.Milli(l.cfg.Clock.Now())
 	results, err := l.cfg.Store.Apply(ctx, cmd)
 	if err != nil {
 		return err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/espalier-ml/espalier/coordinator/clock"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/search"
 	"github.com/espalier-ml/espalier/search/pareto"
@@ -17,7 +18,7 @@ func elapsed(job *v1.Job, now time.Time) time.Duration {
 	if job.GetStartedMs() == 0 {
 		return 0
 	}
-	end := now.UnixMilli()
+	end := clock.Milli(now)
 	if at := job.GetPausedAtMs(); at > 0 {
 		end = at
 	}

@@ -38,7 +38,7 @@ var Libraries = map[string][]string{
 	"github.com/hashicorp/raft":      {"coordinator/store"},
 	"go.etcd.io/bbolt":               {"coordinator/store"},
 	"github.com/nats-io/nats-server": {"coordinator/broker"},
-	"github.com/nats-io/nats.go":     {"coordinator/broker", "coordinator/dispatch", "worker/link"},
+	"github.com/nats-io/nats.go":     {"coordinator/broker", "coordinator/dispatch", "worker/link", "e2e/chaos"},
 	"github.com/ebitengine/purego":   {"cmd/espalier-ort"},
 	"github.com/spf13/cobra":         {"cmd/..."},
 	"github.com/vbauerster/mpb":      {"cmd/..."},

@@ -2474,7 +2474,9 @@ func (x *ErrorDetail) GetWant() string {
 }
 
 type ReplicasRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Compute the digest of the records too: it reads all of them.
+	Digest        bool `protobuf:"varint,1,opt,name=digest,proto3" json:"digest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2509,6 +2511,13 @@ func (*ReplicasRequest) Descriptor() ([]byte, []int) {
 	return file_espalier_v1_api_proto_rawDescGZIP(), []int{45}
 }
 
+func (x *ReplicasRequest) GetDigest() bool {
+	if x != nil {
+		return x.Digest
+	}
+	return false
+}
+
 type ReplicasResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The replica that answers.
@@ -2522,6 +2531,10 @@ type ReplicasResponse struct {
 	// Milliseconds since it heard from the leader; 0 if it leads.
 	SinceLeaderMs int64            `protobuf:"varint,8,opt,name=since_leader_ms,json=sinceLeaderMs,proto3" json:"since_leader_ms,omitempty"`
 	Replicas      []*ReplicaStatus `protobuf:"bytes,9,rep,name=replicas,proto3" json:"replicas,omitempty"`
+	// If asked for: SHA-256 over the records of the replica that answers, and the last
+	// log entry that they include. Replicas with the same entry have the same digest.
+	Digest        string `protobuf:"bytes,10,opt,name=digest,proto3" json:"digest,omitempty"`
+	DigestIndex   uint64 `protobuf:"varint,11,opt,name=digest_index,json=digestIndex,proto3" json:"digest_index,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2617,6 +2630,20 @@ func (x *ReplicasResponse) GetReplicas() []*ReplicaStatus {
 		return x.Replicas
 	}
 	return nil
+}
+
+func (x *ReplicasResponse) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *ReplicasResponse) GetDigestIndex() uint64 {
+	if x != nil {
+		return x.DigestIndex
+	}
+	return 0
 }
 
 type ReplicaStatus struct {
@@ -3196,8 +3223,9 @@ const file_espalier_v1_api_proto_rawDesc = "" +
 	"\vErrorDetail\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x12\n" +
-	"\x04want\x18\x03 \x01(\tR\x04want\"\x11\n" +
-	"\x0fReplicasRequest\"\xb4\x02\n" +
+	"\x04want\x18\x03 \x01(\tR\x04want\")\n" +
+	"\x0fReplicasRequest\x12\x16\n" +
+	"\x06digest\x18\x01 \x01(\bR\x06digest\"\xef\x02\n" +
 	"\x10ReplicasResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
@@ -3208,7 +3236,10 @@ const file_espalier_v1_api_proto_rawDesc = "" +
 	"\vstate_bytes\x18\a \x01(\x03R\n" +
 	"stateBytes\x12&\n" +
 	"\x0fsince_leader_ms\x18\b \x01(\x03R\rsinceLeaderMs\x126\n" +
-	"\breplicas\x18\t \x03(\v2\x1a.espalier.v1.ReplicaStatusR\breplicas\"\x91\x01\n" +
+	"\breplicas\x18\t \x03(\v2\x1a.espalier.v1.ReplicaStatusR\breplicas\x12\x16\n" +
+	"\x06digest\x18\n" +
+	" \x01(\tR\x06digest\x12!\n" +
+	"\fdigest_index\x18\v \x01(\x04R\vdigestIndex\"\x91\x01\n" +
 	"\rReplicaStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12\x1f\n" +
