@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/rs/zerolog"
 
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/proto/espalier/v1/espalierv1connect"
@@ -47,6 +48,8 @@ type Config struct {
 	// Patience is how long a request that finds no server or no leader is
 	// repeated before its error is returned; 0 means 15 s, negative not at all.
 	Patience time.Duration
+	// Logger takes a line for each request, at level debug. The zero value logs nothing.
+	Logger zerolog.Logger
 }
 
 const (
@@ -87,7 +90,7 @@ func New(cfg Config) (*Client, error) {
 	}
 	base := scheme + targets[0]
 	hc := &http.Client{Transport: transport}
-	opts := []connect.ClientOption{connect.WithInterceptors(bearer(cfg.Token))}
+	opts := []connect.ClientOption{connect.WithInterceptors(bearer(cfg.Token), tracing{cfg.Logger})}
 	return &Client{
 		Jobs:      espalierv1connect.NewJobServiceClient(hc, base, opts...),
 		Files:     espalierv1connect.NewFileServiceClient(hc, base, opts...),

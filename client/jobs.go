@@ -1,12 +1,14 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
+	"github.com/espalier-ml/espalier/proto/trace"
 )
 
 // NewRequestID returns a fresh random id for requests that must take effect once.
@@ -17,10 +19,10 @@ func NewRequestID() string {
 }
 
 // Submit records a job: once, although the request is repeated with the same id
-// while no leader answers. local stands for the device `local`; nil if the spec
+// while no leader answers. The id is the context's (see package trace), or a new one. local stands for the device `local`; nil if the spec
 // does not name it.
 func (c *Client) Submit(ctx context.Context, spec *espalierv1.JobSpec, local *espalierv1.Fingerprint) (*espalierv1.Job, error) {
-	return c.SubmitAs(ctx, NewRequestID(), spec, local)
+	return c.SubmitAs(ctx, cmp.Or(trace.From(ctx).Request, NewRequestID()), spec, local)
 }
 
 // SubmitAs is Submit with the caller's request id: the same id, also from another

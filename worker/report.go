@@ -9,6 +9,7 @@ import (
 	"github.com/espalier-ml/espalier/client"
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/proto/subject"
+	"github.com/espalier-ml/espalier/proto/trace"
 	"github.com/espalier-ml/espalier/worker/cache"
 	"github.com/espalier-ml/espalier/worker/link"
 )
@@ -24,7 +25,7 @@ func (w *Worker) report(ctx context.Context, req *espalierv1.ReportRequest, file
 		var reply espalierv1.ReportReply
 		err := w.link.Request(ctx, subject.Report, req, &reply, w.cfg.waits.report)
 		if err != nil {
-			w.log.Debug().Err(err).Str("task", req.GetTask()).Msg("report not answered")
+			w.log.Debug().Err(err).Str("task", req.GetTask()).Int32("attempt", req.GetAttempt()).Msg("report not answered")
 			w.link.Pause(ctx, wait, turn)
 			continue
 		}
@@ -71,6 +72,8 @@ func (w *Worker) upload(ctx context.Context, files []*cache.File) error {
 			turn := w.link.Turn()
 			err := w.uploadFile(ctx, file)
 			if err == nil {
+				w.log.Info().Fields(trace.From(ctx).Fields()).Str("file", file.Ref.GetHash()).Str("format", file.Ref.GetFormat()).
+					Int64("bytes", file.Ref.GetSizeBytes()).Msg("file uploaded")
 				break
 			}
 			if ctx.Err() != nil {
@@ -79,7 +82,7 @@ func (w *Worker) upload(ctx context.Context, files []*cache.File) error {
 			if !client.Temporary(err) {
 				return fmt.Errorf("upload %s file: %w", file.Ref.GetFormat(), err)
 			}
-			w.log.Warn().Err(err).Msg("upload interrupted; going on")
+			w.log.Warn().Err(err).Fields(trace.From(ctx).Fields()).Msg("upload interrupted; going on")
 			w.link.Pause(ctx, wait, turn)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"runtime/debug"
 
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
+	"github.com/espalier-ml/espalier/proto/trace"
 	"github.com/espalier-ml/espalier/worker/task"
 )
 
@@ -23,7 +24,11 @@ const maxReason = 1000
 // answered, or without when the lease is lost. lastCtx bounds the reporting.
 func (w *Worker) work(ctx, lastCtx context.Context, lease *espalierv1.Lease) {
 	t := lease.GetTask()
-	log := w.log.With().Str("job", t.GetJob()).Str("task", t.GetId()).Int32("attempt", t.GetAttempt()).Logger()
+	log := w.log.With().Str("job", t.GetJob()).Str("task", t.GetId()).Int32("attempt", t.GetAttempt()).
+		Str("request", lease.GetRequestId()).Logger()
+	// What is fetched and uploaded for the task says so to the servers.
+	ids := trace.IDs{Request: lease.GetRequestId(), Task: t.GetId(), Attempt: t.GetAttempt()}
+	ctx, lastCtx = trace.With(ctx, ids), trace.With(lastCtx, ids)
 	workCtx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	h := &hold{lease: lease, log: log, cancel: cancel, halted: make(chan struct{})}

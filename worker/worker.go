@@ -46,6 +46,7 @@ func New(cfg Config) (*Worker, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	cfg.Server.Logger = cfg.Logger
 	api, err := client.New(cfg.Server)
 	if err != nil {
 		return nil, err

@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/espalier-ml/espalier/client"
+	"github.com/espalier-ml/espalier/proto/trace"
 )
 
 // Environment variables that stand in for flags.
@@ -33,9 +34,17 @@ type clusterFlags struct {
 	token    string
 	ca       string
 	insecure bool
+	log      logFlags
 }
 
+// add adds the flags of a command that sends requests of its own.
 func (f *clusterFlags) add(cmd *cobra.Command) {
+	f.addAddress(cmd)
+	f.log.add(cmd, "warn")
+}
+
+// addAddress adds those that say where the cluster is.
+func (f *clusterFlags) addAddress(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&f.servers, "server", nil, "address of one or more servers (default $"+envServer+" or "+defaultServer+")")
 	cmd.Flags().StringVar(&f.token, "token-file", "", "file with the cluster's token (default $"+envTokenFile+", or $"+envToken+" itself)")
 	cmd.Flags().StringVar(&f.ca, "ca", "", "PEM file with the certificate to trust (default $"+envCA+" or the system's)")
@@ -95,16 +104,22 @@ func (f *clusterFlags) with(cmd *cobra.Command, fn func(context.Context, *client
 	if err != nil {
 		return err
 	}
+	if cfg.Logger, err = f.log.logger(cmd.ErrOrStderr()); err != nil {
+		return err
+	}
 	c, err := client.New(cfg)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	return explain(fn(cmd.Context(), c), cfg.Addresses)
+	// One id for all that the command asks: logs of servers and workers name it.
+	ids := trace.IDs{Request: trace.NewID()}
+	return explain(fn(trace.With(cmd.Context(), ids), c), cfg.Addresses, ids.Request)
 }
 
-// explain turns an error of the API into words for people, with the next step.
-func explain(err error, servers []string) error {
+// explain turns an error of the API into words for people, with the next step, and the request's id, by which
+// the servers' logs say more.
+func explain(err error, servers []string, request string) error {
 	var api *connect.Error
 	if !errors.As(err, &api) {
 		return err
@@ -113,23 +128,24 @@ func explain(err error, servers []string) error {
 	if errors.As(err, &untrusted) {
 		return fmt.Errorf("the certificate of %s is not trusted: name its authority with --ca: %w", strings.Join(servers, ", "), untrusted)
 	}
+	out := &friendly{err: err, code: api.Code().String(), request: request, text: api.Message()}
 	switch api.Code() {
 	case connect.CodeUnavailable, connect.CodeDeadlineExceeded:
-		return fmt.Errorf("no server answers at %s: start one with `espalier server`, or name it with --server: %w",
+		out.text = fmt.Sprintf("no server answers at %s: start one with `espalier server`, or name it with --server: %v",
 			strings.Join(servers, ", "), err)
 	case connect.CodeUnauthenticated, connect.CodePermissionDenied:
-		return &friendly{err: err, text: fmt.Sprintf("%s: set $%s or --token-file", api.Message(), envToken)}
+		out.text = fmt.Sprintf("%s: set $%s or --token-file", api.Message(), envToken)
 	}
-	return &friendly{err: err, text: api.Message()}
+	return out
 }
 
-// friendly shows the message of an API error without its code, and keeps both.
+// friendly shows the message of an API error without its code, and keeps all.
 type friendly struct {
-	err  error
-	text string
+	err                 error
+	text, code, request string
 }
 
-func (f *friendly) Error() string { return f.text }
+func (f *friendly) Error() string { return f.text + " (request " + f.request + ")" }
 func (f *friendly) Unwrap() error { return f.err }
 
 // parseLabels turns k=v pairs into a map.

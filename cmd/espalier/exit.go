@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io"
 
 	"connectrpc.com/connect"
 
@@ -54,4 +56,22 @@ func isUsage(err error) bool {
 		}
 	}
 	return connect.CodeOf(err) == connect.CodeInvalidArgument
+}
+
+// showError says why a command failed, to people or, with --json, to programs.
+func showError(w io.Writer, err error, code int, asJSON bool) {
+	if !asJSON {
+		fmt.Fprintf(w, "espalier: %v\n", err)
+		return
+	}
+	out := struct {
+		Error   string `json:"error"`
+		Exit    int    `json:"exit"`
+		Code    string `json:"code,omitempty"`
+		Request string `json:"request,omitempty"`
+	}{Error: err.Error(), Exit: code}
+	if f, ok := errors.AsType[*friendly](err); ok {
+		out.Error, out.Code, out.Request = f.text, f.code, f.request
+	}
+	_ = printJSON(w, out) // there is nowhere else to say it
 }

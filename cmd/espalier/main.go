@@ -36,13 +36,13 @@ func run(args []string, in io.Reader, out, errOut io.Writer) int {
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitDone
 	}
 	code := exitCode(ctx, err)
 	if !errors.Is(err, errQuiet) {
-		fmt.Fprintf(errOut, "espalier: %v\n", err)
+		showError(errOut, err, code, cmd.Flags().Changed("json"))
 	}
 	return code
 }

@@ -34,7 +34,7 @@ func newWorker() *cobra.Command {
 	f.StringVar(&o.cacheDir, "cache", "", "folder for data sets and models (default: in the user's cache folder)")
 	f.StringVar(&o.cacheSize, "cache-size", "4GB", "most bytes of it")
 	f.StringVar(&o.hostLock, "host-lock", "", "file that the workers of a machine share, so that measurements are undisturbed; in containers on a volume of theirs (default "+worker.DefaultHostLock()+")")
-	o.cluster.add(cmd)
+	o.cluster.addAddress(cmd)
 	o.log.add(cmd, "info")
 	return cmd
 }

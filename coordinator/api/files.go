@@ -61,7 +61,7 @@ func (s *service) Upload(ctx context.Context, stream *connect.ClientStream[v1.Up
 	if err := s.cfg.Files.Upload(ctx, file, first.GetOffset(), r); err != nil {
 		return nil, s.fileError(err)
 	}
-	s.cfg.Log.Debug().Str("hash", file.GetHash()).Int64("bytes", file.GetSizeBytes()).Str("format", file.GetFormat()).Msg("file uploaded")
+	s.log(ctx).Info().Str("file", file.GetHash()).Int64("bytes", file.GetSizeBytes()).Str("format", file.GetFormat()).Msg("file uploaded")
 	return &v1.UploadResponse{File: file}, nil
 }
 
@@ -167,6 +167,9 @@ func (s *service) PutData(ctx context.Context, req *v1.PutDataRequest) (*v1.PutD
 		d.CreatedMs = clock.Milli(s.now())
 	}
 	_, err = s.apply(ctx, &v1.Command{Op: &v1.Command_PutData{PutData: &v1.PutData{Data: d}}})
+	if err == nil {
+		s.log(ctx).Info().Str("name", d.GetName()).Str("file", d.GetFile().GetHash()).Msg("data set named")
+	}
 	return &v1.PutDataResponse{}, err
 }
 

@@ -41,11 +41,12 @@ var staleReads = map[string]bool{
 // forwarder hands requests on to the leader.
 type forwarder struct {
 	cfg       Config
+	observe   *observer
 	transport *http.Transport
 	refuse    *connect.ErrorWriter
 }
 
-func newForwarder(cfg Config) *forwarder {
+func newForwarder(cfg Config, observe *observer) *forwarder {
 	t := &http.Transport{
 		Protocols: new(http.Protocols), TLSClientConfig: cfg.ClientTLS, IdleConnTimeout: time.Minute,
 		DisableCompression: true,
@@ -59,7 +60,7 @@ func newForwarder(cfg Config) *forwarder {
 			t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 		}
 	}
-	return &forwarder{cfg: cfg, transport: t, refuse: connect.NewErrorWriter()}
+	return &forwarder{cfg: cfg, observe: observe, transport: t, refuse: connect.NewErrorWriter()}
 }
 
 func (f *forwarder) close() { f.transport.CloseIdleConnections() }
@@ -98,13 +99,15 @@ func (f *forwarder) hand(leader string, w http.ResponseWriter, r *http.Request) 
 		f.fail(w, r, err)
 		return
 	}
+	f.observe.handedOn(r, target.Host)
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(target)
 			p.Out.Header.Set(forwardedHeader, "1")
 		},
-		Transport:     f.transport,
-		FlushInterval: -1,
+		Transport:      f.transport,
+		FlushInterval:  -1,
+		ModifyResponse: forgetID,
 		ErrorHandler: func(w http.ResponseWriter, r *http.Request, err error) {
 			f.fail(w, r, fmt.Errorf("the leader at %s does not answer: %w", target.Host, err))
 		},

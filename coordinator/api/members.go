@@ -49,7 +49,7 @@ func (s *service) Replicas(_ context.Context, req *v1.ReplicasRequest) (*v1.Repl
 func (s *service) AddReplica(ctx context.Context, req *v1.AddReplicaRequest) (*v1.AddReplicaResponse, error) {
 	err := s.cfg.Members.Add(ctx, req.GetId(), req.GetRaftAddress())
 	if err == nil {
-		s.cfg.Log.Info().Str("replica", req.GetId()).Str("address", req.GetRaftAddress()).Msg("replica added")
+		s.log(ctx).Info().Str("replica", req.GetId()).Str("address", req.GetRaftAddress()).Msg("replica added")
 	}
 	return &v1.AddReplicaResponse{}, wrap(err)
 }
@@ -58,14 +58,18 @@ func (s *service) AddReplica(ctx context.Context, req *v1.AddReplicaRequest) (*v
 func (s *service) RemoveReplica(ctx context.Context, req *v1.RemoveReplicaRequest) (*v1.RemoveReplicaResponse, error) {
 	err := s.cfg.Members.Remove(ctx, req.GetId())
 	if err == nil {
-		s.cfg.Log.Info().Str("replica", req.GetId()).Msg("replica removed")
+		s.log(ctx).Info().Str("replica", req.GetId()).Msg("replica removed")
 	}
 	return &v1.RemoveReplicaResponse{}, wrap(err)
 }
 
 // TransferLead implements ClusterService.
 func (s *service) TransferLead(ctx context.Context, req *v1.TransferLeadRequest) (*v1.TransferLeadResponse, error) {
-	return &v1.TransferLeadResponse{}, wrap(s.cfg.Members.Transfer(ctx, req.GetId()))
+	err := s.cfg.Members.Transfer(ctx, req.GetId())
+	if err == nil {
+		s.log(ctx).Info().Str("replica", req.GetId()).Msg("lead given to another")
+	}
+	return &v1.TransferLeadResponse{}, wrap(err)
 }
 
 // Backup implements ClusterService. The copy has everything that was committed before the call.

@@ -27,6 +27,7 @@ type Server struct {
 	cfg     Config
 	svc     *service
 	forward *forwarder
+	observe *observer
 	handler http.Handler
 	http    *http.Server
 	cancel  context.CancelFunc
@@ -42,7 +43,8 @@ func New(cfg Config) (*Server, error) {
 		cfg.Interval = 200 * time.Millisecond
 	}
 	stop, cancel := context.WithCancel(context.Background())
-	s := &Server{cfg: cfg, svc: &service{cfg: cfg, stop: stop}, forward: newForwarder(cfg), cancel: cancel}
+	observe := newObserver(cfg.Log)
+	s := &Server{cfg: cfg, svc: &service{cfg: cfg, stop: stop}, forward: newForwarder(cfg, observe), observe: observe, cancel: cancel}
 	mux, err := s.mux()
 	if err != nil {
 		cancel()
@@ -65,20 +67,21 @@ func New(cfg Config) (*Server, error) {
 func (s *Server) Handler() http.Handler { return s.handler }
 
 func (s *Server) mux() (http.Handler, error) {
-	opts := []connect.HandlerOption{connect.WithReadMaxBytes(maxMessageBytes)}
+	opts := []connect.HandlerOption{connect.WithReadMaxBytes(maxMessageBytes), connect.WithInterceptors(s.observe)}
 	mux := http.NewServeMux()
-	add := func(path string, h http.Handler) { mux.Handle(path, s.authorised(s.forward.wrap(h))) }
+	add := func(path string, h http.Handler) { mux.Handle(path, s.observe.traced(s.authorised(s.forward.wrap(h)))) }
 	add(espalierv1connect.NewJobServiceHandler(s.svc, opts...))
 	add(espalierv1connect.NewFileServiceHandler(s.svc, opts...))
 	add(espalierv1connect.NewDataServiceHandler(s.svc, opts...))
 	add(espalierv1connect.NewClusterServiceHandler(s.svc, opts...))
 	if p := s.cfg.Peer; p.Handler != nil {
-		mux.Handle(p.Path, s.authorised(p.Handler))
+		mux.Handle(p.Path, s.observe.traced(s.authorised(p.Handler)))
 	}
 
 	registry := prometheus.NewRegistry()
-	for _, c := range append([]prometheus.Collector{collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &metrics{s.svc}}, s.cfg.Metrics...) {
+	own := append(s.observe.collectors(), collectors.NewGoCollector(),
+		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &metrics{s.svc})
+	for _, c := range append(own, s.cfg.Metrics...) {
 		if err := registry.Register(c); err != nil {
 			return nil, fmt.Errorf("%w: metrics: %w", ErrConfig, err)
 		}
@@ -102,6 +105,7 @@ func (s *Server) authorised(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
+		s.observe.refused(r)
 		err := connect.NewError(connect.CodeUnauthenticated, errors.New("this cluster asks for its token, as `Authorization: Bearer TOKEN`"))
 		if !refuse.IsSupported(r) {
 			http.Error(w, err.Message(), http.StatusUnauthorized)

@@ -10,10 +10,12 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+	"github.com/rs/zerolog"
 
 	"github.com/espalier-ml/espalier/coordinator/store"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/proto/espalier/v1/espalierv1connect"
+	"github.com/espalier-ml/espalier/proto/trace"
 )
 
 // service implements all Connect services.
@@ -31,6 +33,12 @@ var (
 )
 
 func (s *service) now() time.Time { return time.Now() }
+
+// log writes on behalf of a request.
+func (s *service) log(ctx context.Context) *zerolog.Logger {
+	l := s.cfg.Log.With().Fields(trace.From(ctx).Fields()).Logger()
+	return &l
+}
 
 // newID returns a random id of ten hexadecimal digits.
 func newID() string {
@@ -72,7 +80,7 @@ func resolve(v *store.View, ref string) (*v1.Job, error) {
 func (s *service) Submit(ctx context.Context, req *v1.SubmitRequest) (*v1.SubmitResponse, error) {
 	request := req.GetRequestId()
 	if request == "" {
-		request = newID() + newID()
+		request = trace.From(ctx).Request + "-" + newID() // a proxy may give several requests one id
 	}
 	if len(request) > 200 {
 		return nil, invalid("request_id", request, "at most 200 bytes")
@@ -111,7 +119,7 @@ func (s *service) Submit(ctx context.Context, req *v1.SubmitRequest) (*v1.Submit
 	if err != nil {
 		return nil, err
 	}
-	s.cfg.Log.Info().Str("job", r.Job.GetId()).Str("name", r.Job.GetSpec().GetName()).Msg("job submitted")
+	s.log(ctx).Info().Str("job", r.Job.GetId()).Str("name", r.Job.GetSpec().GetName()).Msg("job submitted")
 	return &v1.SubmitResponse{Job: r.Job}, nil
 }
 
@@ -220,12 +228,12 @@ func (s *service) setState(ctx context.Context, ref string, state v1.JobState) (
 		return nil, err
 	}
 	r, err := s.apply(ctx, &v1.Command{Op: &v1.Command_SetJobState{SetJobState: &v1.SetJobState{
-		Job: job.GetId(), State: state, Reason: "asked by a client",
+		Job: job.GetId(), State: state, Reason: "asked by a client, request " + trace.From(ctx).Request,
 	}}})
 	if err != nil {
 		return nil, err
 	}
-	s.cfg.Log.Info().Str("job", job.GetId()).Stringer("state", r.Job.GetState()).Msg("job changed by a client")
+	s.log(ctx).Info().Str("job", job.GetId()).Stringer("state", r.Job.GetState()).Msg("job changed by a client")
 	return r.Job, nil
 }
 

@@ -214,6 +214,7 @@ func (d *Dispatcher) commitLeases(ctx context.Context, cmds []*v1.Command, taker
 	for i, w := range takers {
 		w.reply(replies[i])
 	}
+	d.leased(replies)
 	return nil
 }
 

@@ -12,7 +12,8 @@ import (
 
 // Dispatcher hands out tasks and takes reports while it is enabled. It is safe for concurrent use.
 type Dispatcher struct {
-	cfg Config
+	cfg    Config
+	counts counters
 
 	// assigning serialises what leases tasks: proposals are numbered, so only one may be on its way to the store. It is
 	// taken before mu.

@@ -16,7 +16,7 @@ func (d *Dispatcher) lease(v *store.View, t *v1.Task, job *v1.Job, trial *v1.Tri
 		return nil, fmt.Errorf("task %s has no job", t.GetId())
 	}
 	out := &v1.Lease{
-		Task: t, Spec: job.GetSpec(),
+		Task: t, Spec: job.GetSpec(), RequestId: job.GetRequestId(),
 		HeartbeatMs: d.cfg.Heartbeat.Milliseconds(), LeaseMs: d.cfg.Lease.Milliseconds(),
 	}
 	switch t.GetKind() {
@@ -102,7 +102,7 @@ func (d *Dispatcher) Heartbeat(req *v1.HeartbeatRequest) *v1.HeartbeatReply {
 
 // Expire ends the leases whose time is over.
 func (d *Dispatcher) Expire(ctx context.Context) error {
-	var cmds []*v1.Command
+	var ended []*v1.Task
 	d.mu.Lock()
 	if !d.on {
 		d.mu.Unlock()
@@ -113,29 +113,32 @@ func (d *Dispatcher) Expire(ctx context.Context) error {
 		if now.Before(l.deadline) {
 			continue
 		}
-		cmds = append(cmds, &v1.Command{Op: &v1.Command_EndLease{EndLease: &v1.EndLease{
-			Task: l.task.GetId(), Attempt: l.task.GetAttempt(), Reason: fmt.Sprintf("no heartbeat for %v", d.cfg.Lease),
-		}}})
+		ended = append(ended, l.task)
 	}
 	d.mu.Unlock()
-	if len(cmds) == 0 {
+	if len(ended) == 0 {
 		return nil
 	}
-	slices.SortFunc(cmds, func(a, b *v1.Command) int {
-		return strings.Compare(a.GetEndLease().GetTask(), b.GetEndLease().GetTask())
-	})
+	slices.SortFunc(ended, func(a, b *v1.Task) int { return strings.Compare(a.GetId(), b.GetId()) })
+	cmds := make([]*v1.Command, len(ended))
+	for i, t := range ended {
+		cmds[i] = &v1.Command{Op: &v1.Command_EndLease{EndLease: &v1.EndLease{
+			Task: t.GetId(), Attempt: t.GetAttempt(), Reason: fmt.Sprintf("no heartbeat for %v", d.cfg.Lease),
+		}}}
+	}
 	results, err := d.apply(ctx, cmds...)
 	if err != nil {
 		return err
 	}
 	for i, r := range results {
-		log := d.cfg.Log.Warn().Str("task", cmds[i].GetEndLease().GetTask()).Int32("attempt", cmds[i].GetEndLease().GetAttempt())
+		log := about(d.cfg.Log.Warn(), ended[i])
 		if r.Err != nil {
 			log.Err(r.Err).Msg("lease ended otherwise") // its report came first: the next reload shows it
 			d.reread()
 			continue
 		}
-		log.Stringer("state", r.Task.GetState()).Msg("lease expired")
+		d.counts.expired.Add(1)
+		log.Str("request", d.requestOf(ended[i].GetJob())).Stringer("state", r.Task.GetState()).Msg("lease expired")
 	}
 	d.nudge()
 	return nil

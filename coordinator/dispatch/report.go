@@ -44,8 +44,7 @@ func (d *Dispatcher) Report(ctx context.Context, req *v1.ReportRequest) *v1.Repo
 		}
 	}
 	status := results[len(results)-1].Status
-	d.cfg.Log.Debug().Str("task", req.GetTask()).Int32("attempt", req.GetAttempt()).Str("worker", req.GetWorker()).
-		Stringer("status", status).Msg("report")
+	d.reported(req, status)
 	d.nudge()
 	return &v1.ReportReply{Status: status}
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"github.com/espalier-ml/espalier/proto/trace"
 )
 
 // ErrNoMajority says that too few replicas answered to know where a file is.
@@ -137,7 +139,7 @@ func (r *Replicator) fetchFrom(ctx context.Context, p Peer, ref Ref) error {
 	if err != nil {
 		return fmt.Errorf("fetch %s from %s: %w", ref.Hash, p.ID(), err)
 	}
-	r.cfg.Logger.Debug().Str("file", ref.Hash).Str("replica", p.ID()).Int64("bytes", ref.SizeBytes).Msg("file fetched")
+	r.cfg.Logger.Debug().Fields(trace.From(ctx).Fields()).Str("file", ref.Hash).Str("replica", p.ID()).Int64("bytes", ref.SizeBytes).Msg("file fetched")
 	return nil
 }
 
@@ -202,7 +204,7 @@ func (r *Replicator) spread(ctx context.Context, refs []Ref) ([]string, error) {
 	// The slower peers go on when a majority has answered: they get the files too.
 	answers := make(chan answer, len(peers))
 	for _, p := range peers {
-		if !r.spawn(func() { answers <- r.ask(p, refs) }) {
+		if !r.spawn(func() { answers <- r.ask(trace.From(ctx), p, refs) }) {
 			return nil, context.Canceled
 		}
 	}
@@ -233,8 +235,8 @@ func (r *Replicator) spread(ctx context.Context, refs []Ref) ([]string, error) {
 }
 
 // ask asks one peer; it lasts until the peer has answered or Close.
-func (r *Replicator) ask(p Peer, refs []Ref) answer {
-	ctx, cancel := context.WithTimeout(r.ctx, r.cfg.Timeout)
+func (r *Replicator) ask(ids trace.IDs, p Peer, refs []Ref) answer {
+	ctx, cancel := context.WithTimeout(trace.With(r.ctx, ids), r.cfg.Timeout)
 	defer cancel()
 	missing, err := p.Hold(ctx, refs, r.cfg.Self)
 	if err != nil {

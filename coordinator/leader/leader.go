@@ -142,10 +142,16 @@ func (l *Leader) verdict(id string) (*v1.Command, error) {
 	j := l.job(id)
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	before := j.record.GetState()
 	if err := l.read(j); err != nil {
 		return nil, err
 	}
+	log := l.cfg.Log.With().Str("job", id).Str("request", j.record.GetRequestId()).Logger()
 	if !store.Live(j.record.GetState()) {
+		if store.Live(before) {
+			log.Info().Stringer("state", j.record.GetState()).Str("reason", j.record.GetReason()).
+				Int32("completed", j.record.GetCompleted()).Int32("failed", j.record.GetFailed()).Msg("job ended")
+		}
 		l.forget(id)
 		return nil, nil
 	}
@@ -153,7 +159,7 @@ func (l *Leader) verdict(id string) (*v1.Command, error) {
 		return nil, nil
 	}
 	if j.problem != nil {
-		l.cfg.Log.Warn().Err(j.problem).Str("job", id).Msg("job cannot be searched")
+		log.Warn().Err(j.problem).Msg("job cannot be searched")
 		return &v1.Command{Op: &v1.Command_SetJobState{SetJobState: &v1.SetJobState{
 			Job: id, State: v1.JobState_JOB_STATE_FAILED, Reason: j.problem.Error(),
 		}}}, nil
@@ -162,7 +168,7 @@ func (l *Leader) verdict(id string) (*v1.Command, error) {
 	if reason == "" {
 		return nil, nil
 	}
-	l.cfg.Log.Info().Str("job", id).Str("reason", reason).Msg("stop rule holds")
+	log.Info().Str("reason", reason).Msg("stop rule holds")
 	return &v1.Command{Op: &v1.Command_StopJob{StopJob: &v1.StopJob{Job: id, Reason: reason}}}, nil
 }
 

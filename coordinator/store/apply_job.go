@@ -43,7 +43,7 @@ func (a *applier) submitJob(c *v1.SubmitJob) (Result, error) {
 	if a.job(c.Id) != nil {
 		return Result{}, fmt.Errorf("submit job: %w: job %q", ErrExists, c.Id)
 	}
-	job := &v1.Job{Id: c.Id, Spec: c.Spec, State: preparing, CreatedMs: a.nowMS, Devices: c.Devices}
+	job := &v1.Job{Id: c.Id, Spec: c.Spec, State: preparing, CreatedMs: a.nowMS, Devices: c.Devices, RequestId: c.RequestId}
 	a.putJob(job)
 	a.putBytes(bucketJobRequests, []byte(c.RequestId), []byte(c.Id))
 	task := a.createTask(c.Id, kindBaseline, 0, "")

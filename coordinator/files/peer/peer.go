@@ -14,6 +14,7 @@ import (
 	"github.com/espalier-ml/espalier/coordinator/files"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/proto/espalier/v1/espalierv1connect"
+	"github.com/espalier-ml/espalier/proto/trace"
 )
 
 const (
@@ -145,34 +146,43 @@ var _ files.Peer = (*Client)(nil)
 // not empty, is shown with each request.
 func NewClient(doer connect.HTTPClient, id, url, token string) *Client {
 	opts := []connect.ClientOption{connect.WithReadMaxBytes(maxMessageBytes)}
+	h := headers{}
 	if token != "" {
-		opts = append(opts, connect.WithInterceptors(bearer("Bearer "+token)))
+		h.authorization = "Bearer " + token
 	}
+	opts = append(opts, connect.WithInterceptors(h))
 	return &Client{id: id, rpc: espalierv1connect.NewPeerServiceClient(doer, url, opts...)}
 }
 
-// bearer sets the header of requests and streams.
-type bearer string
+// headers sets those of requests and streams: the token, and the ids on whose behalf they are made.
+type headers struct{ authorization string }
+
+func (h headers) set(ctx context.Context, to http.Header) {
+	if h.authorization != "" {
+		to.Set("Authorization", h.authorization)
+	}
+	trace.From(ctx).Set(to)
+}
 
 // WrapUnary implements connect.Interceptor.
-func (b bearer) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+func (h headers) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		req.Header().Set("Authorization", string(b))
+		h.set(ctx, req.Header())
 		return next(ctx, req)
 	}
 }
 
 // WrapStreamingClient implements connect.Interceptor.
-func (b bearer) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+func (h headers) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
 	return func(ctx context.Context, spec connect.Spec) connect.StreamingClientConn {
 		conn := next(ctx, spec)
-		conn.RequestHeader().Set("Authorization", string(b))
+		h.set(ctx, conn.RequestHeader())
 		return conn
 	}
 }
 
 // WrapStreamingHandler implements connect.Interceptor.
-func (b bearer) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+func (headers) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
 	return next
 }
 

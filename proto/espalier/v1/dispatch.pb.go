@@ -337,9 +337,11 @@ type Lease struct {
 	// For trial: the checkpoint to start from.
 	Parent *FileRef `protobuf:"bytes,5,opt,name=parent,proto3" json:"parent,omitempty"`
 	// For measure: the file to run.
-	Artifact      *FileRef `protobuf:"bytes,6,opt,name=artifact,proto3" json:"artifact,omitempty"`
-	HeartbeatMs   int64    `protobuf:"varint,7,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
-	LeaseMs       int64    `protobuf:"varint,8,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
+	Artifact    *FileRef `protobuf:"bytes,6,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	HeartbeatMs int64    `protobuf:"varint,7,opt,name=heartbeat_ms,json=heartbeatMs,proto3" json:"heartbeat_ms,omitempty"`
+	LeaseMs     int64    `protobuf:"varint,8,opt,name=lease_ms,json=leaseMs,proto3" json:"lease_ms,omitempty"`
+	// The request that submitted the job, for logs.
+	RequestId     string `protobuf:"bytes,9,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -428,6 +430,13 @@ func (x *Lease) GetLeaseMs() int64 {
 		return x.LeaseMs
 	}
 	return 0
+}
+
+func (x *Lease) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
 }
 
 // DispatchError says why a request was refused.
@@ -1123,7 +1132,7 @@ const file_espalier_v1_dispatch_proto_rawDesc = "" +
 	"ClaimReply\x12(\n" +
 	"\x05lease\x18\x01 \x01(\v2\x12.espalier.v1.LeaseR\x05lease\x120\n" +
 	"\x05error\x18\x02 \x01(\v2\x1a.espalier.v1.DispatchErrorR\x05error\x12\x12\n" +
-	"\x04term\x18\x03 \x01(\x04R\x04term\"\xdb\x02\n" +
+	"\x04term\x18\x03 \x01(\x04R\x04term\"\xfa\x02\n" +
 	"\x05Lease\x12%\n" +
 	"\x04task\x18\x01 \x01(\v2\x11.espalier.v1.TaskR\x04task\x12(\n" +
 	"\x04spec\x18\x02 \x01(\v2\x14.espalier.v1.JobSpecR\x04spec\x120\n" +
@@ -1132,7 +1141,9 @@ const file_espalier_v1_dispatch_proto_rawDesc = "" +
 	"\x06parent\x18\x05 \x01(\v2\x14.espalier.v1.FileRefR\x06parent\x120\n" +
 	"\bartifact\x18\x06 \x01(\v2\x14.espalier.v1.FileRefR\bartifact\x12!\n" +
 	"\fheartbeat_ms\x18\a \x01(\x03R\vheartbeatMs\x12\x19\n" +
-	"\blease_ms\x18\b \x01(\x03R\aleaseMs\"\x82\x02\n" +
+	"\blease_ms\x18\b \x01(\x03R\aleaseMs\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\t \x01(\tR\trequestId\"\x82\x02\n" +
 	"\rDispatchError\x123\n" +
 	"\x04code\x18\x01 \x01(\x0e2\x1f.espalier.v1.DispatchError.CodeR\x04code\x12\x18\n" +
 	"\amessage\x18\x02 \x01(\tR\amessage\x12\x14\n" +

@@ -1020,7 +1020,9 @@ type Job struct {
 	// Devices as resolved at submit: `local` becomes a device's name.
 	Devices []string `protobuf:"bytes,15,rep,name=devices,proto3" json:"devices,omitempty"`
 	// State before PAUSED.
-	ResumeTo      JobState `protobuf:"varint,16,opt,name=resume_to,json=resumeTo,proto3,enum=espalier.v1.JobState" json:"resume_to,omitempty"`
+	ResumeTo JobState `protobuf:"varint,16,opt,name=resume_to,json=resumeTo,proto3,enum=espalier.v1.JobState" json:"resume_to,omitempty"`
+	// The request that submitted it; logs tell of it by this id.
+	RequestId     string `protobuf:"bytes,17,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1167,6 +1169,13 @@ func (x *Job) GetResumeTo() JobState {
 	return JobState_JOB_STATE_UNSPECIFIED
 }
 
+func (x *Job) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
 var File_espalier_v1_job_proto protoreflect.FileDescriptor
 
 const file_espalier_v1_job_proto_rawDesc = "" +
@@ -1252,7 +1261,7 @@ const file_espalier_v1_job_proto_rawDesc = "" +
 	"\bStopSpec\x12\x16\n" +
 	"\x06trials\x18\x01 \x01(\x05R\x06trials\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x14\n" +
-	"\x05stall\x18\x03 \x01(\x05R\x05stall\"\x94\x04\n" +
+	"\x05stall\x18\x03 \x01(\x05R\x05stall\"\xb3\x04\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12(\n" +
 	"\x04spec\x18\x02 \x01(\v2\x14.espalier.v1.JobSpecR\x04spec\x12+\n" +
@@ -1275,7 +1284,9 @@ const file_espalier_v1_job_proto_rawDesc = "" +
 	"pausedAtMs\x12\x1a\n" +
 	"\bstopping\x18\x0e \x01(\bR\bstopping\x12\x18\n" +
 	"\adevices\x18\x0f \x03(\tR\adevices\x122\n" +
-	"\tresume_to\x18\x10 \x01(\x0e2\x15.espalier.v1.JobStateR\bresumeTo*\xb0\x01\n" +
+	"\tresume_to\x18\x10 \x01(\x0e2\x15.espalier.v1.JobStateR\bresumeTo\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x11 \x01(\tR\trequestId*\xb0\x01\n" +
 	"\bJobState\x12\x19\n" +
 	"\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13JOB_STATE_PREPARING\x10\x01\x12\x17\n" +
