@@ -7,8 +7,11 @@ import (
 	"github.com/espalier-ml/espalier/model/kernel"
 )
 
-// KernelInt8 computes a layer on bytes.
-const KernelInt8 = "int8"
+// Names of what computes a layer on bytes. Both give the same bytes.
+const (
+	KernelInt8         = "int8"
+	KernelInt8Winograd = "int8-winograd" // 3×3 convolution with fewer multiplications, in whole numbers
+)
 
 // asBytes views the memory of a value as bytes.
 func asBytes(x []float32) []uint8 {
@@ -31,6 +34,24 @@ type qconvStep struct {
 }
 
 func (c *qconvStep) run(f *frame, n int) error {
+	return c.k.Forward(&f.s, asBytes(f.values[c.in]), asBytes(f.values[c.out]), 0, n)
+}
+
+// alternatives gives the steps that could replace c, by kernel.
+func (c *qconvStep) alternatives() map[string]step {
+	k, err := kernel.NewQWinograd(c.k)
+	if err != nil {
+		return nil
+	}
+	return map[string]step{KernelInt8Winograd: &qwinogradStep{c.unary, k}}
+}
+
+type qwinogradStep struct {
+	unary
+	k *kernel.QWinograd
+}
+
+func (c *qwinogradStep) run(f *frame, n int) error {
 	return c.k.Forward(&f.s, asBytes(f.values[c.in]), asBytes(f.values[c.out]), 0, n)
 }
 

@@ -115,6 +115,43 @@ func TestBytesAreTheSameEverywhere(t *testing.T) {
 	}
 }
 
+// Winograd's way in whole numbers gives the same bytes, and a plan takes it by name or
+// by timing.
+func TestBytesByWinograd(t *testing.T) {
+	g, err := zoo.Build("seed-cnn", model.Shape{20, 20, 3}, 10, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, q := quantized(t, g, 6)
+	want := run(t, mustCompile(t, q, Options{}), s.x)
+	forced := mustCompile(t, q, Options{Batch: 4, Kernels: map[string]string{"conv2": KernelInt8Winograd, "conv3": KernelInt8}})
+	if got := run(t, forced, s.x); !slices.Equal(got, want) {
+		t.Error("winograd gives other results")
+	}
+	told := map[string]string{}
+	for _, l := range forced.Layers() {
+		told[l.Name] = l.Kernel
+	}
+	if told["conv2"] != KernelInt8Winograd || told["conv3"] != KernelInt8 {
+		t.Errorf("kernels %v", told)
+	}
+	tuned := mustCompile(t, q, Options{Tune: true})
+	if got := run(t, tuned, s.x); !slices.Equal(got, want) {
+		t.Error("the fastest kernels give other results")
+	}
+	for _, l := range tuned.Layers() {
+		if l.Kind == "conv" && l.Time <= 0 {
+			t.Errorf("layer %s has no time", l.Name)
+		}
+	}
+	if _, err := Compile(q, Options{Kernels: map[string]string{"conv1": KernelInt8Winograd}}); !errors.Is(err, ErrOptions) {
+		t.Errorf("winograd of three channels: error %v: want %v", err, ErrOptions)
+	}
+	if _, err := Compile(q, Options{Kernels: map[string]string{"conv2": KernelDense}}); !errors.Is(err, ErrOptions) {
+		t.Errorf("float32 kernel of bytes: error %v: want %v", err, ErrOptions)
+	}
+}
+
 // Graphs of any kind run, whatever part of them can be bytes.
 func TestBytesOnRandomGraphs(t *testing.T) {
 	var sum float64

@@ -16,11 +16,13 @@ type Options struct {
 
 	// Tune chooses, for every layer with weights, the fastest kernel on this
 	// machine by timing: dense, Winograd's, or sparse where enough weights are
-	// zero. The last bits of results depend on the choice; without Tune all are
-	// dense, and the bits always the same.
+	// zero; on bytes the direct one or Winograd's. The last bits of float32
+	// results depend on the choice; without Tune all are dense, and the bits
+	// always the same. Bytes are always the same.
 	Tune bool
 	// Kernels fixes the kernel of layers by name (KernelDense, KernelWinograd,
-	// KernelSparse, KernelSparse4x1): a choice that Plan.Layers once told.
+	// KernelSparse, KernelSparse4x1, KernelInt8, KernelInt8Winograd): a choice
+	// that Plan.Layers once told.
 	Kernels map[string]string
 
 	apart bool // keep every value to the end, none fused into another

@@ -2,9 +2,11 @@ package infer
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/espalier-ml/espalier/model/kernel"
@@ -57,6 +59,9 @@ const (
 // alternatives gives the steps that could replace s, by kernel. With all false,
 // only those that are worth timing.
 func alternatives(s step, all bool) (map[string]step, error) {
+	if q, ok := s.(*qconvStep); ok {
+		return q.alternatives(), nil
+	}
 	var sh kernel.ConvShape
 	var w, bias []float32
 	var u unary
@@ -123,49 +128,48 @@ func (p *Plan) choose(o Options) error {
 	for i, s := range p.prog.steps {
 		info := &p.prog.info[i]
 		want, forced := o.Kernels[info.Name]
-		if info.Kernel != KernelDense {
-			if forced && want != info.Kernel {
-				return fmt.Errorf("%w: kernels: layer %q has no kernel %q", ErrOptions, info.Name, want)
-			}
+		choice := info.Kernel == KernelDense || info.Kernel == KernelInt8
+		if forced && want == info.Kernel || !choice && !forced || !forced && !o.Tune {
 			continue
 		}
-		if forced && want != KernelDense || !forced && o.Tune {
-			alt, err := alternatives(s, forced)
-			if err != nil {
-				return err
-			}
-			if forced {
-				if alt[want] == nil {
-					return fmt.Errorf("%w: kernels: layer %q has no kernel %q: want dense, sparse, sparse-4x1 or, for some convolutions, winograd", ErrOptions, info.Name, want)
-				}
-				p.prog.steps[i], info.Kernel = alt[want], want
-				continue
-			}
+		alt, err := alternatives(s, forced)
+		if err != nil {
+			return err
+		}
+		if !forced {
 			if err := p.fastest(i, alt); err != nil {
 				return err
 			}
+			continue
 		}
+		if alt[want] == nil {
+			return fmt.Errorf("%w: kernels: layer %q has no kernel %q: want %s", ErrOptions, info.Name, want, strings.Join(kernelNames(info.Kernel, alt), ", "))
+		}
+		p.prog.steps[i], info.Kernel = alt[want], want
 	}
 	return nil
+}
+
+// kernelNames lists a layer's kernels, its first choice first.
+func kernelNames(first string, alt map[string]step) []string {
+	return append([]string{first}, slices.Sorted(maps.Keys(alt))...)
 }
 
 // A timing takes the fastest of tuneRounds samples, each of about tuneSample.
 const (
 	tuneRounds = 9
 	tuneSample = 30 * time.Microsecond
-	tuneGain   = 0.97 // another kernel must take at most this part of the dense one's time
+	tuneGain   = 0.97 // another kernel must take at most this part of the first one's time
 )
 
 // fastest times step i and what could replace it, taking turns, on the chunk
 // that the plan runs.
 func (p *Plan) fastest(i int, alt map[string]step) error {
 	info := &p.prog.info[i]
-	names := []string{KernelDense}
+	names := kernelNames(info.Kernel, alt)
 	steps := []step{p.prog.steps[i]}
-	for _, n := range []string{KernelWinograd, KernelSparse, KernelSparse4x1} {
-		if alt[n] != nil {
-			names, steps = append(names, n), append(steps, alt[n])
-		}
+	for _, n := range names[1:] {
+		steps = append(steps, alt[n])
 	}
 	f := p.tuneFrame(i)
 	best := make([]time.Duration, len(steps))

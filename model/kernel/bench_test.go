@@ -216,6 +216,11 @@ func BenchmarkQuant(b *testing.B) {
 			b.Run(fmt.Sprintf("%s/%s/int8", v, bc.name), func(b *testing.B) {
 				bench(b, 2*float64(c.MACs()), func() error { return q.Forward(s, qx, qy, 0, 1) })
 			})
+			if wq, err := NewQWinograd(q); err == nil {
+				b.Run(fmt.Sprintf("%s/%s/int8-winograd", v, bc.name), func(b *testing.B) {
+					bench(b, 2*float64(c.MACs()), func() error { return wq.Forward(s, qx, qy, 0, 1) })
+				})
+			}
 			restore()
 		}
 	}

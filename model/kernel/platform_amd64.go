@@ -26,6 +26,7 @@ func platformImpls() []*impl {
 	}
 	fillQuant(&avx512QuantTiles, quant512)
 	fillQuant(&avx2QuantTiles, quant256)
+	fillQuant(&avx2QuantSums, quantSums256)
 	fill(&avx512Tiles, tiles512)
 	fill(&avx2Tiles, tiles256)
 	for k, f := range sparse512 {

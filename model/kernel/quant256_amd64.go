@@ -119,6 +119,111 @@ func quantize8(dst, src ptr, n int, h *quantParams)
 //go:noescape
 func dequantize8(dst, src ptr, n int, h *quantParams)
 
+// quantSums256_1_0_v1 computes the sums of 1+0 rows and 1 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_1_0_v1(p *quantArgs)
+
+// quantSums256_1_0_v2 computes the sums of 1+0 rows and 2 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_1_0_v2(p *quantArgs)
+
+// quantSums256_1_0_v4 computes the sums of 1+0 rows and 4 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_1_0_v4(p *quantArgs)
+
+// quantSums256_1_1_v1 computes the sums of 1+1 rows and 1 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_1_1_v1(p *quantArgs)
+
+// quantSums256_1_1_v2 computes the sums of 1+1 rows and 2 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_1_1_v2(p *quantArgs)
+
+// quantSums256_1_1_v4 computes the sums of 1+1 rows and 4 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_1_1_v4(p *quantArgs)
+
+// quantSums256_2_0_v1 computes the sums of 2+0 rows and 1 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_2_0_v1(p *quantArgs)
+
+// quantSums256_2_0_v2 computes the sums of 2+0 rows and 2 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_2_0_v2(p *quantArgs)
+
+// quantSums256_2_0_v4 computes the sums of 2+0 rows and 4 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_2_0_v4(p *quantArgs)
+
+// quantSums256_2_1_v1 computes the sums of 2+1 rows and 1 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_2_1_v1(p *quantArgs)
+
+// quantSums256_2_1_v2 computes the sums of 2+1 rows and 2 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_2_1_v2(p *quantArgs)
+
+// quantSums256_2_2_v1 computes the sums of 2+2 rows and 1 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_2_2_v1(p *quantArgs)
+
+// quantSums256_2_2_v2 computes the sums of 2+2 rows and 2 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_2_2_v2(p *quantArgs)
+
+// quantSums256_3_0_v1 computes the sums of 3+0 rows and 1 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_3_0_v1(p *quantArgs)
+
+// quantSums256_3_0_v2 computes the sums of 3+0 rows and 2 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_3_0_v2(p *quantArgs)
+
+// quantSums256_3_2_v1 computes the sums of 3+2 rows and 1 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_3_2_v1(p *quantArgs)
+
+// quantSums256_3_2_v2 computes the sums of 3+2 rows and 2 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_3_2_v2(p *quantArgs)
+
+// quantSums256_3_3_v1 computes the sums of 3+3 rows and 1 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_3_3_v1(p *quantArgs)
+
+// quantSums256_3_3_v2 computes the sums of 3+3 rows and 2 vectors as tileArgs says, in 32 bits.
+//
+//go:noescape
+func quantSums256_3_3_v2(p *quantArgs)
+
+// quantWinoInput maps 6 by 6 bytes by Bᵀ·d·B to 16 bits; channels a multiple of 16.
+//
+//go:noescape
+func quantWinoInput(p *quantWinoArgs)
+
+// quantWinoOutput maps 6 by 6 sums by Aᵀ·m·A to bytes; channels a multiple of 8.
+//
+//go:noescape
+func quantWinoOutput(p *quantWinoArgs)
+
 // quant256 lists the 8-bit micro-kernels by kind (log2 of the vectors) and halves.
 var quant256 = map[[3]int]func(*quantArgs){
 	{0, 1, 0}: quant256_1_0_v1,
@@ -140,4 +245,27 @@ var quant256 = map[[3]int]func(*quantArgs){
 	{1, 3, 2}: quant256_3_2_v2,
 	{0, 3, 3}: quant256_3_3_v1,
 	{1, 3, 3}: quant256_3_3_v2,
+}
+
+// quantSums256 lists the micro-kernels of sums by kind (log2 of the vectors) and halves.
+var quantSums256 = map[[3]int]func(*quantArgs){
+	{0, 1, 0}: quantSums256_1_0_v1,
+	{1, 1, 0}: quantSums256_1_0_v2,
+	{2, 1, 0}: quantSums256_1_0_v4,
+	{0, 1, 1}: quantSums256_1_1_v1,
+	{1, 1, 1}: quantSums256_1_1_v2,
+	{2, 1, 1}: quantSums256_1_1_v4,
+	{0, 2, 0}: quantSums256_2_0_v1,
+	{1, 2, 0}: quantSums256_2_0_v2,
+	{2, 2, 0}: quantSums256_2_0_v4,
+	{0, 2, 1}: quantSums256_2_1_v1,
+	{1, 2, 1}: quantSums256_2_1_v2,
+	{0, 2, 2}: quantSums256_2_2_v1,
+	{1, 2, 2}: quantSums256_2_2_v2,
+	{0, 3, 0}: quantSums256_3_0_v1,
+	{1, 3, 0}: quantSums256_3_0_v2,
+	{0, 3, 2}: quantSums256_3_2_v1,
+	{1, 3, 2}: quantSums256_3_2_v2,
+	{0, 3, 3}: quantSums256_3_3_v1,
+	{1, 3, 3}: quantSums256_3_3_v2,
 }

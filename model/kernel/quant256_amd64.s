@@ -2361,3 +2361,2067 @@ loop:
 	JNZ       loop
 	VZEROUPPER
 	RET
+
+// func quantSums256_1_0_v1(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_1_0_v1(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	MOVQ   24(AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   72(AX), BX
+	MOVQ   80(AX), SI
+	MOVQ   40(AX), DI
+	MOVQ   16(AX), DI
+
+loop3:
+	MOVQ 8(AX), R8
+
+loop2:
+	MOVQ (AX), R9
+
+loop:
+	VMOVDQU      (BX), Y1
+	ADDQ         SI, BX
+	VPBROADCASTD (CX), Y2
+	VPMADDWD     Y1, Y2, Y1
+	VPADDD       Y1, Y0, Y0
+	ADDQ         DX, CX
+	DECQ         R9
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         88(AX), BX
+	DECQ         R8
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         96(AX), BX
+	DECQ         DI
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VZEROUPPER
+	RET
+
+// func quantSums256_1_0_v2(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_1_0_v2(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	MOVQ   24(AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   72(AX), BX
+	MOVQ   80(AX), SI
+	MOVQ   40(AX), DI
+	MOVQ   16(AX), DI
+
+loop3:
+	MOVQ 8(AX), R8
+
+loop2:
+	MOVQ (AX), R9
+
+loop:
+	VMOVDQU      (BX), Y2
+	VMOVDQU      32(BX), Y3
+	ADDQ         SI, BX
+	VPBROADCASTD (CX), Y4
+	VPMADDWD     Y2, Y4, Y2
+	VPADDD       Y2, Y0, Y0
+	VPMADDWD     Y3, Y4, Y2
+	VPADDD       Y2, Y1, Y1
+	ADDQ         DX, CX
+	DECQ         R9
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         88(AX), BX
+	DECQ         R8
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         96(AX), BX
+	DECQ         DI
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, 32(CX)
+	VZEROUPPER
+	RET
+
+// func quantSums256_1_0_v4(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_1_0_v4(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   24(AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   72(AX), BX
+	MOVQ   80(AX), SI
+	MOVQ   40(AX), DI
+	MOVQ   16(AX), DI
+
+loop3:
+	MOVQ 8(AX), R8
+
+loop2:
+	MOVQ (AX), R9
+
+loop:
+	VMOVDQU      (BX), Y4
+	VMOVDQU      32(BX), Y5
+	VMOVDQU      64(BX), Y6
+	VMOVDQU      96(BX), Y7
+	ADDQ         SI, BX
+	VPBROADCASTD (CX), Y8
+	VPMADDWD     Y4, Y8, Y4
+	VPADDD       Y4, Y0, Y0
+	VPMADDWD     Y5, Y8, Y4
+	VPADDD       Y4, Y1, Y1
+	VPMADDWD     Y6, Y8, Y4
+	VPADDD       Y4, Y2, Y2
+	VPMADDWD     Y7, Y8, Y4
+	VPADDD       Y4, Y3, Y3
+	ADDQ         DX, CX
+	DECQ         R9
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         88(AX), BX
+	DECQ         R8
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         96(AX), BX
+	DECQ         DI
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, 32(CX)
+	VMOVDQU      Y2, 64(CX)
+	VMOVDQU      Y3, 96(CX)
+	VZEROUPPER
+	RET
+
+// func quantSums256_1_1_v1(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_1_1_v1(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	MOVQ   24(AX), CX
+	MOVQ   32(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	MOVQ   16(AX), R8
+
+loop3:
+	MOVQ 8(AX), R9
+
+loop2:
+	MOVQ (AX), R10
+
+loop:
+	VMOVDQU      (SI), Y2
+	ADDQ         DI, SI
+	VPBROADCASTD (CX), Y3
+	VPMADDWD     Y2, Y3, Y3
+	VPADDD       Y3, Y0, Y0
+	VPBROADCASTD (DX), Y3
+	VPMADDWD     Y2, Y3, Y3
+	VPADDD       Y3, Y1, Y1
+	ADDQ         BX, CX
+	ADDQ         BX, DX
+	DECQ         R10
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         56(AX), DX
+	ADDQ         88(AX), SI
+	DECQ         R9
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         64(AX), DX
+	ADDQ         96(AX), SI
+	DECQ         R8
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         112(AX), DX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, (DX)
+	VZEROUPPER
+	RET
+
+// func quantSums256_1_1_v2(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_1_1_v2(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   24(AX), CX
+	MOVQ   32(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	MOVQ   16(AX), R8
+
+loop3:
+	MOVQ 8(AX), R9
+
+loop2:
+	MOVQ (AX), R10
+
+loop:
+	VMOVDQU      (SI), Y4
+	VMOVDQU      32(SI), Y5
+	ADDQ         DI, SI
+	VPBROADCASTD (CX), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y0, Y0
+	VPMADDWD     Y5, Y6, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD (DX), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y2, Y2
+	VPMADDWD     Y5, Y6, Y7
+	VPADDD       Y7, Y3, Y3
+	ADDQ         BX, CX
+	ADDQ         BX, DX
+	DECQ         R10
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         56(AX), DX
+	ADDQ         88(AX), SI
+	DECQ         R9
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         64(AX), DX
+	ADDQ         96(AX), SI
+	DECQ         R8
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         112(AX), DX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, 32(CX)
+	VMOVDQU      Y2, (DX)
+	VMOVDQU      Y3, 32(DX)
+	VZEROUPPER
+	RET
+
+// func quantSums256_1_1_v4(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_1_1_v4(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   24(AX), CX
+	MOVQ   32(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	MOVQ   16(AX), R8
+
+loop3:
+	MOVQ 8(AX), R9
+
+loop2:
+	MOVQ (AX), R10
+
+loop:
+	VMOVDQU      (SI), Y8
+	VMOVDQU      32(SI), Y9
+	VMOVDQU      64(SI), Y10
+	VMOVDQU      96(SI), Y11
+	ADDQ         DI, SI
+	VPBROADCASTD (CX), Y12
+	VPMADDWD     Y8, Y12, Y13
+	VPADDD       Y13, Y0, Y0
+	VPMADDWD     Y9, Y12, Y13
+	VPADDD       Y13, Y1, Y1
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y2, Y2
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y3, Y3
+	VPBROADCASTD (DX), Y12
+	VPMADDWD     Y8, Y12, Y13
+	VPADDD       Y13, Y4, Y4
+	VPMADDWD     Y9, Y12, Y13
+	VPADDD       Y13, Y5, Y5
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y6, Y6
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y7, Y7
+	ADDQ         BX, CX
+	ADDQ         BX, DX
+	DECQ         R10
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         56(AX), DX
+	ADDQ         88(AX), SI
+	DECQ         R9
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         64(AX), DX
+	ADDQ         96(AX), SI
+	DECQ         R8
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         112(AX), DX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, 32(CX)
+	VMOVDQU      Y2, 64(CX)
+	VMOVDQU      Y3, 96(CX)
+	VMOVDQU      Y4, (DX)
+	VMOVDQU      Y5, 32(DX)
+	VMOVDQU      Y6, 64(DX)
+	VMOVDQU      Y7, 96(DX)
+	VZEROUPPER
+	RET
+
+// func quantSums256_2_0_v1(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_2_0_v1(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	MOVQ   24(AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   72(AX), BX
+	MOVQ   80(AX), SI
+	MOVQ   40(AX), DI
+	MOVQ   16(AX), R8
+
+loop3:
+	MOVQ 8(AX), R9
+
+loop2:
+	MOVQ (AX), R10
+
+loop:
+	VMOVDQU      (BX), Y2
+	ADDQ         SI, BX
+	VPBROADCASTD (CX), Y3
+	VPMADDWD     Y2, Y3, Y3
+	VPADDD       Y3, Y0, Y0
+	VPBROADCASTD (CX)(DI*1), Y3
+	VPMADDWD     Y2, Y3, Y3
+	VPADDD       Y3, Y1, Y1
+	ADDQ         DX, CX
+	DECQ         R10
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         88(AX), BX
+	DECQ         R9
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         96(AX), BX
+	DECQ         R8
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, (CX)(AX*1)
+	VZEROUPPER
+	RET
+
+// func quantSums256_2_0_v2(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_2_0_v2(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   24(AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   72(AX), BX
+	MOVQ   80(AX), SI
+	MOVQ   40(AX), DI
+	MOVQ   16(AX), R8
+
+loop3:
+	MOVQ 8(AX), R9
+
+loop2:
+	MOVQ (AX), R10
+
+loop:
+	VMOVDQU      (BX), Y4
+	VMOVDQU      32(BX), Y5
+	ADDQ         SI, BX
+	VPBROADCASTD (CX), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y0, Y0
+	VPMADDWD     Y5, Y6, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD (CX)(DI*1), Y6
+	VPMADDWD     Y4, Y6, Y7
+	VPADDD       Y7, Y2, Y2
+	VPMADDWD     Y5, Y6, Y7
+	VPADDD       Y7, Y3, Y3
+	ADDQ         DX, CX
+	DECQ         R10
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         88(AX), BX
+	DECQ         R9
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         96(AX), BX
+	DECQ         R8
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, 32(CX)
+	VMOVDQU      Y2, (CX)(AX*1)
+	VMOVDQU      Y3, 32(CX)(AX*1)
+	VZEROUPPER
+	RET
+
+// func quantSums256_2_0_v4(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_2_0_v4(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   24(AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   72(AX), BX
+	MOVQ   80(AX), SI
+	MOVQ   40(AX), DI
+	MOVQ   16(AX), R8
+
+loop3:
+	MOVQ 8(AX), R9
+
+loop2:
+	MOVQ (AX), R10
+
+loop:
+	VMOVDQU      (BX), Y8
+	VMOVDQU      32(BX), Y9
+	VMOVDQU      64(BX), Y10
+	VMOVDQU      96(BX), Y11
+	ADDQ         SI, BX
+	VPBROADCASTD (CX), Y12
+	VPMADDWD     Y8, Y12, Y13
+	VPADDD       Y13, Y0, Y0
+	VPMADDWD     Y9, Y12, Y13
+	VPADDD       Y13, Y1, Y1
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y2, Y2
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y3, Y3
+	VPBROADCASTD (CX)(DI*1), Y12
+	VPMADDWD     Y8, Y12, Y13
+	VPADDD       Y13, Y4, Y4
+	VPMADDWD     Y9, Y12, Y13
+	VPADDD       Y13, Y5, Y5
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y6, Y6
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y7, Y7
+	ADDQ         DX, CX
+	DECQ         R10
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         88(AX), BX
+	DECQ         R9
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         96(AX), BX
+	DECQ         R8
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, 32(CX)
+	VMOVDQU      Y2, 64(CX)
+	VMOVDQU      Y3, 96(CX)
+	VMOVDQU      Y4, (CX)(AX*1)
+	VMOVDQU      Y5, 32(CX)(AX*1)
+	VMOVDQU      Y6, 64(CX)(AX*1)
+	VMOVDQU      Y7, 96(CX)(AX*1)
+	VZEROUPPER
+	RET
+
+// func quantSums256_2_1_v1(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_2_1_v1(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	MOVQ   24(AX), CX
+	MOVQ   32(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	MOVQ   16(AX), R9
+
+loop3:
+	MOVQ 8(AX), R10
+
+loop2:
+	MOVQ (AX), R11
+
+loop:
+	VMOVDQU      (SI), Y3
+	ADDQ         DI, SI
+	VPBROADCASTD (CX), Y4
+	VPMADDWD     Y3, Y4, Y4
+	VPADDD       Y4, Y0, Y0
+	VPBROADCASTD (CX)(R8*1), Y4
+	VPMADDWD     Y3, Y4, Y4
+	VPADDD       Y4, Y1, Y1
+	VPBROADCASTD (DX), Y4
+	VPMADDWD     Y3, Y4, Y4
+	VPADDD       Y4, Y2, Y2
+	ADDQ         BX, CX
+	ADDQ         BX, DX
+	DECQ         R11
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         56(AX), DX
+	ADDQ         88(AX), SI
+	DECQ         R10
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         64(AX), DX
+	ADDQ         96(AX), SI
+	DECQ         R9
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         112(AX), DX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, (CX)(AX*1)
+	VMOVDQU      Y2, (DX)
+	VZEROUPPER
+	RET
+
+// func quantSums256_2_1_v2(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_2_1_v2(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	MOVQ   24(AX), CX
+	MOVQ   32(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	MOVQ   16(AX), R9
+
+loop3:
+	MOVQ 8(AX), R10
+
+loop2:
+	MOVQ (AX), R11
+
+loop:
+	VMOVDQU      (SI), Y6
+	VMOVDQU      32(SI), Y7
+	ADDQ         DI, SI
+	VPBROADCASTD (CX), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y0, Y0
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y1, Y1
+	VPBROADCASTD (CX)(R8*1), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y2, Y2
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD (DX), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y4, Y4
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y5, Y5
+	ADDQ         BX, CX
+	ADDQ         BX, DX
+	DECQ         R11
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         56(AX), DX
+	ADDQ         88(AX), SI
+	DECQ         R10
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         64(AX), DX
+	ADDQ         96(AX), SI
+	DECQ         R9
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         112(AX), DX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, 32(CX)
+	VMOVDQU      Y2, (CX)(AX*1)
+	VMOVDQU      Y3, 32(CX)(AX*1)
+	VMOVDQU      Y4, (DX)
+	VMOVDQU      Y5, 32(DX)
+	VZEROUPPER
+	RET
+
+// func quantSums256_2_2_v1(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_2_2_v1(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	MOVQ   24(AX), CX
+	MOVQ   32(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	MOVQ   16(AX), R9
+
+loop3:
+	MOVQ 8(AX), R10
+
+loop2:
+	MOVQ (AX), R11
+
+loop:
+	VMOVDQU      (SI), Y4
+	ADDQ         DI, SI
+	VPBROADCASTD (CX), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y0, Y0
+	VPBROADCASTD (CX)(R8*1), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y1, Y1
+	VPBROADCASTD (DX), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y2, Y2
+	VPBROADCASTD (DX)(R8*1), Y5
+	VPMADDWD     Y4, Y5, Y5
+	VPADDD       Y5, Y3, Y3
+	ADDQ         BX, CX
+	ADDQ         BX, DX
+	DECQ         R11
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         56(AX), DX
+	ADDQ         88(AX), SI
+	DECQ         R10
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         64(AX), DX
+	ADDQ         96(AX), SI
+	DECQ         R9
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         112(AX), DX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, (CX)(AX*1)
+	VMOVDQU      Y2, (DX)
+	VMOVDQU      Y3, (DX)(AX*1)
+	VZEROUPPER
+	RET
+
+// func quantSums256_2_2_v2(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_2_2_v2(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	MOVQ   24(AX), CX
+	MOVQ   32(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	MOVQ   16(AX), R9
+
+loop3:
+	MOVQ 8(AX), R10
+
+loop2:
+	MOVQ (AX), R11
+
+loop:
+	VMOVDQU      (SI), Y8
+	VMOVDQU      32(SI), Y9
+	ADDQ         DI, SI
+	VPBROADCASTD (CX), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y0, Y0
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y1, Y1
+	VPBROADCASTD (CX)(R8*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y2, Y2
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y3, Y3
+	VPBROADCASTD (DX), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y4, Y4
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD (DX)(R8*1), Y10
+	VPMADDWD     Y8, Y10, Y11
+	VPADDD       Y11, Y6, Y6
+	VPMADDWD     Y9, Y10, Y11
+	VPADDD       Y11, Y7, Y7
+	ADDQ         BX, CX
+	ADDQ         BX, DX
+	DECQ         R11
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         56(AX), DX
+	ADDQ         88(AX), SI
+	DECQ         R10
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         64(AX), DX
+	ADDQ         96(AX), SI
+	DECQ         R9
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         112(AX), DX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, 32(CX)
+	VMOVDQU      Y2, (CX)(AX*1)
+	VMOVDQU      Y3, 32(CX)(AX*1)
+	VMOVDQU      Y4, (DX)
+	VMOVDQU      Y5, 32(DX)
+	VMOVDQU      Y6, (DX)(AX*1)
+	VMOVDQU      Y7, 32(DX)(AX*1)
+	VZEROUPPER
+	RET
+
+// func quantSums256_3_0_v1(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_3_0_v1(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	MOVQ   24(AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   72(AX), BX
+	MOVQ   80(AX), SI
+	MOVQ   40(AX), DI
+	MOVQ   16(AX), R8
+
+loop3:
+	MOVQ 8(AX), R9
+
+loop2:
+	MOVQ (AX), R10
+
+loop:
+	VMOVDQU      (BX), Y3
+	ADDQ         SI, BX
+	VPBROADCASTD (CX), Y4
+	VPMADDWD     Y3, Y4, Y4
+	VPADDD       Y4, Y0, Y0
+	VPBROADCASTD (CX)(DI*1), Y4
+	VPMADDWD     Y3, Y4, Y4
+	VPADDD       Y4, Y1, Y1
+	VPBROADCASTD (CX)(DI*2), Y4
+	VPMADDWD     Y3, Y4, Y4
+	VPADDD       Y4, Y2, Y2
+	ADDQ         DX, CX
+	DECQ         R10
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         88(AX), BX
+	DECQ         R9
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         96(AX), BX
+	DECQ         R8
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, (CX)(AX*1)
+	VMOVDQU      Y2, (CX)(AX*2)
+	VZEROUPPER
+	RET
+
+// func quantSums256_3_0_v2(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_3_0_v2(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	MOVQ   24(AX), CX
+	MOVQ   48(AX), DX
+	MOVQ   72(AX), BX
+	MOVQ   80(AX), SI
+	MOVQ   40(AX), DI
+	MOVQ   16(AX), R8
+
+loop3:
+	MOVQ 8(AX), R9
+
+loop2:
+	MOVQ (AX), R10
+
+loop:
+	VMOVDQU      (BX), Y6
+	VMOVDQU      32(BX), Y7
+	ADDQ         SI, BX
+	VPBROADCASTD (CX), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y0, Y0
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y1, Y1
+	VPBROADCASTD (CX)(DI*1), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y2, Y2
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD (CX)(DI*2), Y8
+	VPMADDWD     Y6, Y8, Y9
+	VPADDD       Y9, Y4, Y4
+	VPMADDWD     Y7, Y8, Y9
+	VPADDD       Y9, Y5, Y5
+	ADDQ         DX, CX
+	DECQ         R10
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         88(AX), BX
+	DECQ         R9
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         96(AX), BX
+	DECQ         R8
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, 32(CX)
+	VMOVDQU      Y2, (CX)(AX*1)
+	VMOVDQU      Y3, 32(CX)(AX*1)
+	VMOVDQU      Y4, (CX)(AX*2)
+	VMOVDQU      Y5, 32(CX)(AX*2)
+	VZEROUPPER
+	RET
+
+// func quantSums256_3_2_v1(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_3_2_v1(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	MOVQ   24(AX), CX
+	MOVQ   32(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	MOVQ   16(AX), R9
+
+loop3:
+	MOVQ 8(AX), R10
+
+loop2:
+	MOVQ (AX), R11
+
+loop:
+	VMOVDQU      (SI), Y5
+	ADDQ         DI, SI
+	VPBROADCASTD (CX), Y6
+	VPMADDWD     Y5, Y6, Y6
+	VPADDD       Y6, Y0, Y0
+	VPBROADCASTD (CX)(R8*1), Y6
+	VPMADDWD     Y5, Y6, Y6
+	VPADDD       Y6, Y1, Y1
+	VPBROADCASTD (CX)(R8*2), Y6
+	VPMADDWD     Y5, Y6, Y6
+	VPADDD       Y6, Y2, Y2
+	VPBROADCASTD (DX), Y6
+	VPMADDWD     Y5, Y6, Y6
+	VPADDD       Y6, Y3, Y3
+	VPBROADCASTD (DX)(R8*1), Y6
+	VPMADDWD     Y5, Y6, Y6
+	VPADDD       Y6, Y4, Y4
+	ADDQ         BX, CX
+	ADDQ         BX, DX
+	DECQ         R11
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         56(AX), DX
+	ADDQ         88(AX), SI
+	DECQ         R10
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         64(AX), DX
+	ADDQ         96(AX), SI
+	DECQ         R9
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         112(AX), DX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, (CX)(AX*1)
+	VMOVDQU      Y2, (CX)(AX*2)
+	VMOVDQU      Y3, (DX)
+	VMOVDQU      Y4, (DX)(AX*1)
+	VZEROUPPER
+	RET
+
+// func quantSums256_3_2_v2(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_3_2_v2(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	MOVQ   24(AX), CX
+	MOVQ   32(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	MOVQ   16(AX), R9
+
+loop3:
+	MOVQ 8(AX), R10
+
+loop2:
+	MOVQ (AX), R11
+
+loop:
+	VMOVDQU      (SI), Y10
+	VMOVDQU      32(SI), Y11
+	ADDQ         DI, SI
+	VPBROADCASTD (CX), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y0, Y0
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y1, Y1
+	VPBROADCASTD (CX)(R8*1), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y2, Y2
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y3, Y3
+	VPBROADCASTD (CX)(R8*2), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y4, Y4
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y5, Y5
+	VPBROADCASTD (DX), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y6, Y6
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y7, Y7
+	VPBROADCASTD (DX)(R8*1), Y12
+	VPMADDWD     Y10, Y12, Y13
+	VPADDD       Y13, Y8, Y8
+	VPMADDWD     Y11, Y12, Y13
+	VPADDD       Y13, Y9, Y9
+	ADDQ         BX, CX
+	ADDQ         BX, DX
+	DECQ         R11
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         56(AX), DX
+	ADDQ         88(AX), SI
+	DECQ         R10
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         64(AX), DX
+	ADDQ         96(AX), SI
+	DECQ         R9
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         112(AX), DX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, 32(CX)
+	VMOVDQU      Y2, (CX)(AX*1)
+	VMOVDQU      Y3, 32(CX)(AX*1)
+	VMOVDQU      Y4, (CX)(AX*2)
+	VMOVDQU      Y5, 32(CX)(AX*2)
+	VMOVDQU      Y6, (DX)
+	VMOVDQU      Y7, 32(DX)
+	VMOVDQU      Y8, (DX)(AX*1)
+	VMOVDQU      Y9, 32(DX)(AX*1)
+	VZEROUPPER
+	RET
+
+// func quantSums256_3_3_v1(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_3_3_v1(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	MOVQ   24(AX), CX
+	MOVQ   32(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	MOVQ   16(AX), R9
+
+loop3:
+	MOVQ 8(AX), R10
+
+loop2:
+	MOVQ (AX), R11
+
+loop:
+	VMOVDQU      (SI), Y6
+	ADDQ         DI, SI
+	VPBROADCASTD (CX), Y7
+	VPMADDWD     Y6, Y7, Y7
+	VPADDD       Y7, Y0, Y0
+	VPBROADCASTD (CX)(R8*1), Y7
+	VPMADDWD     Y6, Y7, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD (CX)(R8*2), Y7
+	VPMADDWD     Y6, Y7, Y7
+	VPADDD       Y7, Y2, Y2
+	VPBROADCASTD (DX), Y7
+	VPMADDWD     Y6, Y7, Y7
+	VPADDD       Y7, Y3, Y3
+	VPBROADCASTD (DX)(R8*1), Y7
+	VPMADDWD     Y6, Y7, Y7
+	VPADDD       Y7, Y4, Y4
+	VPBROADCASTD (DX)(R8*2), Y7
+	VPMADDWD     Y6, Y7, Y7
+	VPADDD       Y7, Y5, Y5
+	ADDQ         BX, CX
+	ADDQ         BX, DX
+	DECQ         R11
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         56(AX), DX
+	ADDQ         88(AX), SI
+	DECQ         R10
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         64(AX), DX
+	ADDQ         96(AX), SI
+	DECQ         R9
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         112(AX), DX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, (CX)(AX*1)
+	VMOVDQU      Y2, (CX)(AX*2)
+	VMOVDQU      Y3, (DX)
+	VMOVDQU      Y4, (DX)(AX*1)
+	VMOVDQU      Y5, (DX)(AX*2)
+	VZEROUPPER
+	RET
+
+// func quantSums256_3_3_v2(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantSums256_3_3_v2(SB), NOSPLIT, $0-8
+	MOVQ   p+0(FP), AX
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	MOVQ   24(AX), CX
+	MOVQ   32(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	MOVQ   16(AX), R9
+
+loop3:
+	MOVQ 8(AX), R10
+
+loop2:
+	MOVQ (AX), R11
+
+loop:
+	VMOVDQU      (SI), Y12
+	VMOVDQU      32(SI), Y13
+	ADDQ         DI, SI
+	VPBROADCASTD (CX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y0, Y0
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y1, Y1
+	VPBROADCASTD (CX)(R8*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y2, Y2
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y3, Y3
+	VPBROADCASTD (CX)(R8*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y4, Y4
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y5, Y5
+	VPBROADCASTD (DX), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y6, Y6
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y7, Y7
+	VPBROADCASTD (DX)(R8*1), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y8, Y8
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y9, Y9
+	VPBROADCASTD (DX)(R8*2), Y14
+	VPMADDWD     Y12, Y14, Y15
+	VPADDD       Y15, Y10, Y10
+	VPMADDWD     Y13, Y14, Y15
+	VPADDD       Y15, Y11, Y11
+	ADDQ         BX, CX
+	ADDQ         BX, DX
+	DECQ         R11
+	JNZ          loop
+	ADDQ         56(AX), CX
+	ADDQ         56(AX), DX
+	ADDQ         88(AX), SI
+	DECQ         R10
+	JNZ          loop2
+	ADDQ         64(AX), CX
+	ADDQ         64(AX), DX
+	ADDQ         96(AX), SI
+	DECQ         R9
+	JNZ          loop3
+	MOVQ         104(AX), CX
+	MOVQ         112(AX), DX
+	MOVQ         120(AX), AX
+	VMOVDQU      Y0, (CX)
+	VMOVDQU      Y1, 32(CX)
+	VMOVDQU      Y2, (CX)(AX*1)
+	VMOVDQU      Y3, 32(CX)(AX*1)
+	VMOVDQU      Y4, (CX)(AX*2)
+	VMOVDQU      Y5, 32(CX)(AX*2)
+	VMOVDQU      Y6, (DX)
+	VMOVDQU      Y7, 32(DX)
+	VMOVDQU      Y8, (DX)(AX*1)
+	VMOVDQU      Y9, 32(DX)(AX*1)
+	VMOVDQU      Y10, (DX)(AX*2)
+	VMOVDQU      Y11, 32(DX)(AX*2)
+	VZEROUPPER
+	RET
+
+// func quantWinoInput(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantWinoInput(SB), NOSPLIT, $0-8
+	MOVQ p+0(FP), AX
+	MOVQ 8(AX), CX
+	MOVQ 32(AX), DX
+	MOVQ (AX), BX
+	MOVQ 24(AX), SI
+	MOVQ 40(AX), DI
+	MOVQ 16(AX), R8
+	LEAQ (R8)(R8*2), R9
+	LEAQ (R8)(R8*4), R10
+	MOVQ 48(AX), R11
+	LEAQ (R11)(R11*2), R12
+	LEAQ (R11)(R11*4), R13
+
+strip:
+	MOVQ      CX, R14
+	VPMOVZXBW (R14), Y0
+	VPMOVZXBW (R14)(R8*1), Y1
+	VPMOVZXBW (R14)(R8*2), Y2
+	VPMOVZXBW (R14)(R9*1), Y3
+	VPMOVZXBW (R14)(R8*4), Y4
+	VPMOVZXBW (R14)(R10*1), Y5
+	VPSLLW    $0x02, Y2, Y6
+	VPSUBW    Y6, Y4, Y6
+	VPSLLW    $0x02, Y0, Y0
+	VPADDW    Y6, Y0, Y0
+	VPSUBW    Y2, Y0, Y0
+	VPSLLW    $0x02, Y1, Y7
+	VPSUBW    Y3, Y5, Y9
+	VPADDW    Y7, Y9, Y9
+	VPSUBW    Y7, Y3, Y7
+	VPADDW    Y7, Y6, Y5
+	VPSUBW    Y7, Y6, Y8
+	VPSUBW    Y2, Y4, Y6
+	VPSUBW    Y1, Y3, Y7
+	VPADDW    Y7, Y7, Y7
+	VPADDW    Y7, Y6, Y1
+	VPSUBW    Y7, Y6, Y2
+	VPSLLW    $0x02, Y3, Y7
+	VPSUBW    Y7, Y9, Y9
+	VMOVDQU   Y0, 200(AX)
+	VMOVDQU   Y5, 392(AX)
+	VMOVDQU   Y8, 584(AX)
+	VMOVDQU   Y1, 776(AX)
+	VMOVDQU   Y2, 968(AX)
+	VMOVDQU   Y9, 1160(AX)
+	ADDQ      SI, R14
+	VPMOVZXBW (R14), Y0
+	VPMOVZXBW (R14)(R8*1), Y1
+	VPMOVZXBW (R14)(R8*2), Y2
+	VPMOVZXBW (R14)(R9*1), Y3
+	VPMOVZXBW (R14)(R8*4), Y4
+	VPMOVZXBW (R14)(R10*1), Y5
+	VPSLLW    $0x02, Y2, Y6
+	VPSUBW    Y6, Y4, Y6
+	VPSLLW    $0x02, Y0, Y0
+	VPADDW    Y6, Y0, Y0
+	VPSUBW    Y2, Y0, Y0
+	VPSLLW    $0x02, Y1, Y7
+	VPSUBW    Y3, Y5, Y9
+	VPADDW    Y7, Y9, Y9
+	VPSUBW    Y7, Y3, Y7
+	VPADDW    Y7, Y6, Y5
+	VPSUBW    Y7, Y6, Y8
+	VPSUBW    Y2, Y4, Y6
+	VPSUBW    Y1, Y3, Y7
+	VPADDW    Y7, Y7, Y7
+	VPADDW    Y7, Y6, Y1
+	VPSUBW    Y7, Y6, Y2
+	VPSLLW    $0x02, Y3, Y7
+	VPSUBW    Y7, Y9, Y9
+	VMOVDQU   Y0, 232(AX)
+	VMOVDQU   Y5, 424(AX)
+	VMOVDQU   Y8, 616(AX)
+	VMOVDQU   Y1, 808(AX)
+	VMOVDQU   Y2, 1000(AX)
+	VMOVDQU   Y9, 1192(AX)
+	ADDQ      SI, R14
+	VPMOVZXBW (R14), Y0
+	VPMOVZXBW (R14)(R8*1), Y1
+	VPMOVZXBW (R14)(R8*2), Y2
+	VPMOVZXBW (R14)(R9*1), Y3
+	VPMOVZXBW (R14)(R8*4), Y4
+	VPMOVZXBW (R14)(R10*1), Y5
+	VPSLLW    $0x02, Y2, Y6
+	VPSUBW    Y6, Y4, Y6
+	VPSLLW    $0x02, Y0, Y0
+	VPADDW    Y6, Y0, Y0
+	VPSUBW    Y2, Y0, Y0
+	VPSLLW    $0x02, Y1, Y7
+	VPSUBW    Y3, Y5, Y9
+	VPADDW    Y7, Y9, Y9
+	VPSUBW    Y7, Y3, Y7
+	VPADDW    Y7, Y6, Y5
+	VPSUBW    Y7, Y6, Y8
+	VPSUBW    Y2, Y4, Y6
+	VPSUBW    Y1, Y3, Y7
+	VPADDW    Y7, Y7, Y7
+	VPADDW    Y7, Y6, Y1
+	VPSUBW    Y7, Y6, Y2
+	VPSLLW    $0x02, Y3, Y7
+	VPSUBW    Y7, Y9, Y9
+	VMOVDQU   Y0, 264(AX)
+	VMOVDQU   Y5, 456(AX)
+	VMOVDQU   Y8, 648(AX)
+	VMOVDQU   Y1, 840(AX)
+	VMOVDQU   Y2, 1032(AX)
+	VMOVDQU   Y9, 1224(AX)
+	ADDQ      SI, R14
+	VPMOVZXBW (R14), Y0
+	VPMOVZXBW (R14)(R8*1), Y1
+	VPMOVZXBW (R14)(R8*2), Y2
+	VPMOVZXBW (R14)(R9*1), Y3
+	VPMOVZXBW (R14)(R8*4), Y4
+	VPMOVZXBW (R14)(R10*1), Y5
+	VPSLLW    $0x02, Y2, Y6
+	VPSUBW    Y6, Y4, Y6
+	VPSLLW    $0x02, Y0, Y0
+	VPADDW    Y6, Y0, Y0
+	VPSUBW    Y2, Y0, Y0
+	VPSLLW    $0x02, Y1, Y7
+	VPSUBW    Y3, Y5, Y9
+	VPADDW    Y7, Y9, Y9
+	VPSUBW    Y7, Y3, Y7
+	VPADDW    Y7, Y6, Y5
+	VPSUBW    Y7, Y6, Y8
+	VPSUBW    Y2, Y4, Y6
+	VPSUBW    Y1, Y3, Y7
+	VPADDW    Y7, Y7, Y7
+	VPADDW    Y7, Y6, Y1
+	VPSUBW    Y7, Y6, Y2
+	VPSLLW    $0x02, Y3, Y7
+	VPSUBW    Y7, Y9, Y9
+	VMOVDQU   Y0, 296(AX)
+	VMOVDQU   Y5, 488(AX)
+	VMOVDQU   Y8, 680(AX)
+	VMOVDQU   Y1, 872(AX)
+	VMOVDQU   Y2, 1064(AX)
+	VMOVDQU   Y9, 1256(AX)
+	ADDQ      SI, R14
+	VPMOVZXBW (R14), Y0
+	VPMOVZXBW (R14)(R8*1), Y1
+	VPMOVZXBW (R14)(R8*2), Y2
+	VPMOVZXBW (R14)(R9*1), Y3
+	VPMOVZXBW (R14)(R8*4), Y4
+	VPMOVZXBW (R14)(R10*1), Y5
+	VPSLLW    $0x02, Y2, Y6
+	VPSUBW    Y6, Y4, Y6
+	VPSLLW    $0x02, Y0, Y0
+	VPADDW    Y6, Y0, Y0
+	VPSUBW    Y2, Y0, Y0
+	VPSLLW    $0x02, Y1, Y7
+	VPSUBW    Y3, Y5, Y9
+	VPADDW    Y7, Y9, Y9
+	VPSUBW    Y7, Y3, Y7
+	VPADDW    Y7, Y6, Y5
+	VPSUBW    Y7, Y6, Y8
+	VPSUBW    Y2, Y4, Y6
+	VPSUBW    Y1, Y3, Y7
+	VPADDW    Y7, Y7, Y7
+	VPADDW    Y7, Y6, Y1
+	VPSUBW    Y7, Y6, Y2
+	VPSLLW    $0x02, Y3, Y7
+	VPSUBW    Y7, Y9, Y9
+	VMOVDQU   Y0, 328(AX)
+	VMOVDQU   Y5, 520(AX)
+	VMOVDQU   Y8, 712(AX)
+	VMOVDQU   Y1, 904(AX)
+	VMOVDQU   Y2, 1096(AX)
+	VMOVDQU   Y9, 1288(AX)
+	ADDQ      SI, R14
+	VPMOVZXBW (R14), Y0
+	VPMOVZXBW (R14)(R8*1), Y1
+	VPMOVZXBW (R14)(R8*2), Y2
+	VPMOVZXBW (R14)(R9*1), Y3
+	VPMOVZXBW (R14)(R8*4), Y4
+	VPMOVZXBW (R14)(R10*1), Y5
+	VPSLLW    $0x02, Y2, Y6
+	VPSUBW    Y6, Y4, Y6
+	VPSLLW    $0x02, Y0, Y0
+	VPADDW    Y6, Y0, Y0
+	VPSUBW    Y2, Y0, Y0
+	VPSLLW    $0x02, Y1, Y7
+	VPSUBW    Y3, Y5, Y9
+	VPADDW    Y7, Y9, Y9
+	VPSUBW    Y7, Y3, Y7
+	VPADDW    Y7, Y6, Y5
+	VPSUBW    Y7, Y6, Y8
+	VPSUBW    Y2, Y4, Y6
+	VPSUBW    Y1, Y3, Y7
+	VPADDW    Y7, Y7, Y7
+	VPADDW    Y7, Y6, Y1
+	VPSUBW    Y7, Y6, Y2
+	VPSLLW    $0x02, Y3, Y7
+	VPSUBW    Y7, Y9, Y9
+	VMOVDQU   Y0, 360(AX)
+	VMOVDQU   Y5, 552(AX)
+	VMOVDQU   Y8, 744(AX)
+	VMOVDQU   Y1, 936(AX)
+	VMOVDQU   Y2, 1128(AX)
+	VMOVDQU   Y9, 1320(AX)
+	ADDQ      SI, R14
+	MOVQ      DX, R14
+	VMOVDQU   200(AX), Y0
+	VMOVDQU   232(AX), Y1
+	VMOVDQU   264(AX), Y2
+	VMOVDQU   296(AX), Y3
+	VMOVDQU   328(AX), Y4
+	VMOVDQU   360(AX), Y5
+	VPSLLW    $0x02, Y2, Y6
+	VPSUBW    Y6, Y4, Y6
+	VPSLLW    $0x02, Y0, Y0
+	VPADDW    Y6, Y0, Y0
+	VPSUBW    Y2, Y0, Y0
+	VPSLLW    $0x02, Y1, Y7
+	VPSUBW    Y3, Y5, Y9
+	VPADDW    Y7, Y9, Y9
+	VPSUBW    Y7, Y3, Y7
+	VPADDW    Y7, Y6, Y5
+	VPSUBW    Y7, Y6, Y8
+	VPSUBW    Y2, Y4, Y6
+	VPSUBW    Y1, Y3, Y7
+	VPADDW    Y7, Y7, Y7
+	VPADDW    Y7, Y6, Y1
+	VPSUBW    Y7, Y6, Y2
+	VPSLLW    $0x02, Y3, Y7
+	VPSUBW    Y7, Y9, Y9
+	VMOVDQU   Y0, (R14)
+	VMOVDQU   Y5, (R14)(R11*1)
+	VMOVDQU   Y8, (R14)(R11*2)
+	VMOVDQU   Y1, (R14)(R12*1)
+	VMOVDQU   Y2, (R14)(R11*4)
+	VMOVDQU   Y9, (R14)(R13*1)
+	ADDQ      DI, R14
+	VMOVDQU   392(AX), Y0
+	VMOVDQU   424(AX), Y1
+	VMOVDQU   456(AX), Y2
+	VMOVDQU   488(AX), Y3
+	VMOVDQU   520(AX), Y4
+	VMOVDQU   552(AX), Y5
+	VPSLLW    $0x02, Y2, Y6
+	VPSUBW    Y6, Y4, Y6
+	VPSLLW    $0x02, Y0, Y0
+	VPADDW    Y6, Y0, Y0
+	VPSUBW    Y2, Y0, Y0
+	VPSLLW    $0x02, Y1, Y7
+	VPSUBW    Y3, Y5, Y9
+	VPADDW    Y7, Y9, Y9
+	VPSUBW    Y7, Y3, Y7
+	VPADDW    Y7, Y6, Y5
+	VPSUBW    Y7, Y6, Y8
+	VPSUBW    Y2, Y4, Y6
+	VPSUBW    Y1, Y3, Y7
+	VPADDW    Y7, Y7, Y7
+	VPADDW    Y7, Y6, Y1
+	VPSUBW    Y7, Y6, Y2
+	VPSLLW    $0x02, Y3, Y7
+	VPSUBW    Y7, Y9, Y9
+	VMOVDQU   Y0, (R14)
+	VMOVDQU   Y5, (R14)(R11*1)
+	VMOVDQU   Y8, (R14)(R11*2)
+	VMOVDQU   Y1, (R14)(R12*1)
+	VMOVDQU   Y2, (R14)(R11*4)
+	VMOVDQU   Y9, (R14)(R13*1)
+	ADDQ      DI, R14
+	VMOVDQU   584(AX), Y0
+	VMOVDQU   616(AX), Y1
+	VMOVDQU   648(AX), Y2
+	VMOVDQU   680(AX), Y3
+	VMOVDQU   712(AX), Y4
+	VMOVDQU   744(AX), Y5
+	VPSLLW    $0x02, Y2, Y6
+	VPSUBW    Y6, Y4, Y6
+	VPSLLW    $0x02, Y0, Y0
+	VPADDW    Y6, Y0, Y0
+	VPSUBW    Y2, Y0, Y0
+	VPSLLW    $0x02, Y1, Y7
+	VPSUBW    Y3, Y5, Y9
+	VPADDW    Y7, Y9, Y9
+	VPSUBW    Y7, Y3, Y7
+	VPADDW    Y7, Y6, Y5
+	VPSUBW    Y7, Y6, Y8
+	VPSUBW    Y2, Y4, Y6
+	VPSUBW    Y1, Y3, Y7
+	VPADDW    Y7, Y7, Y7
+	VPADDW    Y7, Y6, Y1
+	VPSUBW    Y7, Y6, Y2
+	VPSLLW    $0x02, Y3, Y7
+	VPSUBW    Y7, Y9, Y9
+	VMOVDQU   Y0, (R14)
+	VMOVDQU   Y5, (R14)(R11*1)
+	VMOVDQU   Y8, (R14)(R11*2)
+	VMOVDQU   Y1, (R14)(R12*1)
+	VMOVDQU   Y2, (R14)(R11*4)
+	VMOVDQU   Y9, (R14)(R13*1)
+	ADDQ      DI, R14
+	VMOVDQU   776(AX), Y0
+	VMOVDQU   808(AX), Y1
+	VMOVDQU   840(AX), Y2
+	VMOVDQU   872(AX), Y3
+	VMOVDQU   904(AX), Y4
+	VMOVDQU   936(AX), Y5
+	VPSLLW    $0x02, Y2, Y6
+	VPSUBW    Y6, Y4, Y6
+	VPSLLW    $0x02, Y0, Y0
+	VPADDW    Y6, Y0, Y0
+	VPSUBW    Y2, Y0, Y0
+	VPSLLW    $0x02, Y1, Y7
+	VPSUBW    Y3, Y5, Y9
+	VPADDW    Y7, Y9, Y9
+	VPSUBW    Y7, Y3, Y7
+	VPADDW    Y7, Y6, Y5
+	VPSUBW    Y7, Y6, Y8
+	VPSUBW    Y2, Y4, Y6
+	VPSUBW    Y1, Y3, Y7
+	VPADDW    Y7, Y7, Y7
+	VPADDW    Y7, Y6, Y1
+	VPSUBW    Y7, Y6, Y2
+	VPSLLW    $0x02, Y3, Y7
+	VPSUBW    Y7, Y9, Y9
+	VMOVDQU   Y0, (R14)
+	VMOVDQU   Y5, (R14)(R11*1)
+	VMOVDQU   Y8, (R14)(R11*2)
+	VMOVDQU   Y1, (R14)(R12*1)
+	VMOVDQU   Y2, (R14)(R11*4)
+	VMOVDQU   Y9, (R14)(R13*1)
+	ADDQ      DI, R14
+	VMOVDQU   968(AX), Y0
+	VMOVDQU   1000(AX), Y1
+	VMOVDQU   1032(AX), Y2
+	VMOVDQU   1064(AX), Y3
+	VMOVDQU   1096(AX), Y4
+	VMOVDQU   1128(AX), Y5
+	VPSLLW    $0x02, Y2, Y6
+	VPSUBW    Y6, Y4, Y6
+	VPSLLW    $0x02, Y0, Y0
+	VPADDW    Y6, Y0, Y0
+	VPSUBW    Y2, Y0, Y0
+	VPSLLW    $0x02, Y1, Y7
+	VPSUBW    Y3, Y5, Y9
+	VPADDW    Y7, Y9, Y9
+	VPSUBW    Y7, Y3, Y7
+	VPADDW    Y7, Y6, Y5
+	VPSUBW    Y7, Y6, Y8
+	VPSUBW    Y2, Y4, Y6
+	VPSUBW    Y1, Y3, Y7
+	VPADDW    Y7, Y7, Y7
+	VPADDW    Y7, Y6, Y1
+	VPSUBW    Y7, Y6, Y2
+	VPSLLW    $0x02, Y3, Y7
+	VPSUBW    Y7, Y9, Y9
+	VMOVDQU   Y0, (R14)
+	VMOVDQU   Y5, (R14)(R11*1)
+	VMOVDQU   Y8, (R14)(R11*2)
+	VMOVDQU   Y1, (R14)(R12*1)
+	VMOVDQU   Y2, (R14)(R11*4)
+	VMOVDQU   Y9, (R14)(R13*1)
+	ADDQ      DI, R14
+	VMOVDQU   1160(AX), Y0
+	VMOVDQU   1192(AX), Y1
+	VMOVDQU   1224(AX), Y2
+	VMOVDQU   1256(AX), Y3
+	VMOVDQU   1288(AX), Y4
+	VMOVDQU   1320(AX), Y5
+	VPSLLW    $0x02, Y2, Y6
+	VPSUBW    Y6, Y4, Y6
+	VPSLLW    $0x02, Y0, Y0
+	VPADDW    Y6, Y0, Y0
+	VPSUBW    Y2, Y0, Y0
+	VPSLLW    $0x02, Y1, Y7
+	VPSUBW    Y3, Y5, Y9
+	VPADDW    Y7, Y9, Y9
+	VPSUBW    Y7, Y3, Y7
+	VPADDW    Y7, Y6, Y5
+	VPSUBW    Y7, Y6, Y8
+	VPSUBW    Y2, Y4, Y6
+	VPSUBW    Y1, Y3, Y7
+	VPADDW    Y7, Y7, Y7
+	VPADDW    Y7, Y6, Y1
+	VPSUBW    Y7, Y6, Y2
+	VPSLLW    $0x02, Y3, Y7
+	VPSUBW    Y7, Y9, Y9
+	VMOVDQU   Y0, (R14)
+	VMOVDQU   Y5, (R14)(R11*1)
+	VMOVDQU   Y8, (R14)(R11*2)
+	VMOVDQU   Y1, (R14)(R12*1)
+	VMOVDQU   Y2, (R14)(R11*4)
+	VMOVDQU   Y9, (R14)(R13*1)
+	ADDQ      DI, R14
+	ADDQ      $0x10, CX
+	ADDQ      $0x20, DX
+	SUBQ      $0x10, BX
+	JG        strip
+	VZEROUPPER
+	RET
+
+// func quantWinoOutput(p *byte)
+// Requires: AVX, AVX2
+TEXT ·quantWinoOutput(SB), NOSPLIT, $0-8
+	MOVQ p+0(FP), AX
+	MOVQ 8(AX), CX
+	MOVQ 32(AX), DX
+	MOVQ (AX), BX
+	MOVQ 56(AX), SI
+	MOVQ 64(AX), DI
+	MOVQ 24(AX), R8
+	MOVQ 40(AX), R9
+	MOVQ 16(AX), R10
+	LEAQ (R10)(R10*2), R11
+	LEAQ (R10)(R10*4), R12
+	MOVQ 48(AX), R13
+	LEAQ (R13)(R13*2), R14
+
+strip:
+	MOVQ         CX, R15
+	VMOVDQU      (R15), Y0
+	VMOVDQU      (R15)(R10*1), Y1
+	VMOVDQU      (R15)(R10*2), Y2
+	VMOVDQU      (R15)(R11*1), Y3
+	VMOVDQU      (R15)(R10*4), Y4
+	VMOVDQU      (R15)(R12*1), Y5
+	VPADDD       Y2, Y1, Y6
+	VPSUBD       Y2, Y1, Y2
+	VPADDD       Y4, Y3, Y1
+	VPSUBD       Y4, Y3, Y4
+	VPSLLD       $0x02, Y6, Y3
+	VPADDD       Y1, Y0, Y0
+	VPSUBD       Y3, Y0, Y0
+	VPSLLD       $0x02, Y1, Y1
+	VPSUBD       Y3, Y1, Y1
+	VPSLLD       $0x02, Y2, Y3
+	VPADDD       Y4, Y4, Y6
+	VPSUBD       Y3, Y6, Y6
+	VPSLLD       $0x03, Y4, Y2
+	VPSUBD       Y3, Y2, Y2
+	VPADDD       Y5, Y5, Y4
+	VPADDD       Y4, Y2, Y2
+	VMOVDQU      Y0, 200(AX)
+	VMOVDQU      Y6, 392(AX)
+	VMOVDQU      Y1, 584(AX)
+	VMOVDQU      Y2, 776(AX)
+	ADDQ         R8, R15
+	VMOVDQU      (R15), Y0
+	VMOVDQU      (R15)(R10*1), Y1
+	VMOVDQU      (R15)(R10*2), Y2
+	VMOVDQU      (R15)(R11*1), Y3
+	VMOVDQU      (R15)(R10*4), Y4
+	VMOVDQU      (R15)(R12*1), Y5
+	VPADDD       Y2, Y1, Y6
+	VPSUBD       Y2, Y1, Y2
+	VPADDD       Y4, Y3, Y1
+	VPSUBD       Y4, Y3, Y4
+	VPSLLD       $0x02, Y6, Y3
+	VPADDD       Y1, Y0, Y0
+	VPSUBD       Y3, Y0, Y0
+	VPSLLD       $0x02, Y1, Y1
+	VPSUBD       Y3, Y1, Y1
+	VPSLLD       $0x02, Y2, Y3
+	VPADDD       Y4, Y4, Y6
+	VPSUBD       Y3, Y6, Y6
+	VPSLLD       $0x03, Y4, Y2
+	VPSUBD       Y3, Y2, Y2
+	VPADDD       Y5, Y5, Y4
+	VPADDD       Y4, Y2, Y2
+	VMOVDQU      Y0, 232(AX)
+	VMOVDQU      Y6, 424(AX)
+	VMOVDQU      Y1, 616(AX)
+	VMOVDQU      Y2, 808(AX)
+	ADDQ         R8, R15
+	VMOVDQU      (R15), Y0
+	VMOVDQU      (R15)(R10*1), Y1
+	VMOVDQU      (R15)(R10*2), Y2
+	VMOVDQU      (R15)(R11*1), Y3
+	VMOVDQU      (R15)(R10*4), Y4
+	VMOVDQU      (R15)(R12*1), Y5
+	VPADDD       Y2, Y1, Y6
+	VPSUBD       Y2, Y1, Y2
+	VPADDD       Y4, Y3, Y1
+	VPSUBD       Y4, Y3, Y4
+	VPSLLD       $0x02, Y6, Y3
+	VPADDD       Y1, Y0, Y0
+	VPSUBD       Y3, Y0, Y0
+	VPSLLD       $0x02, Y1, Y1
+	VPSUBD       Y3, Y1, Y1
+	VPSLLD       $0x02, Y2, Y3
+	VPADDD       Y4, Y4, Y6
+	VPSUBD       Y3, Y6, Y6
+	VPSLLD       $0x03, Y4, Y2
+	VPSUBD       Y3, Y2, Y2
+	VPADDD       Y5, Y5, Y4
+	VPADDD       Y4, Y2, Y2
+	VMOVDQU      Y0, 264(AX)
+	VMOVDQU      Y6, 456(AX)
+	VMOVDQU      Y1, 648(AX)
+	VMOVDQU      Y2, 840(AX)
+	ADDQ         R8, R15
+	VMOVDQU      (R15), Y0
+	VMOVDQU      (R15)(R10*1), Y1
+	VMOVDQU      (R15)(R10*2), Y2
+	VMOVDQU      (R15)(R11*1), Y3
+	VMOVDQU      (R15)(R10*4), Y4
+	VMOVDQU      (R15)(R12*1), Y5
+	VPADDD       Y2, Y1, Y6
+	VPSUBD       Y2, Y1, Y2
+	VPADDD       Y4, Y3, Y1
+	VPSUBD       Y4, Y3, Y4
+	VPSLLD       $0x02, Y6, Y3
+	VPADDD       Y1, Y0, Y0
+	VPSUBD       Y3, Y0, Y0
+	VPSLLD       $0x02, Y1, Y1
+	VPSUBD       Y3, Y1, Y1
+	VPSLLD       $0x02, Y2, Y3
+	VPADDD       Y4, Y4, Y6
+	VPSUBD       Y3, Y6, Y6
+	VPSLLD       $0x03, Y4, Y2
+	VPSUBD       Y3, Y2, Y2
+	VPADDD       Y5, Y5, Y4
+	VPADDD       Y4, Y2, Y2
+	VMOVDQU      Y0, 296(AX)
+	VMOVDQU      Y6, 488(AX)
+	VMOVDQU      Y1, 680(AX)
+	VMOVDQU      Y2, 872(AX)
+	ADDQ         R8, R15
+	VMOVDQU      (R15), Y0
+	VMOVDQU      (R15)(R10*1), Y1
+	VMOVDQU      (R15)(R10*2), Y2
+	VMOVDQU      (R15)(R11*1), Y3
+	VMOVDQU      (R15)(R10*4), Y4
+	VMOVDQU      (R15)(R12*1), Y5
+	VPADDD       Y2, Y1, Y6
+	VPSUBD       Y2, Y1, Y2
+	VPADDD       Y4, Y3, Y1
+	VPSUBD       Y4, Y3, Y4
+	VPSLLD       $0x02, Y6, Y3
+	VPADDD       Y1, Y0, Y0
+	VPSUBD       Y3, Y0, Y0
+	VPSLLD       $0x02, Y1, Y1
+	VPSUBD       Y3, Y1, Y1
+	VPSLLD       $0x02, Y2, Y3
+	VPADDD       Y4, Y4, Y6
+	VPSUBD       Y3, Y6, Y6
+	VPSLLD       $0x03, Y4, Y2
+	VPSUBD       Y3, Y2, Y2
+	VPADDD       Y5, Y5, Y4
+	VPADDD       Y4, Y2, Y2
+	VMOVDQU      Y0, 328(AX)
+	VMOVDQU      Y6, 520(AX)
+	VMOVDQU      Y1, 712(AX)
+	VMOVDQU      Y2, 904(AX)
+	ADDQ         R8, R15
+	VMOVDQU      (R15), Y0
+	VMOVDQU      (R15)(R10*1), Y1
+	VMOVDQU      (R15)(R10*2), Y2
+	VMOVDQU      (R15)(R11*1), Y3
+	VMOVDQU      (R15)(R10*4), Y4
+	VMOVDQU      (R15)(R12*1), Y5
+	VPADDD       Y2, Y1, Y6
+	VPSUBD       Y2, Y1, Y2
+	VPADDD       Y4, Y3, Y1
+	VPSUBD       Y4, Y3, Y4
+	VPSLLD       $0x02, Y6, Y3
+	VPADDD       Y1, Y0, Y0
+	VPSUBD       Y3, Y0, Y0
+	VPSLLD       $0x02, Y1, Y1
+	VPSUBD       Y3, Y1, Y1
+	VPSLLD       $0x02, Y2, Y3
+	VPADDD       Y4, Y4, Y6
+	VPSUBD       Y3, Y6, Y6
+	VPSLLD       $0x03, Y4, Y2
+	VPSUBD       Y3, Y2, Y2
+	VPADDD       Y5, Y5, Y4
+	VPADDD       Y4, Y2, Y2
+	VMOVDQU      Y0, 360(AX)
+	VMOVDQU      Y6, 552(AX)
+	VMOVDQU      Y1, 744(AX)
+	VMOVDQU      Y2, 936(AX)
+	ADDQ         R8, R15
+	MOVQ         DX, R15
+	VMOVDQU      200(AX), Y0
+	VMOVDQU      232(AX), Y1
+	VMOVDQU      264(AX), Y2
+	VMOVDQU      296(AX), Y3
+	VMOVDQU      328(AX), Y4
+	VMOVDQU      360(AX), Y5
+	VPADDD       Y2, Y1, Y6
+	VPSUBD       Y2, Y1, Y2
+	VPADDD       Y4, Y3, Y1
+	VPSUBD       Y4, Y3, Y4
+	VPSLLD       $0x02, Y6, Y3
+	VPADDD       Y1, Y0, Y0
+	VPSUBD       Y3, Y0, Y0
+	VPSLLD       $0x02, Y1, Y1
+	VPSUBD       Y3, Y1, Y1
+	VPSLLD       $0x02, Y2, Y3
+	VPADDD       Y4, Y4, Y6
+	VPSUBD       Y3, Y6, Y6
+	VPSLLD       $0x03, Y4, Y2
+	VPSUBD       Y3, Y2, Y2
+	VPADDD       Y5, Y5, Y4
+	VPADDD       Y4, Y2, Y2
+	VMOVDQU      (SI), Y3
+	VMOVUPS      (DI), Y4
+	VPMULLD      72(AX), Y0, Y0
+	VPSRAD       $0x06, Y0, Y0
+	VPADDD       Y3, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y4, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPADDD       104(AX), Y0, Y0
+	VPMULLD      72(AX), Y6, Y6
+	VPSRAD       $0x06, Y6, Y6
+	VPADDD       Y3, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y4, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPADDD       104(AX), Y6, Y6
+	VPMULLD      72(AX), Y1, Y1
+	VPSRAD       $0x06, Y1, Y1
+	VPADDD       Y3, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y4, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VPADDD       104(AX), Y1, Y1
+	VPMULLD      72(AX), Y2, Y2
+	VPSRAD       $0x06, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y4, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VPADDD       104(AX), Y2, Y2
+	VPACKSSDW    Y6, Y0, Y0
+	VPACKSSDW    Y2, Y1, Y1
+	VPACKUSWB    Y1, Y0, Y0
+	VPMAXUB      136(AX), Y0, Y0
+	VPMINUB      168(AX), Y0, Y0
+	VMOVDQU      quantWinoOrder<>+0(SB), Y3
+	VPERMD       Y0, Y3, Y0
+	VMOVQ        X0, (R15)
+	VPEXTRQ      $0x01, X0, (R15)(R13*1)
+	VEXTRACTI128 $0x01, Y0, X3
+	VMOVQ        X3, (R15)(R13*2)
+	VPEXTRQ      $0x01, X3, (R15)(R14*1)
+	ADDQ         R9, R15
+	VMOVDQU      392(AX), Y0
+	VMOVDQU      424(AX), Y1
+	VMOVDQU      456(AX), Y2
+	VMOVDQU      488(AX), Y3
+	VMOVDQU      520(AX), Y4
+	VMOVDQU      552(AX), Y5
+	VPADDD       Y2, Y1, Y6
+	VPSUBD       Y2, Y1, Y2
+	VPADDD       Y4, Y3, Y1
+	VPSUBD       Y4, Y3, Y4
+	VPSLLD       $0x02, Y6, Y3
+	VPADDD       Y1, Y0, Y0
+	VPSUBD       Y3, Y0, Y0
+	VPSLLD       $0x02, Y1, Y1
+	VPSUBD       Y3, Y1, Y1
+	VPSLLD       $0x02, Y2, Y3
+	VPADDD       Y4, Y4, Y6
+	VPSUBD       Y3, Y6, Y6
+	VPSLLD       $0x03, Y4, Y2
+	VPSUBD       Y3, Y2, Y2
+	VPADDD       Y5, Y5, Y4
+	VPADDD       Y4, Y2, Y2
+	VMOVDQU      (SI), Y3
+	VMOVUPS      (DI), Y4
+	VPMULLD      72(AX), Y0, Y0
+	VPSRAD       $0x06, Y0, Y0
+	VPADDD       Y3, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y4, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPADDD       104(AX), Y0, Y0
+	VPMULLD      72(AX), Y6, Y6
+	VPSRAD       $0x06, Y6, Y6
+	VPADDD       Y3, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y4, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPADDD       104(AX), Y6, Y6
+	VPMULLD      72(AX), Y1, Y1
+	VPSRAD       $0x06, Y1, Y1
+	VPADDD       Y3, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y4, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VPADDD       104(AX), Y1, Y1
+	VPMULLD      72(AX), Y2, Y2
+	VPSRAD       $0x06, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y4, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VPADDD       104(AX), Y2, Y2
+	VPACKSSDW    Y6, Y0, Y0
+	VPACKSSDW    Y2, Y1, Y1
+	VPACKUSWB    Y1, Y0, Y0
+	VPMAXUB      136(AX), Y0, Y0
+	VPMINUB      168(AX), Y0, Y0
+	VMOVDQU      quantWinoOrder<>+0(SB), Y3
+	VPERMD       Y0, Y3, Y0
+	VMOVQ        X0, (R15)
+	VPEXTRQ      $0x01, X0, (R15)(R13*1)
+	VEXTRACTI128 $0x01, Y0, X3
+	VMOVQ        X3, (R15)(R13*2)
+	VPEXTRQ      $0x01, X3, (R15)(R14*1)
+	ADDQ         R9, R15
+	VMOVDQU      584(AX), Y0
+	VMOVDQU      616(AX), Y1
+	VMOVDQU      648(AX), Y2
+	VMOVDQU      680(AX), Y3
+	VMOVDQU      712(AX), Y4
+	VMOVDQU      744(AX), Y5
+	VPADDD       Y2, Y1, Y6
+	VPSUBD       Y2, Y1, Y2
+	VPADDD       Y4, Y3, Y1
+	VPSUBD       Y4, Y3, Y4
+	VPSLLD       $0x02, Y6, Y3
+	VPADDD       Y1, Y0, Y0
+	VPSUBD       Y3, Y0, Y0
+	VPSLLD       $0x02, Y1, Y1
+	VPSUBD       Y3, Y1, Y1
+	VPSLLD       $0x02, Y2, Y3
+	VPADDD       Y4, Y4, Y6
+	VPSUBD       Y3, Y6, Y6
+	VPSLLD       $0x03, Y4, Y2
+	VPSUBD       Y3, Y2, Y2
+	VPADDD       Y5, Y5, Y4
+	VPADDD       Y4, Y2, Y2
+	VMOVDQU      (SI), Y3
+	VMOVUPS      (DI), Y4
+	VPMULLD      72(AX), Y0, Y0
+	VPSRAD       $0x06, Y0, Y0
+	VPADDD       Y3, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y4, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPADDD       104(AX), Y0, Y0
+	VPMULLD      72(AX), Y6, Y6
+	VPSRAD       $0x06, Y6, Y6
+	VPADDD       Y3, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y4, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPADDD       104(AX), Y6, Y6
+	VPMULLD      72(AX), Y1, Y1
+	VPSRAD       $0x06, Y1, Y1
+	VPADDD       Y3, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y4, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VPADDD       104(AX), Y1, Y1
+	VPMULLD      72(AX), Y2, Y2
+	VPSRAD       $0x06, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y4, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VPADDD       104(AX), Y2, Y2
+	VPACKSSDW    Y6, Y0, Y0
+	VPACKSSDW    Y2, Y1, Y1
+	VPACKUSWB    Y1, Y0, Y0
+	VPMAXUB      136(AX), Y0, Y0
+	VPMINUB      168(AX), Y0, Y0
+	VMOVDQU      quantWinoOrder<>+0(SB), Y3
+	VPERMD       Y0, Y3, Y0
+	VMOVQ        X0, (R15)
+	VPEXTRQ      $0x01, X0, (R15)(R13*1)
+	VEXTRACTI128 $0x01, Y0, X3
+	VMOVQ        X3, (R15)(R13*2)
+	VPEXTRQ      $0x01, X3, (R15)(R14*1)
+	ADDQ         R9, R15
+	VMOVDQU      776(AX), Y0
+	VMOVDQU      808(AX), Y1
+	VMOVDQU      840(AX), Y2
+	VMOVDQU      872(AX), Y3
+	VMOVDQU      904(AX), Y4
+	VMOVDQU      936(AX), Y5
+	VPADDD       Y2, Y1, Y6
+	VPSUBD       Y2, Y1, Y2
+	VPADDD       Y4, Y3, Y1
+	VPSUBD       Y4, Y3, Y4
+	VPSLLD       $0x02, Y6, Y3
+	VPADDD       Y1, Y0, Y0
+	VPSUBD       Y3, Y0, Y0
+	VPSLLD       $0x02, Y1, Y1
+	VPSUBD       Y3, Y1, Y1
+	VPSLLD       $0x02, Y2, Y3
+	VPADDD       Y4, Y4, Y6
+	VPSUBD       Y3, Y6, Y6
+	VPSLLD       $0x03, Y4, Y2
+	VPSUBD       Y3, Y2, Y2
+	VPADDD       Y5, Y5, Y4
+	VPADDD       Y4, Y2, Y2
+	VMOVDQU      (SI), Y3
+	VMOVUPS      (DI), Y4
+	VPMULLD      72(AX), Y0, Y0
+	VPSRAD       $0x06, Y0, Y0
+	VPADDD       Y3, Y0, Y0
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y4, Y0, Y0
+	VCVTPS2DQ    Y0, Y0
+	VPADDD       104(AX), Y0, Y0
+	VPMULLD      72(AX), Y6, Y6
+	VPSRAD       $0x06, Y6, Y6
+	VPADDD       Y3, Y6, Y6
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y4, Y6, Y6
+	VCVTPS2DQ    Y6, Y6
+	VPADDD       104(AX), Y6, Y6
+	VPMULLD      72(AX), Y1, Y1
+	VPSRAD       $0x06, Y1, Y1
+	VPADDD       Y3, Y1, Y1
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y4, Y1, Y1
+	VCVTPS2DQ    Y1, Y1
+	VPADDD       104(AX), Y1, Y1
+	VPMULLD      72(AX), Y2, Y2
+	VPSRAD       $0x06, Y2, Y2
+	VPADDD       Y3, Y2, Y2
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y4, Y2, Y2
+	VCVTPS2DQ    Y2, Y2
+	VPADDD       104(AX), Y2, Y2
+	VPACKSSDW    Y6, Y0, Y0
+	VPACKSSDW    Y2, Y1, Y1
+	VPACKUSWB    Y1, Y0, Y0
+	VPMAXUB      136(AX), Y0, Y0
+	VPMINUB      168(AX), Y0, Y0
+	VMOVDQU      quantWinoOrder<>+0(SB), Y3
+	VPERMD       Y0, Y3, Y0
+	VMOVQ        X0, (R15)
+	VPEXTRQ      $0x01, X0, (R15)(R13*1)
+	VEXTRACTI128 $0x01, Y0, X3
+	VMOVQ        X3, (R15)(R13*2)
+	VPEXTRQ      $0x01, X3, (R15)(R14*1)
+	ADDQ         R9, R15
+	ADDQ         $0x20, CX
+	ADDQ         $0x08, DX
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	SUBQ         $0x08, BX
+	JG           strip
+	VZEROUPPER
+	RET
+
+DATA quantWinoOrder<>+0(SB)/4, $0x00000000
+DATA quantWinoOrder<>+4(SB)/4, $0x00000004
+DATA quantWinoOrder<>+8(SB)/4, $0x00000001
+DATA quantWinoOrder<>+12(SB)/4, $0x00000005
+DATA quantWinoOrder<>+16(SB)/4, $0x00000002
+DATA quantWinoOrder<>+20(SB)/4, $0x00000006
+DATA quantWinoOrder<>+24(SB)/4, $0x00000003
+DATA quantWinoOrder<>+28(SB)/4, $0x00000007
+GLOBL quantWinoOrder<>(SB), RODATA|NOPTR, $32

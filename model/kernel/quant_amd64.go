@@ -4,7 +4,7 @@ package kernel
 
 import "unsafe"
 
-var avx512QuantTiles, avx2QuantTiles [3][9][9]func(*quantArgs)
+var avx512QuantTiles, avx2QuantTiles, avx2QuantSums [3][9][9]func(*quantArgs)
 
 func fillQuant(t *[3][9][9]func(*quantArgs), from map[[3]int]func(*quantArgs)) {
 	for k, f := range from {
@@ -28,21 +28,13 @@ var avx512Quant = quantImpl{
 			avx512QuantTiles[min(vectors-1, 2)][h0][h1](quantOf(t))
 		},
 	},
-	widen: widenAVX, maxPool: maxPoolBytesAVX, quantize: quantizeAVX, dequantize: dequantizeAVX,
+	widen: widenAVX, maxPool: maxPoolBytesAVX, wino: avx2QuantWino, quantize: quantizeAVX, dequantize: dequantizeAVX,
 }
 
 var avx2Quant = quantImpl{
 	tiler: tiler{
 		mr: 6, half: 3,
-		width: func(m, n int) int {
-			switch {
-			case m <= 2 && n >= 32:
-				return 32
-			case n >= 16:
-				return 16
-			}
-			return min(n, 8)
-		},
+		width: avx2QuantWidth,
 		tile: func(t *tileArgs, h0, h1, n int) {
 			q := quantOf(t)
 			if n < 8 {
@@ -52,7 +44,26 @@ var avx2Quant = quantImpl{
 			avx2QuantTiles[n/16][h0][h1](q)
 		},
 	},
-	pairs: true, widen: widenAVX, maxPool: maxPoolBytesAVX, quantize: quantizeAVX, dequantize: dequantizeAVX,
+	pairs: true, widen: widenAVX, maxPool: maxPoolBytesAVX, wino: avx2QuantWino, quantize: quantizeAVX, dequantize: dequantizeAVX,
+}
+
+func avx2QuantWidth(m, n int) int {
+	switch {
+	case m <= 2 && n >= 32:
+		return 32
+	case n >= 16:
+		return 16
+	}
+	return min(n, 8)
+}
+
+// avx2QuantWino serves AVX-512 too: there VNNI makes the direct way faster, so that wider vectors would gain nothing.
+var avx2QuantWino = quantWino{
+	tiler: tiler{
+		mr: 6, half: 3, width: avx2QuantWidth,
+		tile: func(t *tileArgs, h0, h1, n int) { avx2QuantSums[n/16][h0][h1](quantOf(t)) },
+	},
+	input: quantWinoInput, output: quantWinoOutput,
 }
 
 func widenAVX(dst, src ptr, n int) {

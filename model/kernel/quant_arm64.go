@@ -36,7 +36,7 @@ func newNEONQuant(from map[[3]int]func(*quantArgs), pairs bool) quantImpl {
 				tiles[n/16][h0][h1](q)
 			},
 		},
-		pairs: pairs, signed: !pairs, widen: widenWithRest, maxPool: maxPoolBytesWithRest,
+		pairs: pairs, signed: !pairs, widen: widenWithRest, maxPool: maxPoolBytesWithRest, wino: genericQuantWino,
 		quantize: quantizeWithRest, dequantize: dequantizeWithRest,
 	}
 }

@@ -13,6 +13,7 @@ type quantImpl struct {
 	signed  bool                      // and takes the bytes of a less 128; the bias makes up for it
 	widen   func(dst, src ptr, n int) // bytes to 16 bits
 	maxPool func(a *poolArgs)         // of bytes; strides in bytes
+	wino    quantWino
 
 	quantize   func(dst, src ptr, n int, h *quantParams) // dst = clamp(round(src/scale) + zero, lo, hi)
 	dequantize func(dst, src ptr, n int, h *quantParams) // dst = (src - zero)*scale
@@ -59,7 +60,7 @@ func quantEdge(q *quantArgs, eight func(*quantArgs), h0, h1, n int) {
 
 var genericQuant = quantImpl{
 	tiler: tiler{mr: 16, half: 8, width: func(_, n int) int { return min(n, 64) }, tile: genericQuantTile},
-	widen: genericWiden, maxPool: genericMaxPoolBytes, quantize: genericQuantize, dequantize: genericDequantize,
+	widen: genericWiden, maxPool: genericMaxPoolBytes, wino: genericQuantWino, quantize: genericQuantize, dequantize: genericDequantize,
 }
 
 func genericQuantTile(t *tileArgs, h0, h1, n int) {

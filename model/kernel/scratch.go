@@ -5,31 +5,33 @@ package kernel
 // allocates nothing. A Scratch must not be used by two goroutines at a time. Where a method takes a *Scratch, nil means
 // a fresh one for this call.
 type Scratch struct {
-	tile   tileArgs
-	depth  depthArgs
-	rows   rowsArgs
-	pool   poolArgs
-	spars  sparseArgs
-	quant  quantArgs
-	wino   winoArgs
-	params quantParams
-	sgd    [6]float32
-	adam   [11]float32
-	wt     []float32 // transposed weights
-	pack   []float32 // zeros, a bias spread over blocks, depthwise weights
-	spread []float32 // rows of a matrix, spread over the cache
-	panel  []float32 // columns of a matrix, packed
-	block  []float32 // per-channel block sums
-	planes []float32 // activations as channel planes
-	outs   []float32 // results as channel planes
-	image  []float32 // one image of results, to be added
-	winoA  []float32 // transformed inputs
-	winoB  []float32 // transformed outputs or their gradients
-	winoU  []float32 // transformed weights or their gradients
-	patch  []float32 // a tile at an edge
-	bytes  []uint8   // padded quantized input
-	words  []int16   // the same, widened
-	edge   []float32 // pixels past the last full block of a transposition
+	tile      tileArgs
+	depth     depthArgs
+	rows      rowsArgs
+	pool      poolArgs
+	spars     sparseArgs
+	quant     quantArgs
+	wino      winoArgs
+	quantWino quantWinoArgs
+	params    quantParams
+	sgd       [6]float32
+	adam      [11]float32
+	wt        []float32 // transposed weights
+	pack      []float32 // zeros, a bias spread over blocks, depthwise weights
+	spread    []float32 // rows of a matrix, spread over the cache
+	panel     []float32 // columns of a matrix, packed
+	block     []float32 // per-channel block sums
+	planes    []float32 // activations as channel planes
+	outs      []float32 // results as channel planes
+	image     []float32 // one image of results, to be added
+	winoA     []float32 // transformed inputs
+	winoB     []float32 // transformed outputs or their gradients
+	winoU     []float32 // transformed weights or their gradients
+	patch     []float32 // a tile at an edge
+	bytes     []uint8   // padded quantized input
+	words     []int16   // the same, widened; transformed bytes
+	sums      []int32   // transformed sums of bytes
+	edge      []float32 // pixels past the last full block of a transposition
 }
 
 // orNew returns s, or a new Scratch when s is nil.

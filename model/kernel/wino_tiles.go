@@ -35,7 +35,7 @@ func (p *winoPlan) inputs(im *impl, s *Scratch, x []float32, i, n int) (plane in
 				if y0 >= 0 && x0 >= 0 && y0+6 <= p.h && x0+6 <= p.w {
 					t.src, t.sh, t.sw = addr(x, first+(y0*p.w+x0)*p.ic), 4*p.w*p.ic, 4*p.ic
 				} else {
-					loadPatch(s.patch, x[first:], y0, x0, 6, p.h, p.w, p.ic)
+					loadPatch(s.patch, x[first:], 0, y0, x0, 6, p.h, p.w, p.ic)
 					t.src, t.sh, t.sw = addr(s.patch, 0), 4*6*p.ic, 4*p.ic
 				}
 				im.wino.input(t)
@@ -46,12 +46,29 @@ func (p *winoPlan) inputs(im *impl, s *Scratch, x []float32, i, n int) (plane in
 	return plane
 }
 
-// loadPatch copies the size by size patch at (y0, x0) of an image of h by w pixels with c channels, zeros outside.
-func loadPatch(dst, img []float32, y0, x0, size, h, w, c int) {
-	clear(dst[:size*size*c])
+// loadPatch copies the size by size patch at (y0, x0) of an image of h by w pixels with c channels, and fill outside.
+func loadPatch[T float32 | uint8](dst, img []T, fill T, y0, x0, size, h, w, c int) {
 	lo, hi := max(x0, 0), min(x0+size, w)
-	for r := max(0, -y0); r < size && y0+r < h && lo < hi; r++ {
-		copy(dst[(r*size+lo-x0)*c:(r*size+hi-x0)*c], img[((y0+r)*w+lo)*c:])
+	for r := range size {
+		row := dst[r*size*c : (r+1)*size*c]
+		if y := y0 + r; y < 0 || y >= h || lo >= hi {
+			repeat(row, fill)
+			continue
+		}
+		repeat(row[:(lo-x0)*c], fill)
+		copy(row[(lo-x0)*c:], img[((y0+r)*w+lo)*c:((y0+r)*w+hi)*c])
+		repeat(row[(hi-x0)*c:], fill)
+	}
+}
+
+// repeat sets all of dst to v.
+func repeat[T any](dst []T, v T) {
+	if len(dst) == 0 {
+		return
+	}
+	dst[0] = v
+	for n := 1; n < len(dst); n *= 2 {
+		copy(dst[n:], dst[:n])
 	}
 }
 
@@ -71,7 +88,7 @@ func (p *winoPlan) outGrads(im *impl, s *Scratch, dy []float32, i, n int) (plane
 				if y0+4 <= p.oh && x0+4 <= p.ow {
 					t.src, t.sh, t.sw = addr(dy, first+(y0*p.ow+x0)*p.oc), 4*p.ow*p.oc, 4*p.oc
 				} else {
-					loadPatch(s.patch, dy[first:], y0, x0, 4, p.oh, p.ow, p.oc)
+					loadPatch(s.patch, dy[first:], 0, y0, x0, 4, p.oh, p.ow, p.oc)
 					t.src, t.sh, t.sw = addr(s.patch, 0), 4*4*p.oc, 4*p.oc
 				}
 				im.wino.outGrad(t)
@@ -100,7 +117,7 @@ func (p *winoPlan) outputs(im *impl, s *Scratch, y []float32, i, n, plane int, b
 					continue
 				}
 				if flags&flagAccumulate != 0 {
-					loadPatch(s.patch, out, y0, x0, 4, p.oh, p.ow, p.oc)
+					loadPatch(s.patch, out, 0, y0, x0, 4, p.oh, p.ow, p.oc)
 				}
 				t.dst, t.dh, t.dw = addr(s.patch, 0), 4*4*p.oc, 4*p.oc
 				im.wino.output(t)

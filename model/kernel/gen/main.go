@@ -40,6 +40,7 @@ func main() {
 		if bits == 256 {
 			g.bytes8()
 			g.conversions()
+			g.quantWino()
 		}
 		if err := g.write(*dir, "quant"); err != nil {
 			log.Fatal(err)
