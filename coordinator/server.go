@@ -257,7 +257,7 @@ func (s *Server) startAPI(context.Context) (func(context.Context) error, error) 
 	s.api, err = api.New(api.Config{
 		Store: telling{s.store, s.dispatch.Changed}, Dispatch: s.dispatch, Files: s.replicated(), Cluster: cluster{s},
 		Known: s.cfg.Known, Version: s.cfg.Version, Token: s.cfg.Token, TLS: serve, ClientTLS: client, Log: s.log,
-		FileErrors: fileErrors, Members: s.store, Peer: api.PeerHandler{Path: path, Handler: handler},
+		FileErrors: fileErrors, Members: s.store, Metrics: s.collectors(), Peer: api.PeerHandler{Path: path, Handler: handler},
 	})
 	if err != nil {
 		return nil, err

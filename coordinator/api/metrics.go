@@ -92,12 +92,16 @@ func (m *metrics) jobs(v *store.View, gauge func(*prometheus.Desc, float64, ...s
 			gauge(descMembers, float64(len(members)), j.GetId(), d)
 		}
 	}
-	for state, n := range jobs {
-		gauge(descJobs, float64(n), word(state.String(), "JOB_STATE_"))
+	for state := range v1.JobState_name {
+		if state > 0 {
+			gauge(descJobs, float64(jobs[v1.JobState(state)]), word(v1.JobState(state).String(), "JOB_STATE_"))
+		}
 	}
-	for k, n := range tasks {
-		if k[0] > 0 && k[1] > 0 {
-			gauge(descTasks, float64(n), word(v1.TaskKind(k[0]).String(), "TASK_KIND_"), word(v1.TaskState(k[1]).String(), "TASK_STATE_"))
+	for kind := range v1.TaskKind_name {
+		for state := range v1.TaskState_name {
+			if kind > 0 && state > 0 {
+				gauge(descTasks, float64(tasks[[2]int32{kind, state}]), word(v1.TaskKind(kind).String(), "TASK_KIND_"), word(v1.TaskState(state).String(), "TASK_STATE_"))
+			}
 		}
 	}
 	ch <- prometheus.MustNewConstMetric(descTrials, prometheus.CounterValue, float64(completed), "done")

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"google.golang.org/protobuf/proto"
@@ -42,7 +43,8 @@ func (c *call) finish(results []Result, err error) {
 type committer struct {
 	raft *raft.Raft
 	// cause tells why the store has stopped, nil while it has not.
-	cause func() error
+	cause   func() error
+	timings *timings
 
 	mu    sync.Mutex
 	queue []*call
@@ -54,9 +56,9 @@ type committer struct {
 	wg    sync.WaitGroup
 }
 
-func newCommitter(r *raft.Raft, cause func() error) *committer {
+func newCommitter(r *raft.Raft, cause func() error, t *timings) *committer {
 	c := &committer{
-		raft: r, cause: cause, wake: make(chan struct{}, 1),
+		raft: r, cause: cause, timings: t, wake: make(chan struct{}, 1),
 		slots: make(chan struct{}, maxInFlight), done: make(chan struct{}),
 	}
 	c.wg.Go(c.run)
@@ -165,10 +167,13 @@ func (c *committer) commit(calls []*call) {
 		free()
 		return
 	}
+	begin := time.Now()
 	future := c.raft.Apply(data, 0)
 	c.wg.Go(func() {
 		defer free()
-		c.distribute(calls, future)
+		if c.distribute(calls, future) {
+			c.timings.commit.Observe(time.Since(begin).Seconds())
+		}
 	})
 }
 
@@ -189,13 +194,14 @@ func entryOf(calls []*call) ([]byte, error) {
 	return data, nil
 }
 
-func (c *committer) distribute(calls []*call, future raft.ApplyFuture) {
+// distribute waits for an entry's results and tells whether there are any.
+func (c *committer) distribute(calls []*call, future raft.ApplyFuture) bool {
 	if err := future.Error(); err != nil {
 		err = c.commitError(err)
 		for _, call := range calls {
 			call.finish(nil, err)
 		}
-		return
+		return false
 	}
 	r, ok := future.Response().(*reply)
 	if !ok || r.err != nil {
@@ -206,13 +212,15 @@ func (c *committer) distribute(calls []*call, future raft.ApplyFuture) {
 		for _, call := range calls {
 			call.finish(nil, err)
 		}
-		return
+		return false
 	}
 	at := 0
 	for _, call := range calls {
 		call.finish(r.results[at:at+len(call.cmds)], nil)
 		at += len(call.cmds)
 	}
+	c.timings.commands.Observe(float64(at))
+	return true
 }
 
 // commitError translates Raft's errors: what surely was not appended is ErrNotLeader,

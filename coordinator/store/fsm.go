@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 	bolt "go.etcd.io/bbolt"
@@ -29,6 +30,9 @@ type fsm struct {
 	hub  *hub
 	// onFail is told of the first failure of the state file.
 	onFail func(error)
+	// restored and persisted are told of snapshots read and written.
+	restored  func()
+	persisted func(time.Duration)
 
 	// mu lets Restore exchange the state file under readers.
 	mu sync.RWMutex
@@ -48,7 +52,8 @@ var (
 )
 
 func newFSM(path string, db *bolt.DB) (*fsm, error) {
-	f := &fsm{path: path, db: db, hub: newHub(), applied: newMark(), onFail: func(error) {}}
+	f := &fsm{path: path, db: db, hub: newHub(), applied: newMark(), onFail: func(error) {},
+		restored: func() {}, persisted: func(time.Duration) {}}
 	err := db.View(func(tx *bolt.Tx) (err error) {
 		defer catch(&err)
 		f.applied.advance((&txn{tx: tx}).applied())
@@ -148,7 +153,12 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if err := f.failure(); err != nil {
 		return nil, err
 	}
-	return f.snapshot()
+	snap, err := f.snapshot()
+	if err != nil {
+		return nil, err
+	}
+	snap.persisted = f.persisted
+	return snap, nil
 }
 
 func (f *fsm) snapshot() (*snapshot, error) {
@@ -191,6 +201,7 @@ func (f *fsm) Restore(r io.ReadCloser) error {
 		return err
 	}
 	f.db = db
+	f.restored()
 	return db.View(func(tx *bolt.Tx) (err error) {
 		defer catch(&err)
 		index := (&txn{tx: tx}).applied()

@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 	bolt "go.etcd.io/bbolt"
@@ -38,6 +39,8 @@ type logStore struct {
 	path string
 	// onFail is told of the first failed write.
 	onFail func(error)
+	// wrote is told how long each write took.
+	wrote func(time.Duration)
 	// halted is closed when nothing leaves this replica any more; see stable writes.
 	halted chan struct{}
 
@@ -61,7 +64,7 @@ func openLogStore(path string, noSync bool, maxBytes int) (*logStore, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &logStore{db: db, path: path, onFail: func(error) {}, halted: make(chan struct{})}
+	s := &logStore{db: db, path: path, onFail: func(error) {}, wrote: func(time.Duration) {}, halted: make(chan struct{})}
 	if err := s.init(); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -225,6 +228,7 @@ func (s *logStore) update(f func(tx *bolt.Tx) error) error {
 		return err
 	}
 	var first, last uint64
+	begin := time.Now()
 	err := s.db.Update(func(tx *bolt.Tx) error {
 		if err := f(tx); err != nil {
 			return err
@@ -241,6 +245,7 @@ func (s *logStore) update(f func(tx *bolt.Tx) error) error {
 		s.fail(err)
 		return err
 	}
+	s.wrote(time.Since(begin))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.first, s.last = first, last

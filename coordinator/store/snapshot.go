@@ -8,6 +8,7 @@ import (
 	"hash/crc32"
 	"io"
 	"os"
+	"time"
 
 	"github.com/hashicorp/raft"
 	bolt "go.etcd.io/bbolt"
@@ -31,17 +32,26 @@ func snapshotBytes(size int64) int64 { return int64(snapshotHead) + size + 4 }
 type snapshot struct {
 	tx  *bolt.Tx
 	dir string
+	// persisted, if set, is told how long writing took.
+	persisted func(time.Duration)
 }
 
 // Persist copies the state to a temporary file, lets go of the transaction, so that
 // the state file can reuse its pages, and only then writes to the sink, which may be
 // slow.
 func (s *snapshot) Persist(sink raft.SnapshotSink) error {
+	begin := time.Now()
 	err := s.persist(sink)
 	if err != nil {
 		return errors.Join(fmt.Errorf("persist snapshot: %w", diskError(err)), sink.Cancel())
 	}
-	return sink.Close()
+	if err := sink.Close(); err != nil {
+		return err
+	}
+	if s.persisted != nil {
+		s.persisted(time.Since(begin))
+	}
+	return nil
 }
 
 func (s *snapshot) persist(w io.Writer) error {

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/raft"
 	"github.com/rs/zerolog"
@@ -27,6 +28,7 @@ type Store struct {
 	raft    *raft.Raft
 	turns   *transitions
 	commits *committer
+	timings *timings
 
 	// verified is the term in which this replica led and had applied all that was
 	// committed before it.
@@ -67,7 +69,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 		return nil, fmt.Errorf("open store: %w", diskError(err))
 	}
 	s := &Store{
-		cfg: cfg, log: cfg.Logger, turns: newTransitions(),
+		cfg: cfg, log: cfg.Logger, turns: newTransitions(), timings: newTimings(),
 		failedCh: make(chan struct{}), started: make(chan struct{}), done: make(chan struct{}),
 	}
 	if err := s.open(); err != nil {
@@ -94,10 +96,16 @@ func (s *Store) open() (err error) {
 	if s.fsm, err = newFSM(state, db); err != nil {
 		return errors.Join(err, db.Close(), s.logs.close())
 	}
+	s.logs.wrote = func(d time.Duration) { s.timings.logWrite.Observe(d.Seconds()) }
+	s.fsm.restored = s.timings.restores.Inc
+	s.fsm.persisted = func(d time.Duration) {
+		s.timings.snapshots.Inc()
+		s.timings.snapshotSeconds.Observe(d.Seconds())
+	}
 	if err := s.startRaft(kept); err != nil {
 		return errors.Join(err, s.fsm.close(), s.logs.close())
 	}
-	s.commits = newCommitter(s.raft, s.Err)
+	s.commits = newCommitter(s.raft, s.Err, s.timings)
 	return nil
 }
 
