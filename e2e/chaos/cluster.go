@@ -19,8 +19,9 @@ import (
 
 const (
 	servers = 3
-	// trainers are real workers; the first of them measures too, as realDevice.
+	// trainers are real workers; the first ones measure too, as realDevice.
 	trainers   = 3
+	measuring  = 2
 	realDevice = "real"
 	// handProcesses run handsEach simulated workers each.
 	handProcesses = 2
@@ -101,7 +102,7 @@ func newCluster(o options, dir string, l *ledger) (*cluster, error) {
 	for i, name := range workerNames() {
 		args := []string{binary, "worker", "--server", strings.Join(apis, ","), "--insecure", "--name", name, "--slots", "1", "--cache", c.data(name), "--cache-size", "60MB", "--drain-timeout", "2s"}
 		switch {
-		case i == 0:
+		case i < measuring:
 			args = append(args, "--device", realDevice)
 		case i < trainers:
 			args = append(args, "--no-measure")

@@ -21,7 +21,7 @@ import (
 const (
 	clients = 5
 	// mostJobs bounds the jobs that are not known to have ended.
-	mostJobs = 5
+	mostJobs = 3
 	// opTimeout bounds one request; after it the outcome is unknown.
 	opTimeout = 4 * time.Second
 )
@@ -132,7 +132,7 @@ func (ld *load) newJob() *jobSeen {
 // spec is a small job: a tiny network, little data, few trials.
 func (ld *load) spec(number int) *v1.JobSpec {
 	devices, trials := []string{handDevice}, 3+rand.IntN(10)
-	if rand.IntN(5) == 0 {
+	if rand.IntN(8) == 0 {
 		// A real measurement takes a second of a real worker.
 		devices, trials = [][]string{{realDevice}, {handDevice, realDevice}}[rand.IntN(2)], 3
 	}

@@ -58,7 +58,8 @@ func run(ctx context.Context, o options, dir string) (*summary, error) {
 	if ctx.Err() != nil {
 		return nil, ctx.Err()
 	}
-	return s.end(ctx), nil
+	sum := s.end(ctx)
+	return sum, ctx.Err()
 }
 
 // suite is one run.

@@ -24,7 +24,15 @@ import (
 func (s *suite) end(ctx context.Context) *summary {
 	s.allEnd(ctx)
 	s.compareReplicas(ctx)
-	state, err := s.state(ctx)
+	var state *check.State
+	var err error
+	poll(ctx, recovery, time.Second, func() bool {
+		state, err = s.state(ctx)
+		return err == nil
+	})
+	if ctx.Err() != nil {
+		return nil // asked to end: nothing can be said
+	}
 	if err != nil {
 		s.l.violation("the records cannot be read in the end: %v", err)
 		state = &check.State{}
