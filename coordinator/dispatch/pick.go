@@ -7,6 +7,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/espalier-ml/espalier/coordinator/clock"
+	"github.com/espalier-ml/espalier/coordinator/store"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
 
@@ -108,13 +109,20 @@ func (p *picking) pending(r *v1.ClaimRequest) (*candidate, *v1.Task) {
 				continue
 			}
 			for _, t := range c.entry.pending[key] {
-				if !p.taken[t.GetId()] && t.GetNotBeforeMs() <= p.nowMs {
+				if !p.taken[t.GetId()] && p.due(t) {
 					return c, t
 				}
 			}
 		}
 	}
 	return nil, nil
+}
+
+// due reports whether a task's delay is over. One that lies further ahead than any delay was written by a leader whose clock
+// was ahead of this one's: nobody waits for that.
+func (p *picking) due(t *v1.Task) bool {
+	left := t.GetNotBeforeMs() - p.nowMs
+	return left <= 0 || left > store.DelayMS(t.GetFailures())
 }
 
 // propose returns a new trial of the first job that has one for the claiming worker.

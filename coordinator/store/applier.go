@@ -39,6 +39,15 @@ const (
 	maxReasonBytes = 1024
 )
 
+// DelayMS is how many milliseconds a task waits after so many failures.
+func DelayMS(failures int32) int64 {
+	delay := int64(firstDelayMS)
+	for i := int32(1); i < failures; i++ {
+		delay *= 4
+	}
+	return delay
+}
+
 // applier applies commands to one write transaction. It has no state of its own, no
 // clock and no randomness: what it does follows from the transaction and the command.
 type applier struct {

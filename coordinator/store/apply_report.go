@@ -202,11 +202,7 @@ func (a *applier) attemptFailed(task *v1.Task, f *v1.Failure) Result {
 		return a.fail(ch, f.GetReason())
 	}
 	task.State = pending
-	delay := int64(firstDelayMS)
-	for i := int32(1); i < task.Failures; i++ {
-		delay *= 4
-	}
-	task.NotBeforeMs = a.nowMS + delay
+	task.NotBeforeMs = a.nowMS + DelayMS(task.Failures)
 	a.putTask(ch)
 	return Result{Task: task, Job: a.job(task.Job), Trial: a.trialOf(task)}
 }

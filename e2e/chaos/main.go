@@ -31,6 +31,7 @@ type options struct {
 	Dir     string
 	JSON    string
 	Keep    bool
+	Plan    bool
 }
 
 func parse(args []string, errOut io.Writer) (options, error) {
@@ -43,6 +44,7 @@ func parse(args []string, errOut io.Writer) (options, error) {
 	f.StringVar(&o.Dir, "dir", os.TempDir(), "where the run's folder is made")
 	f.StringVar(&o.JSON, "json", "", "write the summary to this file too, as JSON")
 	f.BoolVar(&o.Keep, "keep", false, "keep logs and data also when everything held")
+	f.BoolVar(&o.Plan, "plan", false, "print what would be broken and when, and end")
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
@@ -70,6 +72,10 @@ func start(args []string) int {
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "chaos:", err)
 		return exitUse
+	}
+	if o.Plan {
+		printPlan(os.Stdout, o.plan())
+		return exitHeld
 	}
 	if os.Getenv(insideEnv) == "" {
 		return outside(ctx, o, args)

@@ -4,6 +4,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"slices"
 	"time"
@@ -84,6 +85,21 @@ type Period struct {
 	Faults []Fault
 	Length time.Duration
 	Heal   time.Duration
+}
+
+// plan is the plan of a run.
+func (o options) plan() []Period {
+	return newPlan(o.Seed, time.Duration(o.Minutes*float64(time.Minute)), serverNames(), workerNames())
+}
+
+// printPlan writes a line for each period and each fault.
+func printPlan(w io.Writer, plan []Period) {
+	for i, p := range plan {
+		fmt.Fprintf(w, "period %d: %v of faults, %v to heal\n", i+1, p.Length, p.Heal)
+		for _, f := range p.Faults {
+			fmt.Fprintln(w, " ", f)
+		}
+	}
 }
 
 // newPlan makes the plan of a seed: always the same for the same names and length.

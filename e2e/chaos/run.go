@@ -32,14 +32,8 @@ func run(ctx context.Context, o options, dir string) (*summary, error) {
 		fmt.Fprintln(log, text)
 	}
 	l := newLedger(say)
-	length := time.Duration(o.Minutes * float64(time.Minute))
-	plan := newPlan(o.Seed, length, serverNames(), workerNames())
-	for i, p := range plan {
-		say(fmt.Sprintf("period %d: %v of faults, %v to heal", i+1, p.Length, p.Heal))
-		for _, f := range p.Faults {
-			say("  " + f.String())
-		}
-	}
+	plan := o.plan()
+	printPlan(log, plan)
 	c, err := newCluster(o, dir, l)
 	if err != nil {
 		return nil, err
@@ -51,7 +45,7 @@ func run(ctx context.Context, o options, dir string) (*summary, error) {
 	if err != nil {
 		return nil, err
 	}
-	fmt.Printf("chaos: seed %d, %v in %d periods, %d servers, %d workers; %s\n", o.Seed, length, len(plan), servers, len(workerNames()), dir)
+	fmt.Printf("chaos: seed %d, %g minutes in %d periods, %d servers, %d workers; %s\n", o.Seed, o.Minutes, len(plan), servers, len(workerNames()), dir)
 	s := &suite{c: c, l: l, ld: ld, o: o, digests: map[string]map[uint64]string{}}
 	s.baseline(ctx)
 	s.chaos(ctx, plan)
