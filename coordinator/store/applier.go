@@ -111,6 +111,7 @@ func copyJob(j *v1.Job) *v1.Job {
 		Id: j.Id, Spec: j.Spec, State: j.State, Reason: j.Reason, CreatedMs: j.CreatedMs, StartedMs: j.StartedMs, FinishedMs: j.FinishedMs,
 		Baseline: j.Baseline, LastTrial: j.LastTrial, Completed: j.Completed, Failed: j.Failed, PausedMs: j.PausedMs,
 		PausedAtMs: j.PausedAtMs, Stopping: j.Stopping, Devices: j.Devices, ResumeTo: j.ResumeTo,
+		RequestId: j.RequestId,
 	}
 }
 
