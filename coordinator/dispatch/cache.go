@@ -45,8 +45,15 @@ type queueKey struct {
 	device string
 }
 
-// queue is pending tasks by trial number.
-type queue []*v1.Task
+// queue is pending tasks of one kind and device by trial number.
+type queue []waiting
+
+// waiting is a pending task of a queue, without what its key says: there may be very many for a device that is away.
+type waiting struct {
+	trial       int32
+	failures    int32
+	notBeforeMs int64
+}
 
 // lease is a worker's right to a task.
 type lease struct {
@@ -66,21 +73,19 @@ func newCache() cache {
 
 func keyOf(t *v1.Task) queueKey { return queueKey{t.GetKind(), t.GetDevice()} }
 
-func byTrial(a, b *v1.Task) int {
-	return cmp.Or(cmp.Compare(a.GetTrial(), b.GetTrial()), cmp.Compare(a.GetId(), b.GetId()))
-}
+func byTrial(w waiting, trial int32) int { return cmp.Compare(w.trial, trial) }
 
-func (q queue) put(t *v1.Task) queue {
-	i, found := slices.BinarySearchFunc(q, t, byTrial)
+func (q queue) put(w waiting) queue {
+	i, found := slices.BinarySearchFunc(q, w.trial, byTrial)
 	if found {
-		q[i] = t
+		q[i] = w
 		return q
 	}
-	return slices.Insert(q, i, t)
+	return slices.Insert(q, i, w)
 }
 
-func (q queue) remove(t *v1.Task) queue {
-	if i, found := slices.BinarySearchFunc(q, t, byTrial); found {
+func (q queue) remove(trial int32) queue {
+	if i, found := slices.BinarySearchFunc(q, trial, byTrial); found {
 		return slices.Delete(q, i, i+1)
 	}
 	return q
@@ -151,8 +156,8 @@ func (c *cache) noteTask(t *v1.Task, deadline time.Time) {
 	}
 	key := keyOf(t)
 	if t.GetState() == v1.TaskState_TASK_STATE_PENDING {
-		e.pending[key] = e.pending[key].put(t)
-	} else if q := e.pending[key].remove(t); len(q) > 0 {
+		e.pending[key] = e.pending[key].put(waiting{t.GetTrial(), t.GetFailures(), t.GetNotBeforeMs()})
+	} else if q := e.pending[key].remove(t.GetTrial()); len(q) > 0 {
 		e.pending[key] = q
 	} else {
 		delete(e.pending, key)
@@ -212,9 +217,7 @@ func (c *cache) load(v *store.View, deadline time.Time) {
 	for _, j := range v.Jobs() {
 		c.jobs[j.GetId()] = &jobEntry{job: j, pending: map[queueKey]queue{}}
 	}
-	for _, t := range v.ActiveTasks() {
-		c.noteTask(t, deadline)
-	}
+	v.EachActive(func(t *v1.Task) { c.noteTask(t, deadline) })
 	c.keepTimers(old)
 	for _, w := range v.Workers() {
 		c.sessions[w.GetInfo().GetName()] = w.GetInfo().GetSession()

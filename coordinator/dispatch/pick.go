@@ -29,12 +29,19 @@ type candidate struct {
 	asked bool
 }
 
+// place is where a pending task waits.
+type place struct {
+	job string
+	queueKey
+	trial int32
+}
+
 // picking is one round of handing out.
 type picking struct {
 	proposer Proposer
 	log      zerolog.Logger
 	jobs     []*candidate
-	taken    map[string]bool
+	taken    map[place]bool
 	nowMs    int64
 	// wanted is how many proposals may be needed, so that a batch of claims asks a sampler once.
 	wanted int
@@ -43,7 +50,7 @@ type picking struct {
 // pick chooses a task for each claim: measure before baseline before profile before trial, then the job with the fewest
 // leases, then the older job. Pending tasks come before new trials. Nothing is committed.
 func (d *Dispatcher) pick(claims []*waiter) (cmds []*v1.Command, takers, left []*waiter) {
-	p := &picking{proposer: d.cfg.Proposer, log: d.cfg.Log, taken: map[string]bool{}, nowMs: clock.Milli(d.cfg.Clock.Now())}
+	p := &picking{proposer: d.cfg.Proposer, log: d.cfg.Log, taken: map[place]bool{}, nowMs: clock.Milli(d.cfg.Clock.Now())}
 	take := func(w *waiter, c *candidate, cmd *v1.Command) {
 		c.leased++
 		cmds, takers = append(cmds, cmd), append(takers, w)
@@ -57,9 +64,9 @@ func (d *Dispatcher) pick(claims []*waiter) (cmds []*v1.Command, takers, left []
 	}
 	for _, w := range claims {
 		p.sort()
-		if c, t := p.pending(w.req); t != nil {
-			p.taken[t.GetId()] = true
-			take(w, c, leaseOf(w.req, t.GetId(), nil))
+		if c, t, ok := p.pending(w.req); ok {
+			p.taken[t] = true
+			take(w, c, leaseOf(w.req, store.TaskID(t.job, t.kind, t.trial, t.device), nil))
 			continue
 		}
 		later = append(later, w)
@@ -95,7 +102,7 @@ func (p *picking) sort() {
 }
 
 // pending returns the first pending task that the claiming worker can do. The caller holds the dispatcher's mu.
-func (p *picking) pending(r *v1.ClaimRequest) (*candidate, *v1.Task) {
+func (p *picking) pending(r *v1.ClaimRequest) (*candidate, place, bool) {
 	for _, kind := range order {
 		if !wants(r, kind) {
 			continue
@@ -108,21 +115,22 @@ func (p *picking) pending(r *v1.ClaimRequest) (*candidate, *v1.Task) {
 			if kind == v1.TaskKind_TASK_KIND_TRIAL && !canTrain(c.job, r.GetWorker()) {
 				continue
 			}
-			for _, t := range c.entry.pending[key] {
-				if !p.taken[t.GetId()] && p.due(t) {
-					return c, t
+			for _, w := range c.entry.pending[key] {
+				at := place{c.job.GetId(), key, w.trial}
+				if !p.taken[at] && p.due(w) {
+					return c, at, true
 				}
 			}
 		}
 	}
-	return nil, nil
+	return nil, place{}, false
 }
 
 // due reports whether a task's delay is over. One that lies further ahead than any delay was written by a leader whose clock
 // was ahead of this one's: nobody waits for that.
-func (p *picking) due(t *v1.Task) bool {
-	left := t.GetNotBeforeMs() - p.nowMs
-	return left <= 0 || left > store.DelayMS(t.GetFailures())
+func (p *picking) due(w waiting) bool {
+	left := w.notBeforeMs - p.nowMs
+	return left <= 0 || left > store.DelayMS(w.failures)
 }
 
 // propose returns a new trial of the first job that has one for the claiming worker.

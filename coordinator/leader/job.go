@@ -74,20 +74,48 @@ func (j *job) read(v *store.View, cfg *Config) error {
 		}
 		j.measuredOn = measured
 	}
-	for n := j.known + 1; n <= record.GetLastTrial(); n++ {
-		t := v.Trial(j.id, n)
-		if t == nil {
-			return fmt.Errorf("read trial %d of job %s: %w", n, j.id, store.ErrNotFound)
+	j.readResults(v)
+	return j.readPending(v, record.GetLastTrial())
+}
+
+// resultsPage is how many results are read at once: a job may have very many.
+const resultsPage = 256
+
+// readResults reads the trials that have finished since.
+func (j *job) readResults(v *store.View) {
+	for {
+		page := v.TrialsByOrder(j.id, j.seen, resultsPage)
+		for _, t := range page {
+			j.finish(t)
+			j.seen = t.GetOrder()
 		}
-		j.pending[n] = search.Trial{Number: int(n) - 1, Config: t.GetConfig().GetPoint()}
-		j.tried.Add(t.GetConfig().GetPoint())
+		if len(page) < resultsPage {
+			return
+		}
+	}
+}
+
+// readPending reads the trials up to the last one that are new and have not finished.
+func (j *job) readPending(v *store.View, last int32) error {
+	for n := j.known + 1; n <= last; n++ {
+		if !j.finished(n) {
+			t := v.Trial(j.id, n)
+			if t == nil {
+				return fmt.Errorf("read trial %d of job %s: %w", n, j.id, store.ErrNotFound)
+			}
+			j.pending[n] = search.Trial{Number: int(n) - 1, Config: t.GetConfig().GetPoint()}
+			j.tried.Add(t.GetConfig().GetPoint())
+		}
 		j.known = n
 	}
-	for _, t := range v.TrialsByOrder(j.id, j.seen, 0) {
-		j.finish(t)
-		j.seen = t.GetOrder()
-	}
 	return nil
+}
+
+// finished tells whether a trial's result was read.
+func (j *job) finished(n int32) bool {
+	_, early := j.early[n]
+	_, done := j.at[n]
+	return early || done
 }
 
 // begin makes the plan, and computes the objectives of finished trials again if there was one before.
@@ -141,6 +169,7 @@ func (j *job) translate(t *v1.Trial) search.Trial {
 func (j *job) finish(t *v1.Trial) {
 	n := t.GetNumber()
 	delete(j.pending, n)
+	j.tried.Add(t.GetConfig().GetPoint())
 	if !j.deterministic() {
 		j.at[n] = len(j.history)
 		j.history = append(j.history, j.translate(t))

@@ -35,8 +35,12 @@ type Config struct {
 	SnapshotEvery uint64
 	// SnapshotInterval is how often that is looked at, give or take. 0: 20 s.
 	SnapshotInterval time.Duration
+	// SnapshotBytes is how many bytes of entries make a snapshot due at once, or an eighth of
+	// the state if that is more. 0: 8 MiB.
+	SnapshotBytes int64
 	// TrailingLogs is how many entries stay in the log after a snapshot, so that a
-	// replica that was away catches up from the log. 0: 4096.
+	// replica that was away catches up from the log; fewer if they are large, as
+	// SnapshotBytes says. 0: 4096.
 	TrailingLogs uint64
 	// Election is how long a replica hears nothing from the leader before it stands
 	// for election. 0: 600 ms, and 50 ms for a single replica that listens nowhere.
@@ -45,6 +49,9 @@ type Config struct {
 	// bound but the disk.
 	MaxLogBytes int
 }
+
+// defaultSnapshotBytes of entries are applied again in about a second.
+const defaultSnapshotBytes = 8 << 20
 
 // Limits of Config's fields.
 const (
@@ -58,6 +65,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.SnapshotInterval == 0 {
 		c.SnapshotInterval = 20 * time.Second
+	}
+	if c.SnapshotBytes == 0 {
+		c.SnapshotBytes = defaultSnapshotBytes
 	}
 	if c.TrailingLogs == 0 {
 		c.TrailingLogs = 4096
@@ -105,6 +115,8 @@ func (c Config) Validate() error {
 		return bad("Election", c.Election, fmt.Sprintf("%s to %s", minElection, maxElection))
 	case c.SnapshotInterval < 5*time.Millisecond:
 		return bad("SnapshotInterval", c.SnapshotInterval, "at least 5ms")
+	case c.SnapshotBytes < 1:
+		return bad("SnapshotBytes", c.SnapshotBytes, "1 or more")
 	case c.MaxLogBytes < 0:
 		return bad("MaxLogBytes", c.MaxLogBytes, "0 or more")
 	}

@@ -39,6 +39,7 @@ type fsm struct {
 	db *bolt.DB
 
 	applied *mark
+	growth  *growth
 	// restoring: a snapshot is replacing the state.
 	restoring atomic.Bool
 
@@ -51,8 +52,8 @@ var (
 	_ raft.BatchingFSM = (*fsm)(nil)
 )
 
-func newFSM(path string, db *bolt.DB) (*fsm, error) {
-	f := &fsm{path: path, db: db, hub: newHub(), applied: newMark(), onFail: func(error) {},
+func newFSM(path string, db *bolt.DB, snapshotBytes int64) (*fsm, error) {
+	f := &fsm{path: path, db: db, hub: newHub(), applied: newMark(), growth: newGrowth(snapshotBytes), onFail: func(error) {},
 		restored: func() {}, persisted: func(time.Duration) {}}
 	err := db.View(func(tx *bolt.Tx) (err error) {
 		defer catch(&err)
@@ -122,6 +123,7 @@ func (f *fsm) applyAll(logs []*raft.Log, replies []*reply) (done Change, err err
 			t.setApplied(done.Index)
 		}
 		done.Jobs, done.Cluster = t.touched(), t.other
+		f.growth.add(logs, tx.Size())
 		return nil
 	})
 	if err != nil {

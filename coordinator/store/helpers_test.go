@@ -220,3 +220,9 @@ func handBack(at int64, task string, attempt int32, name, session string) *v1.Co
 }
 
 func bytesReader(b []byte) io.Reader { return bytes.NewReader(b) }
+
+// ActiveTasks lists what EachActive gives.
+func (v *View) ActiveTasks() (out []*v1.Task) {
+	v.EachActive(func(t *v1.Task) { out = append(out, t) })
+	return out
+}

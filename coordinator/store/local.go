@@ -33,7 +33,7 @@ func OpenLocal(dir string) (*Local, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := newFSM(path, db)
+	f, err := newFSM(path, db, defaultSnapshotBytes)
 	if err != nil {
 		return nil, errors.Join(err, db.Close())
 	}

@@ -93,7 +93,7 @@ func (s *Store) open() (err error) {
 	if err != nil {
 		return errors.Join(err, s.logs.close())
 	}
-	if s.fsm, err = newFSM(state, db); err != nil {
+	if s.fsm, err = newFSM(state, db, s.cfg.SnapshotBytes); err != nil {
 		return errors.Join(err, db.Close(), s.logs.close())
 	}
 	s.logs.wrote = func(d time.Duration) { s.timings.logWrite.Observe(d.Seconds()) }
@@ -106,6 +106,7 @@ func (s *Store) open() (err error) {
 		return errors.Join(err, s.fsm.close(), s.logs.close())
 	}
 	s.commits = newCommitter(s.raft, s.Err, s.timings)
+	s.spawn(s.keepShort)
 	return nil
 }
 

@@ -59,6 +59,12 @@ func (t *txn) bucket(name []byte) *bolt.Bucket {
 	return b
 }
 
+// appended tells of buckets whose records come in the order of their keys, within a job: their pages are filled before the
+// next is begun.
+func appended(name []byte) bool {
+	return bytes.Equal(name, bucketTasks) || bytes.Equal(name, bucketTrials) || bytes.Equal(name, bucketOrder) || bytes.Equal(name, bucketPending)
+}
+
 // get reads a record; false if there is none.
 func (t *txn) get(bucket, key []byte, m proto.Message) bool {
 	b := t.bucket(bucket).Get(key)
@@ -84,7 +90,11 @@ func (t *txn) put(bucket, key []byte, m proto.Message) {
 }
 
 func (t *txn) putBytes(bucket, key, value []byte) {
-	if err := t.bucket(bucket).Put(key, value); err != nil {
+	b := t.bucket(bucket)
+	if appended(bucket) {
+		b.FillPercent = 0.9
+	}
+	if err := b.Put(key, value); err != nil {
 		panic(fault{fmt.Errorf("put %s %x: %w", bucket, key, err)})
 	}
 }

@@ -52,10 +52,16 @@ func (v *View) LeaseByRequest(requestID string) *v1.Task {
 	return v.t.indexedTask(bucketLeaseReqs, key)
 }
 
-// ActiveTasks lists the pending and leased tasks of all jobs: pending ones by kind,
+// EachActive gives f the pending and leased tasks of all jobs: pending ones by kind,
 // device, job and number, then leased ones by worker. It does not read other tasks.
-func (v *View) ActiveTasks() []*v1.Task {
-	return append(v.collectPending(nil, 0), v.Leased()...)
+func (v *View) EachActive(f func(*v1.Task)) {
+	c := v.t.bucket(bucketPending).Cursor()
+	for k, _ := c.First(); k != nil; k, _ = c.Next() {
+		f(v.t.pendingTask(k))
+	}
+	for _, t := range v.Leased() {
+		f(t)
+	}
 }
 
 // Pending lists up to limit pending tasks of a kind, by job and number; for measures,

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/espalier-ml/espalier/worker/load"
@@ -47,15 +48,23 @@ func (s *settings) disk(context.Context) (err error) {
 // ms is a time in milliseconds.
 func ms(d time.Duration) float64 { return d.Seconds() * 1000 }
 
-// put puts a fresh cluster of n replicas under load.
-func (s *settings) put(ctx context.Context, n int, cfg load.Config) (r *load.Result, err error) {
+// put puts a fresh cluster of n replicas under load. cpu is the processor time of the replicas meanwhile.
+func (s *settings) put(ctx context.Context, n int, cfg load.Config) (r *load.Result, cpu time.Duration, err error) {
 	c, err := startCluster(ctx, s.bin, n)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer func() { err = errors.Join(err, c.close()) }()
+	before, err := c.processor()
+	if err != nil {
+		return nil, 0, err
+	}
 	cfg.Server = c.server()
-	return load.Run(ctx, cfg)
+	if r, err = load.Run(ctx, cfg); err != nil {
+		return nil, 0, err
+	}
+	after, err := c.processor()
+	return r, after - before, err
 }
 
 // alone is throughput of one replica, which shares its log with nobody.
@@ -68,23 +77,24 @@ func (s *settings) throughput(ctx context.Context) error {
 }
 
 func (s *settings) results(ctx context.Context, replicas int, name, want string) error {
-	r, err := s.put(ctx, replicas, load.Config{Workers: s.workers, Duration: s.length})
+	r, cpu, err := s.put(ctx, replicas, load.Config{Workers: s.workers, Duration: s.length})
 	if err != nil {
 		return err
 	}
 	s.add(row{What: fmt.Sprintf("%s: results of %d workers", name, s.workers), Value: r.PerSecond, Unit: "/s", Want: want,
-		Note: fmt.Sprintf("claim p50 %s p99 %s ms, report p50 %s p99 %s ms, longest gap %.0f ms, %d requests made again",
-			number(r.ClaimP50Ms), number(r.ClaimP99Ms), number(r.ReportP50Ms), number(r.ReportP99Ms), r.GapMs, r.Errors)})
+		Note: fmt.Sprintf("claim p50 %s p99 %s ms, report p50 %s p99 %s ms, longest gap %.0f ms, %.2f ms of processor time each, %d requests made again",
+			number(r.ClaimP50Ms), number(r.ClaimP99Ms), number(r.ReportP50Ms), number(r.ReportP99Ms), r.GapMs, ms(cpu)/float64(max(r.Results, 1)), r.Errors)})
 	return nil
 }
 
 func (s *settings) utilisation(ctx context.Context) error {
-	r, err := s.put(ctx, s.replicas, load.Config{Workers: s.many, TrialTime: s.trial, Duration: s.length + 2*s.trial})
+	r, cpu, err := s.put(ctx, s.replicas, load.Config{Workers: s.many, TrialTime: s.trial, Duration: s.length + 2*s.trial})
 	if err != nil {
 		return err
 	}
 	s.add(row{What: fmt.Sprintf("utilisation of %d workers, trials of %v", s.many, s.trial), Value: 100 * r.Utilisation, Unit: "%", Want: "≥ 95",
-		Note: fmt.Sprintf("%.0f results/s, report p50 %s p99 %s ms, %d requests made again", r.PerSecond, number(r.ReportP50Ms), number(r.ReportP99Ms), r.Errors)})
+		Note: fmt.Sprintf("%.0f results/s, report p50 %s p99 %s ms, processor %.0f %% busy with replicas, %d requests made again",
+			r.PerSecond, number(r.ReportP50Ms), number(r.ReportP99Ms), 100*cpu.Seconds()/r.Seconds/float64(runtime.NumCPU()), r.Errors)})
 	s.add(row{What: "  claim latency, median", Value: r.ClaimP50Ms, Unit: "ms", Want: "≤ 5"})
 	s.add(row{What: "  claim latency, 99th percentile", Value: r.ClaimP99Ms, Unit: "ms", Want: "≤ 50"})
 	return nil

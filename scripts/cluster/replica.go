@@ -125,6 +125,32 @@ func (r *replica) memory() (now, most int64, err error) {
 	return now, most, nil
 }
 
+// ticksPerSecond is the unit of the times in /proc, the same on every Linux.
+const ticksPerSecond = 100
+
+// processor reads the processor time that the process has taken.
+func (r *replica) processor() (time.Duration, error) {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.cmd.Process.Pid))
+	if err != nil {
+		return 0, err
+	}
+	// The second field, the name, is in parentheses and may have spaces; times in user and kernel mode are fields 14 and 15.
+	_, rest, _ := strings.Cut(string(b), ") ")
+	f := strings.Fields(rest)
+	if len(f) < 13 {
+		return 0, fmt.Errorf("/proc/%d/stat: %d fields", r.cmd.Process.Pid, len(f))
+	}
+	var ticks int64
+	for _, field := range f[11:13] {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return 0, err
+		}
+		ticks += n
+	}
+	return time.Duration(ticks) * time.Second / ticksPerSecond, nil
+}
+
 // ready asks a replica whether it can serve.
 func ready(address string) bool {
 	c := http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
@@ -188,6 +214,18 @@ func (c *cluster) server() client.Config {
 		out.Addresses = append(out.Addresses, r.address)
 	}
 	return out
+}
+
+// processor is the processor time that all replicas have taken.
+func (c *cluster) processor() (sum time.Duration, err error) {
+	for _, r := range c.replicas {
+		t, err := r.processor()
+		if err != nil {
+			return 0, err
+		}
+		sum += t
+	}
+	return sum, nil
 }
 
 // state asks for the replicas and the leader's place among them.
