@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -60,10 +61,17 @@ func (l *logbook) grep(t *testing.T, word string) (messages []string) {
 
 func (l *logbook) wants(t *testing.T, who, word string, messages ...string) {
 	t.Helper()
-	got := strings.Join(l.grep(t, word), "; ")
 	for _, m := range messages {
-		if !strings.Contains(got, m) {
-			t.Errorf("%s with %s: %q is not among: %s", who, word, m, got)
+		// Some lines come a moment after what they tell of.
+		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			got := l.grep(t, word)
+			if slices.Contains(got, m) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Errorf("%s with %s: %q is not among: %s", who, word, m, strings.Join(got, "; "))
+				break
+			}
 		}
 	}
 }
@@ -107,6 +115,9 @@ func startTraced(t *testing.T) *traced {
 			first = s.Address()
 		}
 	}
+	for id := range c.address {
+		c.awaitOthers(t, id)
+	}
 	w, err := worker.New(worker.Config{
 		Server: client.Config{Addresses: []string{c.address["c"]}}, Name: "w", Slots: 1, Device: "here", CacheDir: t.TempDir(),
 		HostLock: filepath.Join(t.TempDir(), "lock"), Bench: bench.Options{WarmUp: time.Millisecond, Rounds: 2, Round: 5 * time.Millisecond, Samples: 5},
@@ -127,9 +138,37 @@ func startTraced(t *testing.T) *traced {
 	return c
 }
 
+// awaitOthers waits until a replica knows three voters and where they are.
+func (c *traced) awaitOthers(t *testing.T, id string) {
+	t.Helper()
+	u, err := client.New(client.Config{Addresses: []string{c.address[id]}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer u.Close()
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		got, err := u.Cluster.Replicas(t.Context(), &espalierv1.ReplicasRequest{})
+		known := 0
+		for _, r := range got.GetReplicas() {
+			if r.GetVoter() && r.GetApiAddress() != "" {
+				known++
+			}
+		}
+		if known == 3 {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("replica %s does not know the others: %v, %v", id, got, err)
+		}
+	}
+}
+
 // TestOneID: the id of a submit is in the log of the client that sent it, of the replica that was asked, of the leader to which that
 // handed it on, and of the worker that did the job's tasks; a task's id is in those of leader, worker and whoever took its files.
 func TestOneID(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: a cluster and a whole job take seconds")
+	}
 	c := startTraced(t)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()

@@ -21,6 +21,8 @@ type job struct {
 	id string
 
 	record *v1.Job
+	// live: this leader has seen it search; its end is news.
+	live bool
 	// problem is why the job cannot be searched.
 	problem error
 	plan    Plan

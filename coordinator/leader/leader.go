@@ -142,19 +142,19 @@ func (l *Leader) verdict(id string) (*v1.Command, error) {
 	j := l.job(id)
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	before := j.record.GetState()
 	if err := l.read(j); err != nil {
 		return nil, err
 	}
 	log := l.cfg.Log.With().Str("job", id).Str("request", j.record.GetRequestId()).Logger()
 	if !store.Live(j.record.GetState()) {
-		if store.Live(before) {
+		if j.live {
 			log.Info().Stringer("state", j.record.GetState()).Str("reason", j.record.GetReason()).
 				Int32("completed", j.record.GetCompleted()).Int32("failed", j.record.GetFailed()).Msg("job ended")
 		}
 		l.forget(id)
 		return nil, nil
 	}
+	j.live = true
 	if j.record.GetStopping() || j.record.GetState() != v1.JobState_JOB_STATE_SEARCHING {
 		return nil, nil
 	}
