@@ -40,8 +40,8 @@ func (s *settings) latency(ctx context.Context) error {
 			fraction float64
 			block    int
 		}{
-			{"latency, batch 1", 1, 0, 1}, {"latency, batch 64", 64, 0, 1},
-			{"latency, 90 % single weights pruned", 1, 0.9, 1}, {"latency, 90 % 4×1 blocks pruned", 1, 0.9, 4},
+			{denseRow, 1, 0, 1}, {"latency, batch 64", 64, 0, 1},
+			{sparseRow, 1, 0.9, 1}, {blockRow, 1, 0.9, 4},
 		} {
 			pruned := g.Clone()
 			prune(pruned, c.fraction, c.block)
@@ -112,7 +112,7 @@ func (s *settings) bytes(ctx context.Context, name string, g *model.Graph, file 
 		return err
 	}
 	for _, k := range s.kernels {
-		r := row{What: "latency, int8", Network: name, Threads: 1, Kernel: string(k)}
+		r := row{What: int8Row, Network: name, Threads: 1, Kernel: string(k)}
 		s.row(r, times, string(k), ortBytes)
 		times[ownFloat] = times[ownFloat+string(k)]
 		s.row(r, times, string(k), ownFloat)

@@ -71,6 +71,8 @@ type result struct {
 	CPU          string        `json:"cpu"`
 	Rows         []row         `json:"rows"`
 	Convolutions []convolution `json:"convolutions"`
+	Memory       []memory      `json:"memory"`
+	Bounds       []verdict     `json:"bounds"`
 }
 
 func main() {
@@ -84,15 +86,19 @@ func command() error {
 	s := &settings{}
 	flag.IntVar(&s.turns, "turns", 5, "turns that each takes")
 	flag.DurationVar(&s.turn, "turn", 400*time.Millisecond, "time of a turn")
-	flag.StringVar(&s.only, "only", "", "only rows of this network, or of \"train\", \"pair\", \"tax\", \"latency\" or \"peak\"")
+	flag.StringVar(&s.only, "only", "", "only rows of this network, or of \"train\", \"pair\", \"tax\", \"latency\", \"peak\" or \"memory\"")
 	script := flag.String("torch", "", "the script that times PyTorch")
 	flag.StringVar(&s.tax, "tax", "", "the built tests of model/train")
 	flag.BoolVar(&s.cpu, "cpu", false, "training: processor time of the process per step, for busy machines; means something at one thread")
 	asJSON := flag.Bool("json", false, "print JSON")
 	names := flag.String("kernels", "", "kernel variants, comma-separated; all of this processor's but the generic one if empty")
+	alone := flag.String("resident", "", "used by this program itself, to measure memory in a process of its own")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
+	if *alone != "" {
+		return resident(ctx, *alone, flag.Arg(0))
+	}
 	s.CPU = kernel.CPU()
 	s.kernels = slices.DeleteFunc(kernel.Available(), func(v kernel.Variant) bool { return v == kernel.Generic })
 	if *names != "" {
@@ -105,11 +111,12 @@ func command() error {
 		return fmt.Errorf("turns %d of %v: want 1 or more, of some time", s.turns, s.turn)
 	}
 	defer s.others(ctx, *script)()
-	for _, part := range []func(context.Context) error{s.train, s.pair, s.gorgonia, s.latency, s.peak} {
+	for _, part := range []func(context.Context) error{s.train, s.pair, s.gorgonia, s.latency, s.peak, s.memory} {
 		if err := part(ctx); err != nil {
 			return err
 		}
 	}
+	s.judge()
 	if *asJSON {
 		return json.NewEncoder(os.Stdout).Encode(s.result)
 	}
@@ -195,7 +202,9 @@ func median(x []float64) float64 {
 func (s *settings) print() error {
 	w := tabwriter.NewWriter(os.Stdout, 2, 0, 2, ' ', 0)
 	fmt.Fprintln(w, s.CPU)
-	fmt.Fprintln(w, "what\tnetwork\tthreads\tkernel\tours\tagainst\ttheirs\ttheirs/ours")
+	if len(s.Rows) > 0 {
+		fmt.Fprintln(w, "what\tnetwork\tthreads\tkernel\tours\tagainst\ttheirs\ttheirs/ours")
+	}
 	for _, r := range s.Rows {
 		other, ratio := "-", "-"
 		if r.Against != "" {
@@ -203,12 +212,20 @@ func (s *settings) print() error {
 		}
 		fmt.Fprintln(w, strings.Join([]string{r.What, r.Network, fmt.Sprint(r.Threads), r.Kernel, duration(r.Ours), r.Against, other, ratio}, "\t"))
 	}
-	if err := w.Flush(); err != nil || len(s.Convolutions) == 0 {
-		return err
+	if len(s.Convolutions) > 0 {
+		fmt.Fprintln(w, "\nconvolutions of seed-cnn, one thread\tbatch\tvariant\tkernel\ttime of an example\tGFLOP/s\tpeak\tof the peak")
 	}
-	fmt.Fprintln(w, "\nconvolutions of seed-cnn, one thread\tbatch\tvariant\tkernel\ttime of an example\tGFLOP/s\tpeak\tof the peak")
 	for _, c := range s.Convolutions {
 		fmt.Fprintf(w, "%s\t%d\t%s\t%s\t%s\t%.1f\t%.1f\t%.0f %%\n", c.What, c.Batch, c.Variant, c.Kernel, duration(c.Time), c.GFLOPS, c.Peak, 100*c.GFLOPS/c.Peak)
+	}
+	if len(s.Memory) > 0 {
+		fmt.Fprintln(w, "\nmost memory of a process\tnetwork\tresident\tof it given\tbeyond that")
+	}
+	for _, m := range s.Memory {
+		fmt.Fprintf(w, "%s\t%s\t%.1f MB\t%.1f MB of %s\t%.1f MB\n", m.What, m.Network, float64(m.Resident)/1e6, float64(m.Given)/1e6, m.GivenName, m.beyond())
+	}
+	if len(s.Bounds) > 0 {
+		s.printBounds(w)
 	}
 	return w.Flush()
 }

@@ -67,7 +67,7 @@ func (s *settings) train(ctx context.Context) error {
 				return err
 			}
 			for _, k := range s.kernels {
-				s.row(row{What: "training step, batch 64", Network: n.name, Threads: threads, Kernel: string(k)}, times, string(k), theirs...)
+				s.row(row{What: stepRow, Network: n.name, Threads: threads, Kernel: string(k)}, times, string(k), theirs...)
 			}
 		}
 	}
@@ -118,7 +118,7 @@ func (s *settings) pair(ctx context.Context) error {
 		return err
 	}
 	for _, k := range s.kernels {
-		s.row(row{What: "two trials at once, per step of either", Network: n.name, Threads: 1, Kernel: string(k)}, times, string(k), theirs...)
+		s.row(row{What: pairRow, Network: n.name, Threads: 1, Kernel: string(k)}, times, string(k), theirs...)
 	}
 	return nil
 }
@@ -142,7 +142,7 @@ func (s *settings) gorgonia(ctx context.Context) error {
 		if err := errors.Join(err1, err2); err != nil {
 			return fmt.Errorf("measure the tax: %w", err)
 		}
-		s.Rows = append(s.Rows, row{What: "step by Gorgonia, without the optimizer", Network: "seed-cnn", Threads: threads, Kernel: string(kernel.Active()),
+		s.Rows = append(s.Rows, row{What: taxRow, Network: "seed-cnn", Threads: threads, Kernel: string(kernel.Active()),
 			Ours: plain * ratio * 1e3, Against: "plain loop", Other: plain * 1e3, Ratio: 1 / ratio})
 	}
 	return nil
