@@ -155,10 +155,13 @@ func kernelNames(first string, alt map[string]step) []string {
 	return append([]string{first}, slices.Sorted(maps.Keys(alt))...)
 }
 
-// A timing takes the fastest of tuneRounds samples, each of about tuneSample.
+// A timing takes the fastest of at least tuneRounds samples, each of about tuneSample.
+// Where there is a choice samples are taken over tuneTime, which is longer than most
+// of what disturbs a machine.
 const (
 	tuneRounds = 9
 	tuneSample = 30 * time.Microsecond
+	tuneTime   = 5 * time.Millisecond
 	tuneGain   = 0.97 // another kernel must take at most this part of the first one's time
 )
 
@@ -174,7 +177,8 @@ func (p *Plan) fastest(i int, alt map[string]step) error {
 	f := p.tuneFrame(i)
 	best := make([]time.Duration, len(steps))
 	repeat := make([]int, len(steps))
-	for round := range tuneRounds {
+	begun := time.Now()
+	for round := 0; round < tuneRounds || len(steps) > 1 && time.Since(begun) < tuneTime; round++ {
 		for k, s := range steps {
 			n := max(1, repeat[k])
 			start := time.Now()
