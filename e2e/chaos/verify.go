@@ -60,7 +60,7 @@ func (s *suite) end(ctx context.Context) *summary {
 	for _, name := range serverNames() {
 		s.report(wrongFiles(name, filepath.Join(s.c.data(name), "files")))
 	}
-	s.report(missingFiles(s.c, state))
+	s.report(missingFiles(state, s.c.data))
 	sum.Violations = s.l.broken()
 	return sum
 }
@@ -168,6 +168,11 @@ func (s *suite) held(ctx context.Context, p *process) (r resources) {
 // not there in the beginning, and those not yet found dead.
 const spare = 60
 
+// within tells whether a server holds about what it held before. A server that does not answer has no goroutines.
+func (r resources) within(before resources) bool {
+	return r.Goroutines > 0 && r.Goroutines <= before.Goroutines+spare && r.Files <= before.Files+spare
+}
+
 // resourcesBack holds that nothing leaks: once nothing happens, servers hold about what they held in the beginning.
 func (s *suite) resourcesBack(ctx context.Context) {
 	for _, p := range s.c.all[:servers] {
@@ -175,7 +180,7 @@ func (s *suite) resourcesBack(ctx context.Context) {
 		before := s.before[p.name]
 		ok := poll(ctx, recovery, time.Second, func() bool {
 			now = s.held(ctx, p)
-			return now.Goroutines > 0 && now.Goroutines <= before.Goroutines+spare && now.Files <= before.Files+spare
+			return now.within(before)
 		})
 		s.l.note("%s: %d goroutines and %d files in the beginning, %d and %d in the end", p.name, before.Goroutines, before.Files, now.Goroutines, now.Files)
 		if !ok {
@@ -234,7 +239,7 @@ func wrongFiles(replica, dir string) (bad []string) {
 }
 
 // missingFiles lists what is pinned and not on a majority of replicas: baselines, and members of fronts.
-func missingFiles(c *cluster, state *check.State) (bad []string) {
+func missingFiles(state *check.State, data func(replica string) string) (bad []string) {
 	pinned := map[string]string{}
 	pin := func(what string, refs ...*v1.FileRef) {
 		for _, r := range refs {
@@ -249,13 +254,14 @@ func missingFiles(c *cluster, state *check.State) (bad []string) {
 		for _, f := range state.Fronts[j.GetId()] {
 			for _, m := range f.GetMembers() {
 				pin(fmt.Sprintf("trial %d of job %s, a member of a front", m.GetTrial(), j.GetId()), m.GetArtifacts()...)
+				pin(fmt.Sprintf("trial %d of job %s, a member of a front", m.GetTrial(), j.GetId()), state.Trial(j.GetId(), m.GetTrial()).GetResult().GetCheckpoint())
 			}
 		}
 	}
 	for hash, what := range pinned {
 		n := 0
 		for _, name := range serverNames() {
-			if _, err := os.Stat(filepath.Join(c.data(name), "files", hash[:2], hash[2:4], hash)); err == nil {
+			if _, err := os.Stat(filepath.Join(data(name), "files", hash[:2], hash[2:4], hash)); err == nil {
 				n++
 			}
 		}

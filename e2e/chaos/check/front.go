@@ -75,14 +75,14 @@ func Fresh(s *State, reads []Read, acks []Ack) (bad []string) {
 	}
 	for _, r := range reads {
 		if !r.None {
-			t := s.trial(r.Job, r.Trial)
+			t := s.Trial(r.Job, r.Trial)
 			if t.GetMeasurements()[r.Device] == nil || t.GetResult().GetAccuracy() != r.Accuracy {
 				bad = append(bad, fmt.Sprintf("%s read trial %d of job %s with accuracy %v, which is not what is recorded", r.Replica, r.Trial, r.Job, r.Accuracy))
 			}
 		}
 		for _, a := range measured[key{r.Job, r.Device}] {
 			_, _, number, _ := taskID(a.Task)
-			accuracy := s.trial(r.Job, number).GetResult().GetAccuracy()
+			accuracy := s.Trial(r.Job, number).GetResult().GetAccuracy()
 			if a.At.Before(r.Begun) && (r.None || accuracy > r.Accuracy) {
 				bad = append(bad, fmt.Sprintf("stale read through %s of job %s at %s: %s was acknowledged at %s", r.Replica, r.Job,
 					r.Begun.Format(time.StampMilli), a.Task, a.At.Format(time.StampMilli)))

@@ -43,7 +43,8 @@ func (s *State) job(id string) *v1.JobStatus {
 	return nil
 }
 
-func (s *State) trial(job string, number int32) *v1.Trial {
+// Trial is a trial by number, nil if there is none.
+func (s *State) Trial(job string, number int32) *v1.Trial {
 	for _, t := range s.Trials[job] {
 		if t.GetNumber() == number {
 			return t
@@ -101,7 +102,7 @@ func Results(s *State, acks []Ack) (bad []string) {
 func counts(s *State, a Ack) bool {
 	job, _, number, device := taskID(a.Task)
 	j := s.job(job).GetJob()
-	t := s.trial(job, number)
+	t := s.Trial(job, number)
 	switch a.Outcome {
 	case Baseline:
 		return j.GetBaseline() != nil
