@@ -125,3 +125,48 @@ func TestThreeReplicas(t *testing.T) {
 		}
 	}
 }
+
+// TestAllAtOnce: after a power cut no replica finds another one at its start, and the one that the others were told of comes
+// up last. All find each other, brokers too: a request through any is answered, and each knows where the others are.
+func TestAllAtOnce(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: replicas without a leader wait for one")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	defer cancel()
+	var configs []coordinator.Config
+	for i := range 3 {
+		configs = append(configs, coordinator.Config{Dir: t.TempDir(), ReplicaID: string(rune('a' + i)), Listen: freeAddress(t),
+			BrokerListen: freeAddress(t), RaftListen: freeAddress(t), BrokerCluster: freeAddress(t), NoSync: true, Version: "test", Lease: 4 * time.Second})
+		if i > 0 {
+			configs[i].Join = []string{configs[0].Listen}
+		}
+	}
+	begin := func(order ...int) (all []*coordinator.Server) {
+		for _, i := range order {
+			s, err := coordinator.Start(t.Context(), configs[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { stop(t, s) })
+			all = append(all, s)
+		}
+		return all
+	}
+	for _, s := range begin(0, 1, 2) {
+		stop(t, s)
+	}
+	all := begin(2, 1, 0)
+	for _, s := range all {
+		u := dial(s.Address())
+		defer u.transport.CloseIdleConnections()
+		eventually(t, "a replica that knows all others", func() bool {
+			info, err := u.cluster.Info(ctx, &v1.InfoRequest{})
+			if err != nil || len(info.GetReplicas()) != 3 || len(info.GetBrokerUrls()) != 3 {
+				return false
+			}
+			_, err = u.cluster.Workers(ctx, &v1.WorkersRequest{}) // which the leader answers
+			return err == nil
+		})
+	}
+}

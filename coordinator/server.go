@@ -206,6 +206,9 @@ func (s *Server) startReplication(context.Context) (stop func(context.Context) e
 		return nil, err
 	}
 	undo = append(undo, s.peers.Close)
+	if s.cfg.RaftListen != "" {
+		undo = append(undo, s.startSeeking())
+	}
 	s.replica, err = files.NewReplicator(files.ReplicatorConfig{Store: s.files, Self: s.address, Peers: s.others, Logger: s.log})
 	if err != nil {
 		return nil, err

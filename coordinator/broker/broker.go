@@ -1,9 +1,11 @@
 package broker
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -22,6 +24,9 @@ type Broker struct {
 	srv  *server.Server
 	log  *serverLog
 	once sync.Once
+	// routing guards routes, the brokers that this one connects to.
+	routing sync.Mutex
+	routes  []string
 }
 
 // Start starts the server and waits until it takes connections. Errors: ErrConfig,
@@ -31,13 +36,10 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 		return nil, err
 	}
 	cfg = cfg.withDefaults()
-	opts := &server.Options{}
-	if err := opts.ProcessConfigString(cfg.text()); err != nil {
+	opts, err := cfg.options()
+	if err != nil {
 		return nil, fmt.Errorf("%w: read its configuration: %w", ErrStart, err)
 	}
-	// These two have no words in the configuration language: signals and output are
-	// the program's.
-	opts.NoSigs, opts.NoLog = true, true
 	srv, err := server.NewServer(opts)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrStart, err)
@@ -45,12 +47,68 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	log := &serverLog{z: cfg.Logger}
 	srv.SetLoggerV2(log, cfg.Logger.GetLevel() <= zerolog.DebugLevel, false, false)
 	b := &Broker{cfg: cfg, srv: srv, log: log}
+	if cfg.Cluster != nil {
+		b.routes = cfg.Cluster.Routes
+	}
 	go srv.Start() // returns by itself; Shutdown waits for what it started
 	if err := b.ready(ctx); err != nil {
 		b.Shutdown()
 		return nil, err
 	}
 	return b, nil
+}
+
+// options are the server's, from text.
+func (c Config) options() (*server.Options, error) {
+	opts := &server.Options{}
+	if err := opts.ProcessConfigString(c.text()); err != nil {
+		return nil, err
+	}
+	// These two have no words in the configuration language: signals and output are
+	// the program's.
+	opts.NoSigs, opts.NoLog = true, true
+	return opts, nil
+}
+
+// AddRoutes connects to further brokers of the cluster, from now on for ever; those known already and this one are passed over.
+func (b *Broker) AddRoutes(routes []string) error {
+	if b.cfg.Cluster == nil {
+		return fmt.Errorf("%w: a broker without a cluster has no routes", ErrConfig)
+	}
+	b.routing.Lock()
+	defer b.routing.Unlock()
+	own := cmp.Or(b.cfg.Cluster.Advertise, b.ClusterAddress())
+	all := slices.Clone(b.routes)
+	for _, r := range routes {
+		if r != "" && r != own && !slices.Contains(all, r) {
+			all = append(all, r)
+		}
+	}
+	if len(all) == len(b.routes) {
+		return nil
+	}
+	cluster := *b.cfg.Cluster
+	cluster.Routes = all
+	cfg := b.cfg
+	cfg.Cluster = &cluster
+	err := cfg.Validate()
+	if err == nil {
+		err = b.reload(cfg)
+	}
+	if err != nil {
+		return fmt.Errorf("add routes %s: %w", strings.Join(routes, ", "), err)
+	}
+	b.routes = all
+	return nil
+}
+
+// reload gives the running server another configuration.
+func (b *Broker) reload(cfg Config) error {
+	opts, err := cfg.options()
+	if err != nil {
+		return err
+	}
+	return b.srv.ReloadOptions(opts)
 }
 
 func (b *Broker) ready(ctx context.Context) error {

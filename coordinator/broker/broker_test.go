@@ -217,6 +217,41 @@ func TestCluster(t *testing.T) {
 	})
 }
 
+// TestAddRoutes: brokers that were told of no other one when they started find each other later.
+func TestAddRoutes(t *testing.T) {
+	certs := certificates(t)
+	var all []*Broker
+	for _, name := range []string{"a", "b", "c"} {
+		all = append(all, start(t, Config{
+			Name: name, Token: "token", TLS: certs, Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Secret: "se/cret", TLS: certs},
+		}))
+	}
+	if err := all[1].AddRoutes([]string{"nonsense"}); !errors.Is(err, ErrConfig) {
+		t.Errorf("a route without a port: %v", err)
+	}
+	for i, b := range all {
+		// Itself, one that is known already and an empty one are passed over.
+		next := all[(i+1)%3].ClusterAddress()
+		for range 2 {
+			if err := b.AddRoutes([]string{b.ClusterAddress(), "", next}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	wait(t, "the brokers to meet", func() bool {
+		for _, b := range all {
+			if s, err := b.Stats(); err != nil || s.Routes != 2 {
+				return false
+			}
+		}
+		return true
+	})
+	alone := start(t, Config{Name: "alone"})
+	if err := alone.AddRoutes([]string{"127.0.0.1:1"}); !errors.Is(err, ErrConfig) {
+		t.Errorf("a route of a broker without a cluster: %v", err)
+	}
+}
+
 func TestClusterRefusesStrangers(t *testing.T) {
 	var out lines
 	a := start(t, Config{Name: "a", Logger: zerolog.New(&out), Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Secret: "right"}})

@@ -34,6 +34,7 @@ type process struct {
 	done    chan struct{} // closed when cmd has ended
 	starts  int
 	excused bool // the next end is the harness's own doing
+	killed  bool // by kill -9
 	wg      sync.WaitGroup
 }
 
@@ -70,7 +71,7 @@ func (p *process) startLocked() error {
 		return errors.Join(fmt.Errorf("start %s: %w", p.name, err), log.Close(), in.Close(), out.Close())
 	}
 	_ = in.Close()
-	p.cmd, p.done, p.stopped, p.excused = cmd, make(chan struct{}), false, false
+	p.cmd, p.done, p.stopped, p.excused, p.killed = cmd, make(chan struct{}), false, false, false
 	p.wg.Go(func() { p.follow(cmd, p.done, out, log) })
 	return nil
 }
@@ -127,7 +128,7 @@ func (p *process) signal(s os.Signal) {
 }
 
 // kill ends the process as kill -9 does.
-func (p *process) kill() { p.end(syscall.SIGKILL, time.Minute) }
+func (p *process) kill() { _ = p.end(syscall.SIGKILL, time.Minute) }
 
 // terminate asks it to end, and tells whether it did in time and in order.
 func (p *process) terminate(within time.Duration) error {
@@ -137,7 +138,7 @@ func (p *process) terminate(within time.Duration) error {
 
 func (p *process) end(s syscall.Signal, within time.Duration) error {
 	p.mu.Lock()
-	p.wanted, p.excused = false, true
+	p.wanted, p.excused, p.killed = false, true, p.killed || s == syscall.SIGKILL
 	running, cmd, done := p.runningLocked(), p.cmd, p.done
 	p.signal(s)
 	p.mu.Unlock()
@@ -151,7 +152,10 @@ func (p *process) end(s syscall.Signal, within time.Duration) error {
 		<-done
 		return fmt.Errorf("%s did not end within %v of signal %v", p.name, within, s)
 	}
-	if s == syscall.SIGTERM && cmd.ProcessState.ExitCode() != 0 {
+	p.mu.Lock()
+	killed := p.killed
+	p.mu.Unlock()
+	if !killed && cmd.ProcessState.ExitCode() != 0 {
 		return fmt.Errorf("%s ended with %s on signal %v", p.name, cmd.ProcessState, s)
 	}
 	return nil
