@@ -41,6 +41,14 @@ func logSum(index uint64, b []byte) uint32 {
 	return crc32.Update(crc32.Checksum(k[:], castagnoli), castagnoli, b)
 }
 
+// storedSum is the checksum at the end of an encoded entry; 0 for none.
+func storedSum(b []byte) uint32 {
+	if len(b) < 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(b[len(b)-4:])
+}
+
 // decodeLog is the inverse of encodeLog; nothing in l refers to b afterwards. The
 // error wraps ErrCorrupt.
 func decodeLog(index uint64, b []byte, l *raft.Log) error {

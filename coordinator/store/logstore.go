@@ -1,10 +1,13 @@
 package store
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"time"
@@ -23,8 +26,7 @@ var (
 var (
 	// keyReplica holds the replica's id.
 	keyReplica = []byte("espalier-replica")
-	// keyBounds holds the first and last index of the log, written together with it,
-	// so that a damaged page cannot hide its end.
+	// keyBounds holds what the log is as a whole, written with each change; see bounds.
 	keyBounds = []byte("espalier-bounds")
 )
 
@@ -44,6 +46,10 @@ type logStore struct {
 	// halted is closed when nothing leaves this replica any more; see stable writes.
 	halted chan struct{}
 
+	// writing is held through a transaction; sum belongs to it.
+	writing sync.Mutex
+	sum     uint32
+
 	mu          sync.Mutex
 	first, last uint64
 	failed      error
@@ -57,10 +63,18 @@ var (
 // openLogStore opens or creates the log file. Its errors wrap ErrInUse, ErrCorrupt or
 // the cause.
 func openLogStore(path string, noSync bool, maxBytes int) (*logStore, error) {
+	if err := makeLogFile(path, noSync); err != nil {
+		return nil, fmt.Errorf("make log %s: %w", path, diskError(err))
+	}
+	if !noSync {
+		if err := settle(path); err != nil {
+			return nil, fmt.Errorf("open log %s: %w", path, diskError(err))
+		}
+	}
 	if err := checkBoltFile(path); err != nil {
 		return nil, err
 	}
-	db, err := openBolt(path, boltOptions{noSync: noSync, mmapBytes: 64 << 20, maxBytes: maxBytes})
+	db, err := openBolt(path, logOptions(noSync, maxBytes))
 	if err != nil {
 		return nil, err
 	}
@@ -71,29 +85,83 @@ func openLogStore(path string, noSync bool, maxBytes int) (*logStore, error) {
 	return s, nil
 }
 
+func logOptions(noSync bool, maxBytes int) boltOptions {
+	return boltOptions{noSync: noSync, mmapBytes: 64 << 20, maxBytes: maxBytes}
+}
+
+// makeLogFile makes an empty log file if there is none. It gets its name when it is
+// complete and on disk: a file that a crash left half made would look like a damaged one.
+func makeLogFile(path string, noSync bool) error {
+	if st, err := os.Stat(path); err == nil && st.Size() > 0 || err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "raft-*.new")
+	if err != nil {
+		return err
+	}
+	tmp := f.Name()
+	defer func() { _ = os.Remove(tmp) }() // is gone when all went well
+	if err := f.Close(); err != nil {
+		return err
+	}
+	db, err := openBolt(tmp, boltOptions{noSync: noSync})
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(db.Update(createLog), db.Close()); err != nil {
+		return err
+	}
+	// Not over the file of another process that did the same meanwhile.
+	if err := os.Link(tmp, path); errors.Is(err, os.ErrExist) {
+		if st, err := os.Stat(path); err != nil || st.Size() > 0 {
+			return err
+		}
+		return os.Rename(tmp, path)
+	} else if err != nil { // a file system without links
+		return os.Rename(tmp, path)
+	}
+	return nil
+}
+
 func (s *logStore) init() error {
 	return guardBolt(s.path, func() error {
-		if err := s.db.Update(s.create); err != nil {
+		fresh := false
+		err := s.db.View(func(tx *bolt.Tx) (err error) {
+			if fresh, err = checkBuckets(tx); fresh || err != nil {
+				return err
+			}
+			return s.verify(tx)
+		})
+		if err == nil && fresh {
+			err = s.db.Update(createLog)
+		}
+		if err != nil {
 			return fmt.Errorf("open log %s: %w", s.path, diskError(err))
 		}
-		return s.db.View(s.verify)
+		return nil
 	})
 }
 
-// create makes the buckets of a new file. One that has other buckets, or not all of
-// them, is damaged.
-func (s *logStore) create(tx *bolt.Tx) error {
+// checkBuckets tells whether the file is a new one. One that has other buckets than it
+// should, or not all of them, is damaged.
+func checkBuckets(tx *bolt.Tx) (fresh bool, err error) {
 	var have []string
-	err := tx.ForEach(func(name []byte, _ *bolt.Bucket) error {
+	err = tx.ForEach(func(name []byte, _ *bolt.Bucket) error {
 		have = append(have, string(name))
 		return nil
 	})
 	if err != nil || slices.Equal(have, []string{string(bucketLog), string(bucketStable)}) {
-		return err
+		return false, err
 	}
-	if len(have) > 0 {
-		return fmt.Errorf("%w: it has buckets %q", ErrCorrupt, have)
+	// bbolt's own first transaction has number 1.
+	if len(have) > 0 || tx.ID() > 1 {
+		return false, fmt.Errorf("%w: it has buckets %q after %d transactions", ErrCorrupt, have, tx.ID())
 	}
+	return true, nil
+}
+
+// createLog makes the buckets of a new file.
+func createLog(tx *bolt.Tx) error {
 	if _, err := tx.CreateBucket(bucketLog); err != nil {
 		return err
 	}
@@ -101,44 +169,86 @@ func (s *logStore) create(tx *bolt.Tx) error {
 	if err != nil {
 		return err
 	}
-	return stable.Put(keyBounds, sealValue(keyBounds, encodeBounds(0, 0)))
+	return stable.Put(keyBounds, sealValue(keyBounds, bounds{txn: uint64(tx.ID())}.encode()))
 }
 
 // verify reads everything once: damage is found at the start, not in the middle of an
 // election. It also learns the first and last index.
 func (s *logStore) verify(tx *bolt.Tx) error {
 	c := tx.Bucket(bucketLog).Cursor()
+	have := bounds{txn: uint64(tx.ID())}
 	var l raft.Log
 	for k, v := c.First(); k != nil; k, v = c.Next() {
 		index := beUint64(k)
-		if index == 0 || (s.last != 0 && index != s.last+1) {
-			return fmt.Errorf("%w: log %s: entry %d follows entry %d", ErrCorrupt, s.path, index, s.last)
+		if index == 0 || (have.last != 0 && index != have.last+1) {
+			return fmt.Errorf("%w: entry %d follows entry %d", ErrCorrupt, index, have.last)
 		}
 		if err := decodeLog(index, v, &l); err != nil {
-			return fmt.Errorf("log %s: %w", s.path, err)
+			return err
 		}
-		if s.first == 0 {
-			s.first = index
+		if have.first == 0 {
+			have.first = index
 		}
-		s.last = index
+		have.last = index
+		have.sum ^= storedSum(v)
 	}
 	stable := tx.Bucket(bucketStable)
 	err := stable.ForEach(func(k, v []byte) error {
+		if !bytes.Equal(k, keyBounds) {
+			have.sum ^= storedSum(v)
+		}
 		_, err := openValue(k, v)
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("log %s: %w", s.path, err)
+		return err
 	}
-	want, _ := openValue(keyBounds, stable.Get(keyBounds)) // was read above, if it is there
-	if string(want) != string(encodeBounds(s.first, s.last)) {
-		return fmt.Errorf("%w: log %s has entries %d to %d, and was left with %x", ErrCorrupt, s.path, s.first, s.last, want)
+	left, err := readBounds(stable)
+	if err != nil {
+		return err
 	}
+	if left.txn == 0 { // of an older build, which kept neither
+		left.txn, left.sum = have.txn, have.sum
+	}
+	if left != have {
+		return fmt.Errorf("%w: it has entries %d to %d with sum %08x in transaction %d, and was left with %d to %d, %08x, %d", ErrCorrupt,
+			have.first, have.last, have.sum, have.txn, left.first, left.last, left.sum, left.txn)
+	}
+	s.first, s.last, s.sum = have.first, have.last, have.sum
 	return nil
 }
 
-func encodeBounds(first, last uint64) []byte {
-	return binary.BigEndian.AppendUint64(binary.BigEndian.AppendUint64(nil, first), last)
+// bounds is what each transaction leaves about the log as a whole. Without it pages of
+// an older transaction, whole in themselves, could pass for the newest ones.
+type bounds struct {
+	first, last uint64
+	// txn is the number of the transaction.
+	txn uint64
+	// sum is the exclusive or of the checksums of all entries and all stable values.
+	sum uint32
+}
+
+func (b bounds) encode() []byte {
+	var out []byte
+	for _, n := range []uint64{b.first, b.last, b.txn} {
+		out = binary.BigEndian.AppendUint64(out, n)
+	}
+	return binary.BigEndian.AppendUint32(out, b.sum)
+}
+
+// readBounds also reads those of older builds, which had but the first two numbers: then
+// txn is 0.
+func readBounds(stable *bolt.Bucket) (bounds, error) {
+	b, err := openValue(keyBounds, stable.Get(keyBounds))
+	switch {
+	case err != nil:
+		return bounds{}, err
+	case len(b) == 16:
+		return bounds{first: beUint64(b[:8]), last: beUint64(b[8:])}, nil
+	case len(b) != 28:
+		return bounds{}, fmt.Errorf("%w: the log's bounds have %d bytes", ErrCorrupt, len(b))
+	}
+	return bounds{beUint64(b[:8]), beUint64(b[8:16]), beUint64(b[16:24]), binary.BigEndian.Uint32(b[24:])}, nil
 }
 
 // sealValue and openValue put a checksum of key and value behind a value.
@@ -192,11 +302,13 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
 		return nil
 	}
-	return s.update(func(tx *bolt.Tx) error {
+	return s.update(func(tx *bolt.Tx, sum *uint32) error {
 		b := tx.Bucket(bucketLog)
 		b.FillPercent = 0.95 // entries only ever come at the end
 		for _, l := range logs {
-			if err := b.Put(binary.BigEndian.AppendUint64(nil, l.Index), encodeLog(l)); err != nil {
+			key, val := binary.BigEndian.AppendUint64(nil, l.Index), encodeLog(l)
+			*sum ^= storedSum(b.Get(key)) ^ storedSum(val)
+			if err := b.Put(key, val); err != nil {
 				return fmt.Errorf("store log entry %d: %w", l.Index, err)
 			}
 		}
@@ -210,9 +322,10 @@ func (s *logStore) IsMonotonic() bool { return true }
 
 // DeleteRange removes the entries min to max, both included.
 func (s *logStore) DeleteRange(min, max uint64) error {
-	return s.update(func(tx *bolt.Tx) error {
+	return s.update(func(tx *bolt.Tx, sum *uint32) error {
 		c := tx.Bucket(bucketLog).Cursor()
-		for k, _ := c.Seek(binary.BigEndian.AppendUint64(nil, min)); k != nil && beUint64(k) <= max; k, _ = c.Next() {
+		for k, v := c.Seek(binary.BigEndian.AppendUint64(nil, min)); k != nil && beUint64(k) <= max; k, v = c.Next() {
+			*sum ^= storedSum(v)
 			if err := c.Delete(); err != nil {
 				return fmt.Errorf("delete log entry %d: %w", beUint64(k), err)
 			}
@@ -222,23 +335,24 @@ func (s *logStore) DeleteRange(min, max uint64) error {
 }
 
 // update runs one write transaction on the log, with its bounds, unless a write failed
-// before.
-func (s *logStore) update(f func(tx *bolt.Tx) error) error {
+// before. f keeps the sum; see bounds.
+func (s *logStore) update(f func(tx *bolt.Tx, sum *uint32) error) error {
+	s.writing.Lock()
+	defer s.writing.Unlock()
 	if err := s.failure(); err != nil {
 		return err
 	}
-	var first, last uint64
+	next := bounds{sum: s.sum}
 	begin := time.Now()
 	err := s.db.Update(func(tx *bolt.Tx) error {
-		if err := f(tx); err != nil {
+		if err := f(tx, &next.sum); err != nil {
 			return err
 		}
 		c := tx.Bucket(bucketLog).Cursor()
 		low, _ := c.First()
 		high, _ := c.Last()
-		first, last = beUint64(low), beUint64(high)
-		bounds := encodeBounds(first, last)
-		return tx.Bucket(bucketStable).Put(keyBounds, sealValue(keyBounds, bounds))
+		next.first, next.last, next.txn = beUint64(low), beUint64(high), uint64(tx.ID())
+		return tx.Bucket(bucketStable).Put(keyBounds, sealValue(keyBounds, next.encode()))
 	})
 	if err != nil {
 		err = fmt.Errorf("%w: write log %s: %w", ErrFailed, s.path, diskError(err))
@@ -246,9 +360,10 @@ func (s *logStore) update(f func(tx *bolt.Tx) error) error {
 		return err
 	}
 	s.wrote(time.Since(begin))
+	s.sum = next.sum
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.first, s.last = first, last
+	s.first, s.last = next.first, next.last
 	return nil
 }
 
@@ -282,7 +397,11 @@ func (s *logStore) Set(key, val []byte) error {
 }
 
 func (s *logStore) put(key, val []byte) error {
-	return s.update(func(tx *bolt.Tx) error { return tx.Bucket(bucketStable).Put(key, sealValue(key, val)) })
+	return s.update(func(tx *bolt.Tx, sum *uint32) error {
+		b, sealed := tx.Bucket(bucketStable), sealValue(key, val)
+		*sum ^= storedSum(b.Get(key)) ^ storedSum(sealed)
+		return b.Put(key, sealed)
+	})
 }
 
 // Get reads a value; an error that reads "not found" if there is none.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -44,7 +45,7 @@ func (s *Store) raftConfig() *raft.Config {
 // startRaft starts Raft on the open files. kept: the state file holds all that the
 // snapshots do, so that only the log is replayed on it.
 func (s *Store) startRaft(kept bool) error {
-	snaps, err := raft.NewFileSnapshotStoreWithLogger(s.cfg.Dir, keepSnapshots, newRaftLog(s.log).Named("snapshot"))
+	snaps, err := s.openSnapshots()
 	if err != nil {
 		return fmt.Errorf("open snapshots: %w", diskError(err))
 	}
@@ -87,6 +88,9 @@ func (s *Store) checkHistory(snaps raft.SnapshotStore, kept bool) (skip bool, er
 	var covered uint64 // by the newest snapshot
 	if len(metas) > 0 {
 		covered = metas[0].Index
+		if want := fmt.Sprintf("%d-%d-", metas[0].Term, covered); !strings.HasPrefix(metas[0].ID, want) {
+			return false, fmt.Errorf("%w: snapshot %s in %s says that its name begins with %s", ErrCorrupt, metas[0].ID, s.cfg.Dir, want)
+		}
 		_, r, err := snaps.Open(metas[0].ID)
 		if err != nil {
 			return false, fmt.Errorf("%w: open snapshot %s: %w", ErrCorrupt, filepath.Join(s.cfg.Dir, "snapshots", metas[0].ID), err)

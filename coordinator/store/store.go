@@ -129,9 +129,9 @@ func (s *logStore) replicaID(want string) (string, error) {
 	return string(have), nil
 }
 
-// removeTemporary removes what a crash left of half-made snapshots.
+// removeTemporary removes what a crash left of half-made snapshots and files.
 func removeTemporary(dir string) error {
-	for _, pattern := range []string{"snapshot-*.tmp", filepath.Join("snapshots", "*.tmp")} {
+	for _, pattern := range []string{"raft-*.new", "snapshot-*.tmp", filepath.Join("snapshots", "*.tmp")} {
 		names, err := filepath.Glob(filepath.Join(dir, pattern))
 		if err != nil {
 			return err
