@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestCrashImagesOfState mixes pages of the state file before and after a transaction, which
@@ -100,6 +101,7 @@ type snapshotImages struct {
 	before, after string
 	name          string // of the new snapshot
 	want          string // digest of all that was acknowledged
+	head          []byte // its checksum of the metadata, which is written first
 	opened        map[string]*outcomes
 }
 
@@ -160,7 +162,12 @@ func (c *snapshotImages) try(kind, dir string, possible bool, change func(dir st
 		return
 	}
 	defer closeStore(t, s)
-	lead(t, s)
+	for deadline := time.Now().Add(10 * time.Second); !s.IsLeader() || s.Barrier(t.Context()) != nil; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Errorf("%s: the replica does not lead", kind)
+			return
+		}
+	}
 	n.after++
 	if got := digest(t, s); got != c.want {
 		t.Errorf("%s: digest %s, want %s", kind, got, c.want)
@@ -183,7 +190,7 @@ func (c *snapshotImages) file(dir, name string) []byte {
 func (c *snapshotImages) half(as string, state, meta []byte) func(string) error {
 	return func(dir string) error {
 		to := filepath.Join(dir, "snapshots", as)
-		err := os.MkdirAll(to, 0o700)
+		err := errors.Join(os.MkdirAll(to, 0o700), os.WriteFile(filepath.Join(to, headFile), c.head, 0o600))
 		if state != nil {
 			err = errors.Join(err, os.WriteFile(filepath.Join(to, "state.bin"), state, 0o600))
 		}
@@ -213,6 +220,7 @@ func TestCrashImagesOfSnapshots(t *testing.T) {
 	}
 	c := newSnapshotImages(t)
 	state, meta := c.file(c.after, "state.bin"), c.file(c.after, "meta.json")
+	c.head = c.file(c.after, headFile)
 	nothing := func(string) error { return nil }
 	c.try("before it began", c.before, true, nothing)
 	c.try("folder made", c.before, true, c.half(c.name+".tmp", nil, nil))

@@ -161,7 +161,9 @@ func step(t *testing.T, rng *mrand.Rand, s *logStore) (kind string) {
 	case n < 12 && s.last > s.first:
 		at := s.first + 1 + rng.Uint64N(s.last-s.first)
 		kind, err = "suffix dropped", s.DeleteRange(at, s.last)
-	case n < 14 && s.last > s.first:
+	case n == 12 && s.last > s.first:
+		kind, err = "all dropped", s.DeleteRange(1, s.last)
+	case n < 15 && s.last > s.first:
 		at := s.first + rng.Uint64N(s.last-s.first)
 		kind, err = "prefix dropped", s.DeleteRange(s.first, at)
 	default:

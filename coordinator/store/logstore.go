@@ -228,6 +228,19 @@ type bounds struct {
 	sum uint32
 }
 
+// remove takes the entries min to max away, at either end.
+func (b *bounds) remove(min, max uint64) {
+	switch {
+	case max < b.first || min > b.last:
+	case min <= b.first && max >= b.last:
+		b.first, b.last = 0, 0
+	case min <= b.first:
+		b.first = max + 1
+	case max >= b.last:
+		b.last = min - 1
+	}
+}
+
 func (b bounds) encode() []byte {
 	var out []byte
 	for _, n := range []uint64{b.first, b.last, b.txn} {
@@ -302,15 +315,19 @@ func (s *logStore) StoreLogs(logs []*raft.Log) error {
 	if len(logs) == 0 {
 		return nil
 	}
-	return s.update(func(tx *bolt.Tx, sum *uint32) error {
+	return s.update(func(tx *bolt.Tx, next *bounds) error {
 		b := tx.Bucket(bucketLog)
 		b.FillPercent = 0.95 // entries only ever come at the end
 		for _, l := range logs {
 			key, val := binary.BigEndian.AppendUint64(nil, l.Index), encodeLog(l)
-			*sum ^= storedSum(b.Get(key)) ^ storedSum(val)
+			next.sum ^= storedSum(b.Get(key)) ^ storedSum(val)
 			if err := b.Put(key, val); err != nil {
 				return fmt.Errorf("store log entry %d: %w", l.Index, err)
 			}
+			if next.first == 0 {
+				next.first = l.Index
+			}
+			next.last = max(next.last, l.Index)
 		}
 		return nil
 	})
@@ -322,36 +339,36 @@ func (s *logStore) IsMonotonic() bool { return true }
 
 // DeleteRange removes the entries min to max, both included.
 func (s *logStore) DeleteRange(min, max uint64) error {
-	return s.update(func(tx *bolt.Tx, sum *uint32) error {
+	return s.update(func(tx *bolt.Tx, next *bounds) error {
 		c := tx.Bucket(bucketLog).Cursor()
 		for k, v := c.Seek(binary.BigEndian.AppendUint64(nil, min)); k != nil && beUint64(k) <= max; k, v = c.Next() {
-			*sum ^= storedSum(v)
+			next.sum ^= storedSum(v)
 			if err := c.Delete(); err != nil {
 				return fmt.Errorf("delete log entry %d: %w", beUint64(k), err)
 			}
 		}
+		next.remove(min, max)
 		return nil
 	})
 }
 
 // update runs one write transaction on the log, with its bounds, unless a write failed
-// before. f keeps the sum; see bounds.
-func (s *logStore) update(f func(tx *bolt.Tx, sum *uint32) error) error {
+// before. f keeps the bounds, all but the transaction's number. It must not ask bbolt for
+// the last entry: after the last one of several pages was deleted, Cursor.Last of bbolt
+// 1.5.0 never returns.
+func (s *logStore) update(f func(tx *bolt.Tx, next *bounds) error) error {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	if err := s.failure(); err != nil {
 		return err
 	}
-	next := bounds{sum: s.sum}
+	next := bounds{first: s.first, last: s.last, sum: s.sum} // written under writing alone
 	begin := time.Now()
 	err := s.db.Update(func(tx *bolt.Tx) error {
-		if err := f(tx, &next.sum); err != nil {
+		if err := f(tx, &next); err != nil {
 			return err
 		}
-		c := tx.Bucket(bucketLog).Cursor()
-		low, _ := c.First()
-		high, _ := c.Last()
-		next.first, next.last, next.txn = beUint64(low), beUint64(high), uint64(tx.ID())
+		next.txn = uint64(tx.ID())
 		return tx.Bucket(bucketStable).Put(keyBounds, sealValue(keyBounds, next.encode()))
 	})
 	if err != nil {
@@ -397,9 +414,9 @@ func (s *logStore) Set(key, val []byte) error {
 }
 
 func (s *logStore) put(key, val []byte) error {
-	return s.update(func(tx *bolt.Tx, sum *uint32) error {
+	return s.update(func(tx *bolt.Tx, next *bounds) error {
 		b, sealed := tx.Bucket(bucketStable), sealValue(key, val)
-		*sum ^= storedSum(b.Get(key)) ^ storedSum(sealed)
+		next.sum ^= storedSum(b.Get(key)) ^ storedSum(sealed)
 		return b.Put(key, sealed)
 	})
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"hash/crc32"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -88,12 +87,9 @@ func (s *Store) checkHistory(snaps raft.SnapshotStore, kept bool) (skip bool, er
 	var covered uint64 // by the newest snapshot
 	if len(metas) > 0 {
 		covered = metas[0].Index
-		if want := fmt.Sprintf("%d-%d-", metas[0].Term, covered); !strings.HasPrefix(metas[0].ID, want) {
-			return false, fmt.Errorf("%w: snapshot %s in %s says that its name begins with %s", ErrCorrupt, metas[0].ID, s.cfg.Dir, want)
-		}
 		_, r, err := snaps.Open(metas[0].ID)
 		if err != nil {
-			return false, fmt.Errorf("%w: open snapshot %s: %w", ErrCorrupt, filepath.Join(s.cfg.Dir, "snapshots", metas[0].ID), err)
+			return false, fmt.Errorf("open snapshot %s: %w", filepath.Join(s.cfg.Dir, "snapshots", metas[0].ID), err)
 		}
 		applied, _, err := readHead(r, crc32.New(castagnoli))
 		if err = errors.Join(err, r.Close()); err != nil {
