@@ -3,10 +3,12 @@ package store
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	mrand "math/rand/v2"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -15,14 +17,20 @@ import (
 	"go.uber.org/goleak"
 )
 
-// childDir, in the environment, makes the test's program a process that fills the store
-// in that folder until it is killed.
-const childDir = "ESPALIER_TEST_STORE_CHILD"
+const (
+	// childDir, in the environment, makes the test's program a process that fills the store
+	// in that folder until it is killed.
+	childDir = "ESPALIER_TEST_STORE_CHILD"
+	// childAcks ends it after that many acknowledgements; 0 is no limit.
+	childAcks = "ESPALIER_TEST_STORE_ACKS"
+	// childAddress makes it a replica of a cluster at that address, which only follows.
+	childAddress = "ESPALIER_TEST_STORE_ADDRESS"
+)
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childDir); dir != "" {
 		if err := runChild(dir); err != nil {
-			fmt.Println("failed", err)
+			fmt.Println("failed", strings.ReplaceAll(err.Error(), "\n", "; "))
 			os.Exit(1)
 		}
 		return
@@ -41,15 +49,20 @@ func childConfig(dir string) Config {
 func runChild(dir string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
-	s, err := Open(ctx, childConfig(dir))
+	cfg := childConfig(dir)
+	if address := os.Getenv(childAddress); address != "" {
+		return runFollower(ctx, cfg, address)
+	}
+	most, _ := strconv.Atoi(os.Getenv(childAcks)) // absent: no limit
+	s, err := Open(ctx, cfg)
 	if err != nil {
 		return err
 	}
-	for !s.IsLeader() {
+	for !s.IsLeader() && s.Err() == nil {
 		time.Sleep(time.Millisecond)
 	}
 	if err := s.Barrier(ctx); err != nil {
-		return err
+		return errors.Join(err, s.Err())
 	}
 	var wg sync.WaitGroup
 	failed := make(chan error, 4)
@@ -62,11 +75,34 @@ func runChild(dir string) error {
 					return
 				}
 				fmt.Println("ack", id)
+				if most > 0 && i >= most/4 {
+					return
+				}
 			}
 		})
 	}
 	wg.Wait()
-	return <-failed
+	close(failed)
+	if err := <-failed; err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+// runFollower follows until a write fails.
+func runFollower(ctx context.Context, cfg Config, address string) error {
+	cfg.ID, cfg.Address, cfg.Bootstrap, cfg.Election = "child", address, false, electionInTests
+	s, err := Open(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	fmt.Println("up", s.Address())
+	select {
+	case <-s.Failed():
+		return errors.Join(s.Err(), s.Close())
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // TestKilled kills a process at some moment, again and again: between an append and its

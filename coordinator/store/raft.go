@@ -108,22 +108,27 @@ func (s *Store) checkHistory(snaps raft.SnapshotStore, kept bool) (skip bool, er
 	return skip, nil
 }
 
-// bootstrap writes the first configuration of a new cluster, once.
+// bootstrap writes the first configuration of a new cluster, once. It does what
+// raft.BootstrapCluster does, but in one transaction: that keeps the term first, and a
+// replica that crashed before the rest would have taken itself for a member of something
+// and waited for ever. One that such a crash left is begun again.
 func (s *Store) bootstrap(cfg *raft.Config, snaps raft.SnapshotStore) error {
-	has, err := raft.HasExistingState(s.logs, s.logs, snaps)
+	metas, err := snaps.List()
 	if err != nil {
-		return fmt.Errorf("read the log's state: %w", err)
+		return fmt.Errorf("list snapshots: %w", err)
 	}
-	if has {
-		return nil
+	fresh, err := s.logs.fresh()
+	if err != nil || !fresh || len(metas) > 0 {
+		return err
 	}
 	first := raft.Configuration{Servers: []raft.Server{{
 		ID: cfg.LocalID, Address: s.trans.LocalAddr(), Suffrage: raft.Voter,
 	}}}
-	if err := raft.BootstrapCluster(cfg, s.logs, s.logs, snaps, s.trans, first); err != nil {
+	entry := &raft.Log{Index: 1, Term: 1, Type: raft.LogConfiguration, Data: raft.EncodeConfiguration(first)}
+	if err := s.logs.begin(entry); err != nil {
 		return fmt.Errorf("bootstrap: %w", err)
 	}
-	return s.logs.failure()
+	return nil
 }
 
 // IsLeader tells whether this replica leads, as far as it knows.
