@@ -52,7 +52,7 @@ func TestCrashImagesOfState(t *testing.T) {
 		if err != nil {
 			t.Fatalf("open an image: %v", err)
 		}
-		f, err := newFSM(path, db)
+		f, err := newFSM(path, db, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
