@@ -53,12 +53,23 @@ type Config struct {
 	Version string
 	// Lease is how long a lease stands without a heartbeat; 0 means 30 s.
 	Lease time.Duration
+	// ScrubEvery is the time between two scrubs, which read all files and compare them with their hashes; 0 means 24 h.
+	ScrubEvery time.Duration
+	// ScrubRate bounds a scrub's reading, in bytes per second; 0 means 20 MB/s.
+	ScrubRate int64
 	// NoSync leaves out fsync: for tests and benchmarks of other things.
 	NoSync bool
 	Logger zerolog.Logger
+
+	// sweepPause and sweepInterval are the least and the most time between two looks at the records of files. Tests do not
+	// wait as long as others.
+	sweepPause, sweepInterval time.Duration
 }
 
 func (c Config) withDefaults() Config {
+	c.ScrubEvery = cmp.Or(c.ScrubEvery, 24*time.Hour)
+	c.ScrubRate = cmp.Or(c.ScrubRate, 20_000_000)
+	c.sweepPause, c.sweepInterval = cmp.Or(c.sweepPause, sweepPause), cmp.Or(c.sweepInterval, sweepInterval)
 	c.Listen = cmp.Or(c.Listen, "127.0.0.1:0")
 	c.BrokerListen = cmp.Or(c.BrokerListen, "127.0.0.1:0")
 	if c.RaftListen != "" {
@@ -77,6 +88,8 @@ func (c Config) Validate() error {
 		return fmt.Errorf("%w: CertFile is %q and KeyFile %q, both or neither must be set", ErrConfig, c.CertFile, c.KeyFile)
 	case c.Lease < 0:
 		return fmt.Errorf("%w: Lease is %v, it must not be negative", ErrConfig, c.Lease)
+	case c.ScrubEvery < 0 || c.ScrubRate < 0:
+		return fmt.Errorf("%w: ScrubEvery is %v and ScrubRate %d, they must not be negative", ErrConfig, c.ScrubEvery, c.ScrubRate)
 	}
 	if c.RaftListen == "" && (len(c.Join) > 0 || c.RaftAdvertise != "" || c.BrokerCluster != "" || len(c.BrokerRoutes) > 0) {
 		return fmt.Errorf("%w: Join, RaftAdvertise, BrokerCluster and BrokerRoutes need RaftListen, the address for the other replicas", ErrConfig)

@@ -109,5 +109,5 @@ func (m *partsMetrics) filesUsage() (files.Usage, error) {
 
 // collectors are the metrics of all parts but the API.
 func (s *Server) collectors() []prometheus.Collector {
-	return append(s.store.Metrics(), &partsMetrics{s: s})
+	return append(s.store.Metrics(), &partsMetrics{s: s}, &s.janitor.stats)
 }

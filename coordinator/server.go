@@ -38,6 +38,7 @@ type Server struct {
 	store    *store.Store
 	broker   *broker.Broker
 	leader   *leader.Leader
+	janitor  *janitor
 	dispatch *dispatch.Dispatcher
 	api      *api.Server
 	listener net.Listener
@@ -66,8 +67,8 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 		{"store", s.startStore},
 		{"broker", s.startBroker},
 		{"replication", s.startReplication},
-		{"janitor", s.startJanitor},
 		{"dispatch", s.startDispatch}, // leads only when the store says so, and drains before the broker goes
+		{"janitor", s.startJanitor},   // tells dispatch of files that were lost
 		{"api", s.startAPI},           // after all that it answers for
 		{"membership", s.startMember}, // last: the others reach what they ask of a member
 	} {

@@ -84,6 +84,8 @@ type hand struct {
 	n    int
 	// uploadErrors counts uploads that were taken back: files of a replica that goes away.
 	uploadErrors int
+	// build stands in its files besides: another build makes other ones.
+	build string
 }
 
 func ask[M proto.Message](ctx context.Context, nc *nats.Conn, name string, req proto.Message, reply M) error {
@@ -157,7 +159,7 @@ func (h *hand) do(ctx context.Context, l *v1.Lease) error {
 	for _, s := range l.GetConfig().GetSparsity() {
 		keep = 1 - s
 	}
-	file := bytes.Repeat([]byte(t.GetId()), 1+int(1000*keep))
+	file := bytes.Repeat([]byte(t.GetId()+h.build), 1+int(1000*keep))
 	sum := sha256.Sum256(file)
 	ref := &v1.FileRef{Hash: hex.EncodeToString(sum[:]), SizeBytes: int64(len(file)), Format: "esp"}
 	r := &v1.ReportRequest{Worker: h.info.GetName(), Session: h.info.GetSession(), Task: t.GetId(), Attempt: t.GetAttempt()}
@@ -196,6 +198,12 @@ func (h *hand) do(ctx context.Context, l *v1.Lease) error {
 // crew starts workers with one slot each; the function it returns stops them.
 func crew(t *testing.T, s *coordinator.Server, u *user, n int) func() {
 	t.Helper()
+	return crewOf(t, s, u, n, "")
+}
+
+// crewOf is a crew of a build.
+func crewOf(t *testing.T, s *coordinator.Server, u *user, n int, build string) func() {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	var work sync.WaitGroup
 	var conns []*nats.Conn
@@ -205,7 +213,7 @@ func crew(t *testing.T, s *coordinator.Server, u *user, n int) func() {
 			t.Fatal(err)
 		}
 		conns = append(conns, nc)
-		h := &hand{user: u, nc: nc, info: &v1.WorkerInfo{Name: fmt.Sprint("w", i), Session: fmt.Sprint("s", i, time.Now().UnixNano()), Device: "local",
+		h := &hand{user: u, nc: nc, build: build, info: &v1.WorkerInfo{Name: fmt.Sprint("w", i), Session: fmt.Sprint("s", i, time.Now().UnixNano()), Device: "local",
 			Slots: 1, Fingerprint: &v1.Fingerprint{Cpu: "cpu", Variant: "avx2", Os: "linux"}}}
 		work.Go(func() {
 			if err := h.work(ctx); err != nil && ctx.Err() == nil {

@@ -43,6 +43,7 @@ type Member struct {
 	Format         string             `json:"format"`
 	Artifact       string             `json:"artifact"`        // SHA-256 of the file
 	Model          string             `json:"model,omitempty"` // its path in a results folder
+	Note           string             `json:"note,omitempty"`  // what happened to its files: lost, made again
 }
 
 // FromProto translates a front.
@@ -70,7 +71,7 @@ func MemberFromProto(m *espalierv1.FrontMember) Member {
 		Trial: int(m.Trial), Strategy: m.Strategy, Sparsity: m.Sparsity,
 		Accuracy: m.Accuracy, TestAccuracy: m.TestAccuracy, SizeBytes: m.SizeBytes,
 		LatencyP50: micros(m.LatencyP50Ns), LatencyP95: micros(m.LatencyP95Ns), Spread: m.Spread,
-		Params: m.Params, Nonzeros: m.Nonzeros, MACs: m.Macs, Format: m.Format, Artifact: m.Artifact,
+		Params: m.Params, Nonzeros: m.Nonzeros, MACs: m.Macs, Format: m.Format, Artifact: m.Artifact, Note: m.Note,
 	}
 	if m.Config != nil {
 		out.Schedule, out.WeightSparsity = m.Config.Schedule, m.Config.WeightSparsity

@@ -93,6 +93,11 @@ func showFront(w io.Writer, f report.Front, dir string) error {
 		return err
 	}
 	fmt.Fprintf(w, "\nhypervolume %.4f · %d models on the front of %s\n", f.Hypervolume, len(f.Members), f.Device)
+	for _, m := range f.Members {
+		if m.Note != "" {
+			fmt.Fprintf(w, "trial %d: %s\n", m.Trial, m.Note)
+		}
+	}
 	if dir == "" {
 		return nil
 	}

@@ -129,6 +129,9 @@ func showJob(w io.Writer, s *espalierv1.JobStatus) error {
 	for _, d := range s.AbsentDevices {
 		row("absent", "no worker measures for %s: start one there with `espalier worker --device %s`", d, d)
 	}
+	for _, n := range s.Notes {
+		row("files", "%s", n)
+	}
 	row("created", "%s", time.UnixMilli(j.CreatedMs).Format(time.RFC3339))
 	return t.Flush()
 }

@@ -111,6 +111,9 @@ func (o *pullOptions) download(ctx context.Context, c *client.Client, ref string
 		path = fmt.Sprintf("%s-trial-%d.%s", ref, member.Trial, format)
 	}
 	if err := c.Download(ctx, file, path); err != nil {
+		if m.Note != "" {
+			err = fmt.Errorf("%w (trial %d: %s)", err, m.Trial, m.Note)
+		}
 		return local.Pulled{}, err
 	}
 	return local.Pulled{

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/espalier-ml/espalier/coordinator"
+	"github.com/espalier-ml/espalier/job"
 )
 
 func newServer() *cobra.Command {
@@ -36,6 +37,8 @@ otherwise; beyond it only with TLS and a token, or --insecure.`,
 	cmd.Flags().StringVar(&o.key, "tls-key", "", "PEM file with its key")
 	cmd.Flags().StringVar(&o.token, "token-file", "", "file with the token that clients and workers must show (default $"+envTokenFile+", or $"+envToken+" itself)")
 	cmd.Flags().BoolVar(&o.insecure, "insecure", false, "allow listening beyond this machine without TLS and token")
+	cmd.Flags().DurationVar(&o.scrub, "scrub-every", 24*time.Hour, "time between two scrubs, which compare all files with their hashes")
+	cmd.Flags().StringVar(&o.scrubRate, "scrub-rate", "20MB", "most bytes that a scrub reads in a second")
 	cmd.Flags().DurationVar(&o.lease, "lease", 30*time.Second, "how long a task stays with a worker that sends no heartbeat")
 	o.log.add(cmd, "info")
 	return cmd
@@ -48,6 +51,8 @@ type serverOptions struct {
 	insecure, cluster                            bool
 	log                                          logFlags
 	lease                                        time.Duration
+	scrub                                        time.Duration
+	scrubRate                                    string
 }
 
 // closeTimeout bounds a clean shutdown.
@@ -62,6 +67,13 @@ func (o *serverOptions) run(cmd *cobra.Command) error {
 	}
 	if o.lease < minLease {
 		return usagef("--lease is %v: want at least %v", o.lease, minLease)
+	}
+	if o.scrub <= 0 {
+		return usagef("--scrub-every is %v: want more than 0", o.scrub)
+	}
+	rate, err := job.ParseSize(o.scrubRate)
+	if err != nil || rate <= 0 {
+		return usagef("--scrub-rate %q: want bytes, such as 20MB", o.scrubRate)
 	}
 	logger, err := o.log.logger(cmd.ErrOrStderr())
 	if err != nil {
@@ -86,7 +98,7 @@ func (o *serverOptions) run(cmd *cobra.Command) error {
 		Dir: o.data, Listen: at.listen, BrokerListen: at.broker, Advertise: at.advertise, BrokerAdvertise: at.brokerAdvertise,
 		ReplicaID: o.id, RaftListen: at.raft, RaftAdvertise: at.raftAdvertise, BrokerCluster: at.routes,
 		BrokerClusterAdvertise: at.routesAdvertise, Join: o.join, CAFile: o.ca,
-		CertFile: o.cert, KeyFile: o.key, Token: token, Lease: o.lease,
+		CertFile: o.cert, KeyFile: o.key, Token: token, Lease: o.lease, ScrubEvery: o.scrub, ScrubRate: rate,
 		Insecure: o.insecure, Known: known(), Version: version, Logger: logger,
 	})
 	if err != nil {

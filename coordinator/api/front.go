@@ -64,6 +64,7 @@ func front(v *store.View, job *v1.Job, device string) *v1.Front {
 		}
 		out.Measured = append(out.Measured, m)
 		if on[t.GetNumber()] {
+			m.Note = memberNote(v, job, m)
 			out.Members = append(out.Members, m)
 		}
 	}
@@ -77,11 +78,23 @@ func frontMembers(v *store.View, job *v1.Job, device string) []*v1.FrontMember {
 	var out []*v1.FrontMember
 	for _, n := range v.Front(job.GetId(), device) {
 		if m := member(v.Trial(job.GetId(), n), device); m != nil {
+			m.Note = memberNote(v, job, m)
 			out = append(out, m)
 		}
 	}
 	slices.SortFunc(out, compareMembers)
 	return out
+}
+
+// memberNote says what is to be known of a member's files.
+func memberNote(v *store.View, job *v1.Job, m *v1.FrontMember) string {
+	if slices.Contains(job.GetRemakes(), m.GetTrial()) {
+		return note(v, job, m.GetTrial())
+	}
+	if at := v.File(m.GetArtifact()).GetLostMs(); at > 0 {
+		return "its file was lost on all replicas at " + clockTime(at)
+	}
+	return ""
 }
 
 // compareMembers puts the most accurate first.

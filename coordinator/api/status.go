@@ -21,7 +21,7 @@ func (s *service) status(v *store.View, job *v1.Job) *v1.JobStatus {
 	counts := v.Counts(job.GetId())
 	out := &v1.JobStatus{
 		Job: job, Running: s.cfg.Dispatch.Running(job.GetId()), NowMs: clock.Milli(now),
-		PendingMeasures: int32(counts.OpenMeasures()), EtaMs: eta(v, job, now),
+		PendingMeasures: int32(counts.OpenMeasures()), EtaMs: eta(v, job, now), Notes: notes(v, job),
 	}
 	present := map[string]bool{}
 	seen := s.cfg.Dispatch.Seen()

@@ -43,6 +43,8 @@ type jobEntry struct {
 type queueKey struct {
 	kind   v1.TaskKind
 	device string
+	// variant is set for files that are made again: only workers with the kernel variant that made them can make the same.
+	variant string
 }
 
 // queue is pending tasks of one kind and device by trial number.
@@ -71,7 +73,9 @@ func newCache() cache {
 	}
 }
 
-func keyOf(t *v1.Task) queueKey { return queueKey{t.GetKind(), t.GetDevice()} }
+func keyOf(t *v1.Task) queueKey {
+	return queueKey{t.GetKind(), t.GetDevice(), t.GetRemake().GetVariant()}
+}
 
 func byTrial(w waiting, trial int32) int { return cmp.Compare(w.trial, trial) }
 

@@ -46,7 +46,7 @@ func (d *Dispatcher) lease(v *store.View, t *v1.Task, job *v1.Job, trial *v1.Tri
 func parent(v *store.View, job *v1.Job, number int32) *v1.FileRef {
 	if number > 0 {
 		if f := v.Trial(job.GetId(), number).GetResult().GetCheckpoint(); f != nil {
-			if rec := v.File(f.GetHash()); rec != nil && rec.GetDroppedMs() == 0 {
+			if rec := v.File(f.GetHash()); rec != nil && rec.GetDroppedMs() == 0 && rec.GetLostMs() == 0 {
 				return f
 			}
 		}

@@ -111,19 +111,31 @@ func (p *picking) pending(r *v1.ClaimRequest) (*candidate, place, bool) {
 		if kind == v1.TaskKind_TASK_KIND_MEASURE {
 			key.device = r.GetWorker().GetDevice()
 		}
+		again := queueKey{kind: kind, variant: r.GetWorker().GetFingerprint().GetVariant()}
 		for _, c := range p.jobs {
-			if kind == v1.TaskKind_TASK_KIND_TRIAL && !canTrain(c.job, r.GetWorker()) {
+			if kind == v1.TaskKind_TASK_KIND_TRIAL && (c.job.GetBaselineLost() || !canTrain(c.job, r.GetWorker())) {
 				continue
 			}
-			for _, w := range c.entry.pending[key] {
-				at := place{c.job.GetId(), key, w.trial}
-				if !p.taken[at] && p.due(w) {
-					return c, at, true
-				}
+			if at, found := p.first(c, key); found {
+				return c, at, true
+			}
+			if at, found := p.first(c, again); found && again != key {
+				return c, at, true
 			}
 		}
 	}
 	return nil, place{}, false
+}
+
+// first returns the first task of a queue that may be done now.
+func (p *picking) first(c *candidate, key queueKey) (place, bool) {
+	for _, w := range c.entry.pending[key] {
+		at := place{c.job.GetId(), key, w.trial}
+		if !p.taken[at] && p.due(w) && hasFile(c.job, key.kind, w.trial) {
+			return at, true
+		}
+	}
+	return place{}, false
 }
 
 // due reports whether a task's delay is over. One that lies further ahead than any delay was written by a leader whose clock
@@ -139,7 +151,7 @@ func (p *picking) propose(r *v1.ClaimRequest) (*candidate, *v1.NewTrial) {
 		return nil, nil
 	}
 	for _, c := range p.jobs {
-		if c.job.GetState() != v1.JobState_JOB_STATE_SEARCHING || c.job.GetStopping() || !canTrain(c.job, r.GetWorker()) {
+		if c.job.GetState() != v1.JobState_JOB_STATE_SEARCHING || c.job.GetStopping() || c.job.GetBaselineLost() || !canTrain(c.job, r.GetWorker()) {
 			continue
 		}
 		if !c.asked {
@@ -176,4 +188,9 @@ func wants(r *v1.ClaimRequest, kind v1.TaskKind) bool {
 // trained the baseline.
 func canTrain(j *v1.Job, w *v1.WorkerInfo) bool {
 	return !j.GetSpec().GetSearch().GetDeterministic() || w.GetFingerprint().GetVariant() == j.GetBaseline().GetVariant()
+}
+
+// hasFile reports whether the file that a task measures is there, as far as is known: one that is made again is waited for.
+func hasFile(j *v1.Job, kind v1.TaskKind, trial int32) bool {
+	return kind != v1.TaskKind_TASK_KIND_MEASURE || j.GetRemaking() == 0 || !slices.Contains(j.GetRemakes(), trial)
 }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -36,7 +38,9 @@ type ReplicatorConfig struct {
 	Peers func() []Peer
 	// Timeout bounds one peer's answer to Hold. 0: 2 min, since it may have much to fetch.
 	Timeout time.Duration
-	Logger  zerolog.Logger
+	// Unused is how long a file must not have been asked for before Sync removes it. 0: 10 min.
+	Unused time.Duration
+	Logger zerolog.Logger
 }
 
 // Replicator keeps files on a majority of replicas, and finds them on others.
@@ -50,12 +54,21 @@ type Replicator struct {
 	mu sync.Mutex
 	// closed: no more work is begun.
 	closed bool
-	// held are hashes that a majority was seen to hold: they are not asked about again.
-	held map[string]bool
+	// held says when a majority of the replicas in voters was last seen to hold a file: for a
+	// while it is not asked about again.
+	held   map[string]time.Time
+	voters string
 }
 
-// maxHeld bounds the memory of what a majority holds.
-const maxHeld = 1 << 16
+const (
+	// maxHeld bounds the memory of what a majority holds.
+	maxHeld = 1 << 16
+	// heldFor is how long that counts: from an upload to the report that names it.
+	heldFor = 2 * time.Minute
+	// unusedFor is how long a file must not have been asked for before a drop removes it. It
+	// is longer than heldFor and a report take together.
+	unusedFor = 10 * time.Minute
+)
 
 // NewReplicator checks the configuration; its errors wrap ErrConfig.
 func NewReplicator(cfg ReplicatorConfig) (*Replicator, error) {
@@ -70,7 +83,10 @@ func NewReplicator(cfg ReplicatorConfig) (*Replicator, error) {
 	if cfg.Timeout == 0 {
 		cfg.Timeout = 2 * time.Minute
 	}
-	r := &Replicator{cfg: cfg, held: map[string]bool{}}
+	if cfg.Unused == 0 {
+		cfg.Unused = unusedFor
+	}
+	r := &Replicator{cfg: cfg, held: map[string]time.Time{}}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	return r, nil
 }
@@ -79,7 +95,7 @@ func NewReplicator(cfg ReplicatorConfig) (*Replicator, error) {
 // from the peer, nil for any, and returns what it still lacks, with the first reason.
 func (r *Replicator) Hold(ctx context.Context, refs []Ref, from Peer) (missing []string, reason error) {
 	for _, ref := range refs {
-		if r.cfg.Store.Has(ref.Hash) {
+		if r.cfg.Store.Holds(ctx, ref) {
 			continue
 		}
 		var err error
@@ -97,9 +113,9 @@ func (r *Replicator) Hold(ctx context.Context, refs []Ref, from Peer) (missing [
 }
 
 // Fetch gets a file that is not here from whichever peer has it. Errors: ErrNotFound
-// when none has, or the last peer's.
+// when all say that they have none, or the last peer's.
 func (r *Replicator) Fetch(ctx context.Context, ref Ref) error {
-	if r.cfg.Store.Has(ref.Hash) {
+	if r.cfg.Store.Holds(ctx, ref) {
 		return nil
 	}
 	last := fmt.Errorf("%w: %s is on no replica that answers", ErrNotFound, ref.Hash)
@@ -165,9 +181,11 @@ func (r *Replicator) Majority(ctx context.Context, refs []Ref) (missing []string
 			return nil, err
 		}
 	}
+	peers := r.cfg.Peers()
+	r.countVoters(peers)
 	here := make([]Ref, 0, len(refs))
 	for _, ref := range refs {
-		if r.isHeld(ref.Hash) && r.cfg.Store.Has(ref.Hash) {
+		if r.isHeld(ref.Hash) && r.cfg.Store.Holds(ctx, ref) {
 			continue
 		}
 		if err := r.Fetch(ctx, ref); err != nil {
@@ -179,7 +197,7 @@ func (r *Replicator) Majority(ctx context.Context, refs []Ref) (missing []string
 	if len(here) == 0 {
 		return missing, ctx.Err()
 	}
-	lacking, err := r.spread(ctx, here)
+	lacking, err := r.spread(ctx, peers, here)
 	if err != nil {
 		return nil, err
 	}
@@ -194,8 +212,7 @@ type answer struct {
 
 // spread asks all peers to hold files that are here, and waits until a majority has them
 // or all have answered.
-func (r *Replicator) spread(ctx context.Context, refs []Ref) ([]string, error) {
-	peers := r.cfg.Peers()
+func (r *Replicator) spread(ctx context.Context, peers []Peer, refs []Ref) ([]string, error) {
 	need := (len(peers)+1)/2 + 1 // of len(peers)+1 replicas
 	holders := map[string]int{}
 	for _, ref := range refs {
@@ -289,7 +306,8 @@ func enough(holders map[string]int, need int) bool {
 func (r *Replicator) isHeld(hash string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.held[hash]
+	at, ok := r.held[hash]
+	return ok && time.Since(at) < heldFor
 }
 
 func (r *Replicator) setHeld(hash string) {
@@ -298,22 +316,40 @@ func (r *Replicator) setHeld(hash string) {
 	if len(r.held) >= maxHeld {
 		clear(r.held)
 	}
-	r.held[hash] = true
+	r.held[hash] = time.Now()
 }
 
-// Forget makes Majority ask again about everything: after replicas were added or removed.
-func (r *Replicator) Forget() {
+// countVoters forgets what a majority holds when it is a majority of others.
+func (r *Replicator) countVoters(peers []Peer) {
+	var ids []string
+	for _, p := range peers {
+		ids = append(ids, p.ID())
+	}
+	slices.Sort(ids)
+	now := strings.Join(ids, "\n")
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	clear(r.held)
+	if now != r.voters {
+		clear(r.held)
+		r.voters = now
+	}
+}
+
+// forget makes Majority ask again about one file.
+func (r *Replicator) forget(hash string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.held, hash)
 }
 
 // Synced is what a Sync found and did.
 type Synced struct {
 	// Fetched were not here and are now.
 	Fetched []string
-	// Missing are on no replica that answers: what made them has to make them again.
+	// Missing could not be fetched now: some replicas did not answer.
 	Missing []string
+	// Lost are on no replica: all voters answered. What made them has to make them again.
+	Lost []string
 	// Removed were dropped by garbage collection and are gone from here.
 	Removed []string
 }
@@ -327,12 +363,16 @@ func (r *Replicator) Sync(ctx context.Context, wanted []Ref, dropped []string) (
 		if err := ctx.Err(); err != nil {
 			return out, err
 		}
-		if r.cfg.Store.Has(ref.Hash) {
-			continue
+		if info, err := r.cfg.Store.Stat(ref.Hash); err == nil && info.Present && info.SizeBytes == ref.SizeBytes {
+			continue // without Holds: nobody is going to count on it
 		}
 		if err := r.Fetch(ctx, ref); err != nil {
 			r.cfg.Logger.Warn().Err(err).Str("file", ref.Hash).Msg("file is missing here")
-			out.Missing = append(out.Missing, ref.Hash)
+			if errors.Is(err, ErrNotFound) {
+				out.Lost = append(out.Lost, ref.Hash)
+			} else {
+				out.Missing = append(out.Missing, ref.Hash)
+			}
 			continue
 		}
 		out.Fetched = append(out.Fetched, ref.Hash)
@@ -341,10 +381,14 @@ func (r *Replicator) Sync(ctx context.Context, wanted []Ref, dropped []string) (
 		if !r.cfg.Store.Has(h) {
 			continue
 		}
-		if err := r.cfg.Store.Remove(ctx, h); err != nil {
+		gone, err := r.cfg.Store.RemoveUnused(ctx, h, r.cfg.Unused)
+		if err != nil {
 			return out, err
 		}
-		out.Removed = append(out.Removed, h)
+		if gone {
+			r.forget(h)
+			out.Removed = append(out.Removed, h)
+		}
 	}
 	return out, nil
 }

@@ -65,6 +65,8 @@ type Store struct {
 	mu sync.Mutex
 	// busy holds the hashes that someone is writing; the channel closes at the end.
 	busy map[string]chan struct{}
+	// lasting holds the folders whose names this process has seen on disk.
+	lasting map[string]bool
 }
 
 const (
@@ -77,9 +79,14 @@ func Open(cfg Config) (*Store, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	s := &Store{cfg: cfg.withDefaults(), busy: map[string]chan struct{}{}}
+	s := &Store{cfg: cfg.withDefaults(), busy: map[string]chan struct{}{}, lasting: map[string]bool{}}
 	for _, d := range []string{partialDir, damagedDir} {
 		if err := os.MkdirAll(filepath.Join(cfg.Dir, d), 0o700); err != nil {
+			return nil, fmt.Errorf("open file store: %w", diskError(err))
+		}
+	}
+	if !s.cfg.NoSync {
+		if err := errors.Join(syncDir(cfg.Dir), syncDir(filepath.Dir(cfg.Dir))); err != nil {
 			return nil, fmt.Errorf("open file store: %w", diskError(err))
 		}
 	}
@@ -158,6 +165,29 @@ func (s *Store) Has(hash string) bool {
 	return err == nil && info.Present
 }
 
+// Holds tells whether the file is here, complete. One of another size than it should have
+// is damaged, and set aside. It also keeps the file from RemoveUnused for a while: who asks
+// is going to count on it.
+func (s *Store) Holds(ctx context.Context, ref Ref) bool {
+	info, err := s.Stat(ref.Hash)
+	if err != nil || !info.Present {
+		return false
+	}
+	if info.SizeBytes != ref.SizeBytes && ref.SizeBytes > 0 {
+		if err := s.setAside(ctx, ref.Hash, fmt.Errorf("it has %d bytes, not %d", info.SizeBytes, ref.SizeBytes)); err != nil {
+			s.cfg.Logger.Warn().Err(err).Str("file", ref.Hash).Msg("damaged file not set aside")
+		}
+		return false
+	}
+	unlock, err := s.lock(ctx, ref.Hash)
+	if err != nil {
+		return false
+	}
+	defer unlock()
+	now := time.Now()
+	return os.Chtimes(s.path(ref.Hash), now, now) == nil
+}
+
 // File is an open file. It stays readable also when it is removed meanwhile.
 type File struct {
 	*io.SectionReader
@@ -210,6 +240,35 @@ func (s *Store) Remove(ctx context.Context, hash string) error {
 		return fmt.Errorf("remove file %s: %w", hash, err)
 	}
 	defer unlock()
+	return s.remove(hash)
+}
+
+// RemoveUnused is Remove for a file that came, or was asked for, longer than age ago. It
+// tells whether the file is gone. A drop that is decided while the same file is uploaded
+// again must not take away what the upload counts on.
+func (s *Store) RemoveUnused(ctx context.Context, hash string, age time.Duration) (gone bool, err error) {
+	if err := CheckHash(hash); err != nil {
+		return false, err
+	}
+	unlock, err := s.lock(ctx, hash)
+	if err != nil {
+		return false, fmt.Errorf("remove file %s: %w", hash, err)
+	}
+	defer unlock()
+	st, err := os.Stat(s.path(hash))
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("remove file: %w", err)
+	case time.Since(st.ModTime()) < age:
+		return false, nil
+	}
+	return true, s.remove(hash)
+}
+
+// remove removes a file whose lock is held.
+func (s *Store) remove(hash string) error {
 	for _, p := range []string{s.path(hash), s.partial(hash)} {
 		if err := os.Remove(p); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return fmt.Errorf("remove file: %w", err)

@@ -35,6 +35,9 @@ func (s *Store) Append(ctx context.Context, ref Ref, offset int64, r io.Reader) 
 	if err := s.checkRef(ref); err != nil {
 		return 0, err
 	}
+	if s.Holds(ctx, ref) {
+		return ref.SizeBytes, nil
+	}
 	unlock, err := s.lock(ctx, ref.Hash)
 	if err != nil {
 		return 0, fmt.Errorf("upload %s: %w", ref.Hash, err)
@@ -119,14 +122,11 @@ func resume(f *os.File, offset int64) (hash.Hash, int64, error) {
 }
 
 // complete gives a verified file its name, on disk: the file's folder is synced after
-// the rename, and the folders above it when they are new.
+// the rename, and the folders above it the first time. A file whose name may not last is
+// taken away again: being there means being on disk.
 func (s *Store) complete(path, hash string) error {
 	to := s.path(hash)
-	inner := filepath.Dir(to)
-	outer := filepath.Dir(inner)
-	_, err := os.Stat(inner)
-	fresh := errors.Is(err, os.ErrNotExist)
-	if err := os.MkdirAll(inner, 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
 	if err := os.Rename(path, to); err != nil {
@@ -135,15 +135,29 @@ func (s *Store) complete(path, hash string) error {
 	if s.cfg.NoSync {
 		return nil
 	}
-	dirs := []string{inner}
-	if fresh {
-		dirs = append(dirs, outer, s.cfg.Dir)
+	if err := s.syncName(filepath.Dir(to)); err != nil {
+		return errors.Join(err, os.Remove(to))
 	}
-	for _, d := range dirs {
-		if err := syncDir(d); err != nil {
-			return err
-		}
+	return nil
+}
+
+// syncName makes the names in a folder last, and the folder's own.
+func (s *Store) syncName(inner string) error {
+	if err := syncDir(inner); err != nil {
+		return err
 	}
+	s.mu.Lock()
+	known := s.lasting[inner]
+	s.mu.Unlock()
+	if known {
+		return nil
+	}
+	if err := errors.Join(syncDir(filepath.Dir(inner)), syncDir(s.cfg.Dir)); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lasting[inner] = true
 	return nil
 }
 

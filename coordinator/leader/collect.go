@@ -82,7 +82,7 @@ func (j *job) checkpoints(v *store.View) []files.Checkpoint {
 	var out []files.Checkpoint
 	for _, t := range trials {
 		f := t.GetResult().GetCheckpoint()
-		if rec := v.File(f.GetHash()); rec == nil || rec.GetDroppedMs() > 0 {
+		if rec := v.File(f.GetHash()); rec == nil || rec.GetDroppedMs() > 0 || rec.GetLostMs() > 0 {
 			continue
 		}
 		out = append(out, files.Checkpoint{Hash: f.GetHash(), SizeBytes: f.GetSizeBytes(), Trial: t.GetNumber(),

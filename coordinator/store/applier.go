@@ -81,9 +81,11 @@ func apply(tx *txn, cmd *v1.Command) Result {
 	case *v1.Command_PutData:
 		err = a.putData(op.PutData)
 	case *v1.Command_AddFiles:
-		err = a.addFiles(op.AddFiles)
+		r, err = a.addFiles(op.AddFiles)
 	case *v1.Command_DropFiles:
 		err = a.dropFiles(op.DropFiles)
+	case *v1.Command_LoseFiles:
+		r, err = a.loseFiles(op.LoseFiles)
 	case *v1.Command_PutReplica:
 		err = a.putReplica(op.PutReplica)
 	case *v1.Command_DropReplica:
@@ -112,6 +114,7 @@ func copyJob(j *v1.Job) *v1.Job {
 		Baseline: j.Baseline, LastTrial: j.LastTrial, Completed: j.Completed, Failed: j.Failed, PausedMs: j.PausedMs,
 		PausedAtMs: j.PausedAtMs, Stopping: j.Stopping, Devices: j.Devices, ResumeTo: j.ResumeTo,
 		RequestId: j.RequestId,
+		Remakes:   j.Remakes, Remaking: j.Remaking, BaselineLost: j.BaselineLost,
 	}
 }
 

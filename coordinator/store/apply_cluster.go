@@ -114,26 +114,29 @@ func checkHash(what, hash string) error {
 	return nil
 }
 
-// addFiles records files. One that was dropped before is there again.
-func (a *applier) addFiles(c *v1.AddFiles) error {
+// addFiles records files. One that was dropped or lost before is there again.
+func (a *applier) addFiles(c *v1.AddFiles) (r Result, err error) {
 	for _, f := range c.GetFiles() {
 		if err := checkFile("add files", f); err != nil {
-			return err
+			return Result{}, err
 		}
 		old := new(v1.FileRecord)
 		if a.get(bucketFiles, []byte(f.Hash), old) && old.File.GetSizeBytes() != f.SizeBytes {
-			return fmt.Errorf("add files: %w: %s has %d bytes, not %d", ErrExists, f.Hash, old.File.GetSizeBytes(), f.SizeBytes)
+			return Result{}, fmt.Errorf("add files: %w: %s has %d bytes, not %d", ErrExists, f.Hash, old.File.GetSizeBytes(), f.SizeBytes)
 		}
 	}
 	for _, f := range c.GetFiles() {
 		rec := new(v1.FileRecord)
-		if a.get(bucketFiles, []byte(f.Hash), rec) && rec.DroppedMs == 0 {
+		if a.get(bucketFiles, []byte(f.Hash), rec) && rec.DroppedMs == 0 && rec.LostMs == 0 {
 			continue
 		}
 		a.put(bucketFiles, []byte(f.Hash), &v1.FileRecord{File: f, CreatedMs: a.nowMS})
 		a.other = true
+		if rec.LostMs > 0 {
+			r.Job = a.fileFound(f.Hash)
+		}
 	}
-	return nil
+	return r, nil
 }
 
 // dropFiles marks files as dropped; replicas then remove them. Unknown ones are

@@ -123,7 +123,7 @@ func (a *applier) finishIfIdle(job *v1.Job) {
 		return
 	}
 	counts := a.counts(job.Id)
-	if counts.Active() == 0 {
+	if counts.Active() <= int(job.Remaking) { // what is made again keeps no job from its end
 		a.end(job, jobDone)
 	}
 }
@@ -195,11 +195,19 @@ func (a *applier) setJobState(c *v1.SetJobState) (Result, error) {
 // cancelled. It writes the job, and returns the tasks that were leased.
 func (a *applier) abandon(job *v1.Job, state v1.JobState, reason string) (freed []*v1.Task) {
 	a.end(job, state)
-	job.Reason = cut(reason)
+	job.Reason, job.Remaking = cut(reason), 0
 	a.putJob(job)
 	for _, task := range a.unfinished(job) {
 		wasLeased := task.State == leased
 		c := change(task)
+		if task.Remake.GetOpen() {
+			task.Worker, task.Session = "", ""
+			a.closeRemake(c, reason)
+			if wasLeased {
+				freed = append(freed, task)
+			}
+			continue
+		}
 		task.State, task.FinishedMs, task.Worker, task.Session = taskCancelled, a.nowMS, "", ""
 		a.putTask(c)
 		if wasLeased {

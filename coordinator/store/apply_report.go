@@ -28,8 +28,16 @@ func (a *applier) report(c *v1.ReportRequest) (Result, error) {
 	}
 	switch out := c.Outcome.(type) {
 	case *v1.ReportRequest_Baseline:
+		if err = wrongKind(task, kindBaseline); err == nil && task.Remake.GetOpen() {
+			r = a.remakeDone(task, out.Baseline.GetCheckpoint(), out.Baseline.GetArtifacts())
+			break
+		}
 		r, err = a.baselineDone(task, out.Baseline)
 	case *v1.ReportRequest_Trial:
+		if err = wrongKind(task, kindTrial); err == nil && task.Remake.GetOpen() {
+			r = a.remakeDone(task, out.Trial.GetCheckpoint(), out.Trial.GetArtifacts())
+			break
+		}
 		r, err = a.trialDone(task, out.Trial)
 	case *v1.ReportRequest_Measurement:
 		r, err = a.measureDone(task, out.Measurement)

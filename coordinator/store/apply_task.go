@@ -89,6 +89,9 @@ func (a *applier) leaseTask(c *v1.LeaseTask) (Result, error) {
 	if job.State == paused {
 		return Result{}, fmt.Errorf("lease task %s: %w: its job is %s", task.Id, ErrState, job.State)
 	}
+	if task.Kind == kindTrial && job.BaselineLost {
+		return Result{}, fmt.Errorf("lease task %s: %w: the dense model's checkpoint is lost", task.Id, ErrState)
+	}
 	r := Result{Job: job}
 	a.grant(task, c)
 	r.Task = task
@@ -98,8 +101,10 @@ func (a *applier) leaseTask(c *v1.LeaseTask) (Result, error) {
 	}
 	if task.Kind == kindTrial {
 		r.Trial = a.trial(task.Job, task.Trial)
-		r.Trial.Worker, r.Trial.Attempt = c.Worker, task.Attempt
-		a.putTrial(r.Trial)
+		if !task.Remake.GetOpen() { // who made the result stays on record
+			r.Trial.Worker, r.Trial.Attempt = c.Worker, task.Attempt
+			a.putTrial(r.Trial)
+		}
 	}
 	return r, nil
 }
@@ -139,6 +144,8 @@ func (a *applier) leaseNewTrial(c *v1.LeaseTask) (Result, error) {
 		return Result{}, fmt.Errorf("lease new trial: %w", err)
 	}
 	switch {
+	case job.BaselineLost:
+		return Result{}, fmt.Errorf("lease trial %d of job %s: %w: the dense model's checkpoint is lost", n.Number, job.Id, ErrState)
 	case job.State != searching || job.Stopping:
 		return Result{}, fmt.Errorf("lease trial %d of job %s: %w: the job is %s, stopping %t", n.Number, job.Id, ErrState, job.State, job.Stopping)
 	case n.Number != job.LastTrial+1:
@@ -198,6 +205,9 @@ func (a *applier) lose(task *v1.Task, reason string) Result {
 // result, a failed baseline fails the job.
 func (a *applier) fail(ch *taskChange, reason string) Result {
 	task := ch.Task
+	if task.Remake.GetOpen() {
+		return a.endRemake(ch, nil, reason)
+	}
 	task.State, task.FinishedMs = taskFailed, a.nowMS
 	a.putTask(ch)
 	job := a.job(task.Job)

@@ -399,7 +399,11 @@ func TestCopyJob(t *testing.T) {
 		switch {
 		case f.IsList():
 			l := j.ProtoReflect().Mutable(f).List()
-			l.Append(protoreflect.ValueOfString("x"))
+			if f.Kind() == protoreflect.Int32Kind {
+				l.Append(protoreflect.ValueOfInt32(1))
+			} else {
+				l.Append(protoreflect.ValueOfString("x"))
+			}
 		case f.Kind() == protoreflect.MessageKind:
 			j.ProtoReflect().Mutable(f)
 		case f.Kind() == protoreflect.StringKind:

@@ -278,7 +278,7 @@ func (c *Counts) Of(kind v1.TaskKind, state v1.TaskState) int {
 }
 
 // Active counts the tasks other than measures that are pending or leased: a stopping
-// job is done when there are none.
+// job is done when there are none, but for those that are done again.
 func (c *Counts) Active() int {
 	n := 0
 	for kind := range c {

@@ -661,6 +661,8 @@ type JobStatus struct {
 	NowMs int64 `protobuf:"varint,6,opt,name=now_ms,json=nowMs,proto3" json:"now_ms,omitempty"`
 	// Devices with waiting measures and no worker to do them.
 	AbsentDevices []string `protobuf:"bytes,7,rep,name=absent_devices,json=absentDevices,proto3" json:"absent_devices,omitempty"`
+	// What happened to files of the job: lost, made again. Usually empty.
+	Notes         []string `protobuf:"bytes,20,rep,name=notes,proto3" json:"notes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -740,6 +742,13 @@ func (x *JobStatus) GetNowMs() int64 {
 func (x *JobStatus) GetAbsentDevices() []string {
 	if x != nil {
 		return x.AbsentDevices
+	}
+	return nil
+}
+
+func (x *JobStatus) GetNotes() []string {
+	if x != nil {
+		return x.Notes
 	}
 	return nil
 }
@@ -1171,23 +1180,25 @@ func (x *Front) GetMeasured() []*FrontMember {
 }
 
 type FrontMember struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Trial         int32                  `protobuf:"varint,1,opt,name=trial,proto3" json:"trial,omitempty"`
-	Strategy      string                 `protobuf:"bytes,2,opt,name=strategy,proto3" json:"strategy,omitempty"`
-	Sparsity      map[string]float64     `protobuf:"bytes,3,rep,name=sparsity,proto3" json:"sparsity,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
-	Accuracy      float64                `protobuf:"fixed64,4,opt,name=accuracy,proto3" json:"accuracy,omitempty"`
-	TestAccuracy  float64                `protobuf:"fixed64,5,opt,name=test_accuracy,json=testAccuracy,proto3" json:"test_accuracy,omitempty"`
-	SizeBytes     int64                  `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
-	LatencyP50Ns  int64                  `protobuf:"varint,7,opt,name=latency_p50_ns,json=latencyP50Ns,proto3" json:"latency_p50_ns,omitempty"`
-	LatencyP95Ns  int64                  `protobuf:"varint,8,opt,name=latency_p95_ns,json=latencyP95Ns,proto3" json:"latency_p95_ns,omitempty"`
-	Spread        float64                `protobuf:"fixed64,9,opt,name=spread,proto3" json:"spread,omitempty"`
-	Params        int64                  `protobuf:"varint,10,opt,name=params,proto3" json:"params,omitempty"`
-	Nonzeros      int64                  `protobuf:"varint,11,opt,name=nonzeros,proto3" json:"nonzeros,omitempty"`
-	Macs          int64                  `protobuf:"varint,12,opt,name=macs,proto3" json:"macs,omitempty"`
-	Format        string                 `protobuf:"bytes,13,opt,name=format,proto3" json:"format,omitempty"`
-	Artifact      string                 `protobuf:"bytes,14,opt,name=artifact,proto3" json:"artifact,omitempty"`
-	Config        *TrialConfig           `protobuf:"bytes,15,opt,name=config,proto3" json:"config,omitempty"`
-	Artifacts     []*FileRef             `protobuf:"bytes,16,rep,name=artifacts,proto3" json:"artifacts,omitempty"`
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Trial        int32                  `protobuf:"varint,1,opt,name=trial,proto3" json:"trial,omitempty"`
+	Strategy     string                 `protobuf:"bytes,2,opt,name=strategy,proto3" json:"strategy,omitempty"`
+	Sparsity     map[string]float64     `protobuf:"bytes,3,rep,name=sparsity,proto3" json:"sparsity,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"fixed64,2,opt,name=value"`
+	Accuracy     float64                `protobuf:"fixed64,4,opt,name=accuracy,proto3" json:"accuracy,omitempty"`
+	TestAccuracy float64                `protobuf:"fixed64,5,opt,name=test_accuracy,json=testAccuracy,proto3" json:"test_accuracy,omitempty"`
+	SizeBytes    int64                  `protobuf:"varint,6,opt,name=size_bytes,json=sizeBytes,proto3" json:"size_bytes,omitempty"`
+	LatencyP50Ns int64                  `protobuf:"varint,7,opt,name=latency_p50_ns,json=latencyP50Ns,proto3" json:"latency_p50_ns,omitempty"`
+	LatencyP95Ns int64                  `protobuf:"varint,8,opt,name=latency_p95_ns,json=latencyP95Ns,proto3" json:"latency_p95_ns,omitempty"`
+	Spread       float64                `protobuf:"fixed64,9,opt,name=spread,proto3" json:"spread,omitempty"`
+	Params       int64                  `protobuf:"varint,10,opt,name=params,proto3" json:"params,omitempty"`
+	Nonzeros     int64                  `protobuf:"varint,11,opt,name=nonzeros,proto3" json:"nonzeros,omitempty"`
+	Macs         int64                  `protobuf:"varint,12,opt,name=macs,proto3" json:"macs,omitempty"`
+	Format       string                 `protobuf:"bytes,13,opt,name=format,proto3" json:"format,omitempty"`
+	Artifact     string                 `protobuf:"bytes,14,opt,name=artifact,proto3" json:"artifact,omitempty"`
+	Config       *TrialConfig           `protobuf:"bytes,15,opt,name=config,proto3" json:"config,omitempty"`
+	Artifacts    []*FileRef             `protobuf:"bytes,16,rep,name=artifacts,proto3" json:"artifacts,omitempty"`
+	// What is to be known of its files: lost, made again. Usually empty.
+	Note          string `protobuf:"bytes,20,opt,name=note,proto3" json:"note,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1332,6 +1343,13 @@ func (x *FrontMember) GetArtifacts() []*FileRef {
 		return x.Artifacts
 	}
 	return nil
+}
+
+func (x *FrontMember) GetNote() string {
+	if x != nil {
+		return x.Note
+	}
+	return ""
 }
 
 type FitRequest struct {
@@ -3096,7 +3114,7 @@ const file_espalier_v1_api_proto_rawDesc = "" +
 	"\rResumeRequest\x12\x10\n" +
 	"\x03job\x18\x01 \x01(\tR\x03job\"4\n" +
 	"\x0eResumeResponse\x12\"\n" +
-	"\x03job\x18\x01 \x01(\v2\x10.espalier.v1.JobR\x03job\"\x96\x02\n" +
+	"\x03job\x18\x01 \x01(\v2\x10.espalier.v1.JobR\x03job\"\xac\x02\n" +
 	"\tJobStatus\x12\"\n" +
 	"\x03job\x18\x01 \x01(\v2\x10.espalier.v1.JobR\x03job\x122\n" +
 	"\arunning\x18\x02 \x03(\v2\x18.espalier.v1.RunningTaskR\arunning\x121\n" +
@@ -3104,7 +3122,8 @@ const file_espalier_v1_api_proto_rawDesc = "" +
 	"\x10pending_measures\x18\x04 \x01(\x05R\x0fpendingMeasures\x12\x15\n" +
 	"\x06eta_ms\x18\x05 \x01(\x03R\x05etaMs\x12\x15\n" +
 	"\x06now_ms\x18\x06 \x01(\x03R\x05nowMs\x12%\n" +
-	"\x0eabsent_devices\x18\a \x03(\tR\rabsentDevices\"g\n" +
+	"\x0eabsent_devices\x18\a \x03(\tR\rabsentDevices\x12\x14\n" +
+	"\x05notes\x18\x14 \x03(\tR\x05notes\"g\n" +
 	"\vRunningTask\x12%\n" +
 	"\x04task\x18\x01 \x01(\v2\x11.espalier.v1.TaskR\x04task\x121\n" +
 	"\bprogress\x18\x02 \x01(\v2\x15.espalier.v1.ProgressR\bprogress\"\x90\x01\n" +
@@ -3132,7 +3151,7 @@ const file_espalier_v1_api_proto_rawDesc = "" +
 	"\bbaseline\x18\x05 \x01(\v2\x18.espalier.v1.FrontMemberR\bbaseline\x122\n" +
 	"\amembers\x18\x06 \x03(\v2\x18.espalier.v1.FrontMemberR\amembers\x12+\n" +
 	"\x06budget\x18\a \x01(\v2\x13.espalier.v1.BudgetR\x06budget\x124\n" +
-	"\bmeasured\x18\b \x03(\v2\x18.espalier.v1.FrontMemberR\bmeasured\"\xe6\x04\n" +
+	"\bmeasured\x18\b \x03(\v2\x18.espalier.v1.FrontMemberR\bmeasured\"\xfa\x04\n" +
 	"\vFrontMember\x12\x14\n" +
 	"\x05trial\x18\x01 \x01(\x05R\x05trial\x12\x1a\n" +
 	"\bstrategy\x18\x02 \x01(\tR\bstrategy\x12B\n" +
@@ -3151,7 +3170,8 @@ const file_espalier_v1_api_proto_rawDesc = "" +
 	"\x06format\x18\r \x01(\tR\x06format\x12\x1a\n" +
 	"\bartifact\x18\x0e \x01(\tR\bartifact\x120\n" +
 	"\x06config\x18\x0f \x01(\v2\x18.espalier.v1.TrialConfigR\x06config\x122\n" +
-	"\tartifacts\x18\x10 \x03(\v2\x14.espalier.v1.FileRefR\tartifacts\x1a;\n" +
+	"\tartifacts\x18\x10 \x03(\v2\x14.espalier.v1.FileRefR\tartifacts\x12\x12\n" +
+	"\x04note\x18\x14 \x01(\tR\x04note\x1a;\n" +
 	"\rSparsityEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x01R\x05value:\x028\x01\"c\n" +

@@ -42,6 +42,7 @@ type Command struct {
 	//	*Command_Batch
 	//	*Command_PutReplica
 	//	*Command_DropReplica
+	//	*Command_LoseFiles
 	Op            isCommand_Op `protobuf_oneof:"op"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -217,6 +218,15 @@ func (x *Command) GetDropReplica() *DropReplica {
 	return nil
 }
 
+func (x *Command) GetLoseFiles() *LoseFiles {
+	if x != nil {
+		if x, ok := x.Op.(*Command_LoseFiles); ok {
+			return x.LoseFiles
+		}
+	}
+	return nil
+}
+
 type isCommand_Op interface {
 	isCommand_Op()
 }
@@ -277,6 +287,10 @@ type Command_DropReplica struct {
 	DropReplica *DropReplica `protobuf:"bytes,15,opt,name=drop_replica,json=dropReplica,proto3,oneof"`
 }
 
+type Command_LoseFiles struct {
+	LoseFiles *LoseFiles `protobuf:"bytes,16,opt,name=lose_files,json=loseFiles,proto3,oneof"`
+}
+
 func (*Command_SubmitJob) isCommand_Op() {}
 
 func (*Command_SetJobState) isCommand_Op() {}
@@ -304,6 +318,8 @@ func (*Command_Batch) isCommand_Op() {}
 func (*Command_PutReplica) isCommand_Op() {}
 
 func (*Command_DropReplica) isCommand_Op() {}
+
+func (*Command_LoseFiles) isCommand_Op() {}
 
 // Batch applies several commands as one entry, in order, each with its own result.
 type Batch struct {
@@ -1056,6 +1072,69 @@ func (x *DropFiles) GetReason() string {
 	return ""
 }
 
+// LoseFiles records that files are on no replica any more.
+type LoseFiles struct {
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Hashes []string               `protobuf:"bytes,1,rep,name=hashes,proto3" json:"hashes,omitempty"`
+	// The task that made them and is to make them again: a baseline or a trial that
+	// is DONE. Empty: nobody does.
+	Task          string `protobuf:"bytes,2,opt,name=task,proto3" json:"task,omitempty"`
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LoseFiles) Reset() {
+	*x = LoseFiles{}
+	mi := &file_espalier_v1_command_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LoseFiles) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LoseFiles) ProtoMessage() {}
+
+func (x *LoseFiles) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_command_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LoseFiles.ProtoReflect.Descriptor instead.
+func (*LoseFiles) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_command_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *LoseFiles) GetHashes() []string {
+	if x != nil {
+		return x.Hashes
+	}
+	return nil
+}
+
+func (x *LoseFiles) GetTask() string {
+	if x != nil {
+		return x.Task
+	}
+	return ""
+}
+
+func (x *LoseFiles) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // WorkerRecord is what the store knows of a worker.
 type WorkerRecord struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1068,7 +1147,7 @@ type WorkerRecord struct {
 
 func (x *WorkerRecord) Reset() {
 	*x = WorkerRecord{}
-	mi := &file_espalier_v1_command_proto_msgTypes[14]
+	mi := &file_espalier_v1_command_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1080,7 +1159,7 @@ func (x *WorkerRecord) String() string {
 func (*WorkerRecord) ProtoMessage() {}
 
 func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_command_proto_msgTypes[14]
+	mi := &file_espalier_v1_command_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1093,7 +1172,7 @@ func (x *WorkerRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerRecord.ProtoReflect.Descriptor instead.
 func (*WorkerRecord) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_command_proto_rawDescGZIP(), []int{14}
+	return file_espalier_v1_command_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *WorkerRecord) GetInfo() *WorkerInfo {
@@ -1123,14 +1202,16 @@ type FileRecord struct {
 	File      *FileRef               `protobuf:"bytes,1,opt,name=file,proto3" json:"file,omitempty"`
 	CreatedMs int64                  `protobuf:"varint,2,opt,name=created_ms,json=createdMs,proto3" json:"created_ms,omitempty"`
 	// Set when it was dropped by garbage collection.
-	DroppedMs     int64 `protobuf:"varint,3,opt,name=dropped_ms,json=droppedMs,proto3" json:"dropped_ms,omitempty"`
+	DroppedMs int64 `protobuf:"varint,3,opt,name=dropped_ms,json=droppedMs,proto3" json:"dropped_ms,omitempty"`
+	// Set while it is on no replica, though it should be.
+	LostMs        int64 `protobuf:"varint,4,opt,name=lost_ms,json=lostMs,proto3" json:"lost_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *FileRecord) Reset() {
 	*x = FileRecord{}
-	mi := &file_espalier_v1_command_proto_msgTypes[15]
+	mi := &file_espalier_v1_command_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1142,7 +1223,7 @@ func (x *FileRecord) String() string {
 func (*FileRecord) ProtoMessage() {}
 
 func (x *FileRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_command_proto_msgTypes[15]
+	mi := &file_espalier_v1_command_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1155,7 +1236,7 @@ func (x *FileRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FileRecord.ProtoReflect.Descriptor instead.
 func (*FileRecord) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_command_proto_rawDescGZIP(), []int{15}
+	return file_espalier_v1_command_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *FileRecord) GetFile() *FileRef {
@@ -1179,6 +1260,13 @@ func (x *FileRecord) GetDroppedMs() int64 {
 	return 0
 }
 
+func (x *FileRecord) GetLostMs() int64 {
+	if x != nil {
+		return x.LostMs
+	}
+	return 0
+}
+
 // PutReplica records where a replica is reached.
 type PutReplica struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1189,7 +1277,7 @@ type PutReplica struct {
 
 func (x *PutReplica) Reset() {
 	*x = PutReplica{}
-	mi := &file_espalier_v1_command_proto_msgTypes[16]
+	mi := &file_espalier_v1_command_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1201,7 +1289,7 @@ func (x *PutReplica) String() string {
 func (*PutReplica) ProtoMessage() {}
 
 func (x *PutReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_command_proto_msgTypes[16]
+	mi := &file_espalier_v1_command_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1214,7 +1302,7 @@ func (x *PutReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutReplica.ProtoReflect.Descriptor instead.
 func (*PutReplica) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_command_proto_rawDescGZIP(), []int{16}
+	return file_espalier_v1_command_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *PutReplica) GetReplica() *Replica {
@@ -1234,7 +1322,7 @@ type DropReplica struct {
 
 func (x *DropReplica) Reset() {
 	*x = DropReplica{}
-	mi := &file_espalier_v1_command_proto_msgTypes[17]
+	mi := &file_espalier_v1_command_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1246,7 +1334,7 @@ func (x *DropReplica) String() string {
 func (*DropReplica) ProtoMessage() {}
 
 func (x *DropReplica) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_command_proto_msgTypes[17]
+	mi := &file_espalier_v1_command_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1259,7 +1347,7 @@ func (x *DropReplica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DropReplica.ProtoReflect.Descriptor instead.
 func (*DropReplica) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_command_proto_rawDescGZIP(), []int{17}
+	return file_espalier_v1_command_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DropReplica) GetId() string {
@@ -1284,7 +1372,7 @@ type Replica struct {
 
 func (x *Replica) Reset() {
 	*x = Replica{}
-	mi := &file_espalier_v1_command_proto_msgTypes[18]
+	mi := &file_espalier_v1_command_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1384,7 @@ func (x *Replica) String() string {
 func (*Replica) ProtoMessage() {}
 
 func (x *Replica) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_command_proto_msgTypes[18]
+	mi := &file_espalier_v1_command_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1397,7 @@ func (x *Replica) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replica.ProtoReflect.Descriptor instead.
 func (*Replica) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_command_proto_rawDescGZIP(), []int{18}
+	return file_espalier_v1_command_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Replica) GetId() string {
@@ -1351,7 +1439,7 @@ var File_espalier_v1_command_proto protoreflect.FileDescriptor
 
 const file_espalier_v1_command_proto_rawDesc = "" +
 	"\n" +
-	"\x19espalier/v1/command.proto\x12\vespalier.v1\x1a\x1aespalier/v1/dispatch.proto\x1a\x15espalier/v1/job.proto\x1a\x18espalier/v1/result.proto\x1a\x16espalier/v1/task.proto\"\xb4\x06\n" +
+	"\x19espalier/v1/command.proto\x12\vespalier.v1\x1a\x1aespalier/v1/dispatch.proto\x1a\x15espalier/v1/job.proto\x1a\x18espalier/v1/result.proto\x1a\x16espalier/v1/task.proto\"\xed\x06\n" +
 	"\aCommand\x12\x17\n" +
 	"\atime_ms\x18\x01 \x01(\x03R\x06timeMs\x127\n" +
 	"\n" +
@@ -1374,7 +1462,9 @@ const file_espalier_v1_command_proto_rawDesc = "" +
 	"\x05batch\x18\r \x01(\v2\x12.espalier.v1.BatchH\x00R\x05batch\x12:\n" +
 	"\vput_replica\x18\x0e \x01(\v2\x17.espalier.v1.PutReplicaH\x00R\n" +
 	"putReplica\x12=\n" +
-	"\fdrop_replica\x18\x0f \x01(\v2\x18.espalier.v1.DropReplicaH\x00R\vdropReplicaB\x04\n" +
+	"\fdrop_replica\x18\x0f \x01(\v2\x18.espalier.v1.DropReplicaH\x00R\vdropReplica\x127\n" +
+	"\n" +
+	"lose_files\x18\x10 \x01(\v2\x16.espalier.v1.LoseFilesH\x00R\tloseFilesB\x04\n" +
 	"\x02op\"9\n" +
 	"\x05Batch\x120\n" +
 	"\bcommands\x18\x01 \x03(\v2\x14.espalier.v1.CommandR\bcommands\"~\n" +
@@ -1425,19 +1515,24 @@ const file_espalier_v1_command_proto_rawDesc = "" +
 	"\x05files\x18\x01 \x03(\v2\x14.espalier.v1.FileRefR\x05files\";\n" +
 	"\tDropFiles\x12\x16\n" +
 	"\x06hashes\x18\x01 \x03(\tR\x06hashes\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"u\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"O\n" +
+	"\tLoseFiles\x12\x16\n" +
+	"\x06hashes\x18\x01 \x03(\tR\x06hashes\x12\x12\n" +
+	"\x04task\x18\x02 \x01(\tR\x04task\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"u\n" +
 	"\fWorkerRecord\x12+\n" +
 	"\x04info\x18\x01 \x01(\v2\x17.espalier.v1.WorkerInfoR\x04info\x12\x19\n" +
 	"\bfirst_ms\x18\x02 \x01(\x03R\afirstMs\x12\x1d\n" +
 	"\n" +
-	"session_ms\x18\x03 \x01(\x03R\tsessionMs\"t\n" +
+	"session_ms\x18\x03 \x01(\x03R\tsessionMs\"\x8d\x01\n" +
 	"\n" +
 	"FileRecord\x12(\n" +
 	"\x04file\x18\x01 \x01(\v2\x14.espalier.v1.FileRefR\x04file\x12\x1d\n" +
 	"\n" +
 	"created_ms\x18\x02 \x01(\x03R\tcreatedMs\x12\x1d\n" +
 	"\n" +
-	"dropped_ms\x18\x03 \x01(\x03R\tdroppedMs\"<\n" +
+	"dropped_ms\x18\x03 \x01(\x03R\tdroppedMs\x12\x17\n" +
+	"\alost_ms\x18\x04 \x01(\x03R\x06lostMs\"<\n" +
 	"\n" +
 	"PutReplica\x12.\n" +
 	"\areplica\x18\x01 \x01(\v2\x14.espalier.v1.ReplicaR\areplica\"\x1d\n" +
@@ -1463,7 +1558,7 @@ func file_espalier_v1_command_proto_rawDescGZIP() []byte {
 	return file_espalier_v1_command_proto_rawDescData
 }
 
-var file_espalier_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_espalier_v1_command_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_espalier_v1_command_proto_goTypes = []any{
 	(*Command)(nil),       // 0: espalier.v1.Command
 	(*Batch)(nil),         // 1: espalier.v1.Batch
@@ -1479,25 +1574,26 @@ var file_espalier_v1_command_proto_goTypes = []any{
 	(*DataSet)(nil),       // 11: espalier.v1.DataSet
 	(*AddFiles)(nil),      // 12: espalier.v1.AddFiles
 	(*DropFiles)(nil),     // 13: espalier.v1.DropFiles
-	(*WorkerRecord)(nil),  // 14: espalier.v1.WorkerRecord
-	(*FileRecord)(nil),    // 15: espalier.v1.FileRecord
-	(*PutReplica)(nil),    // 16: espalier.v1.PutReplica
-	(*DropReplica)(nil),   // 17: espalier.v1.DropReplica
-	(*Replica)(nil),       // 18: espalier.v1.Replica
-	(*ReportRequest)(nil), // 19: espalier.v1.ReportRequest
-	(*JobSpec)(nil),       // 20: espalier.v1.JobSpec
-	(JobState)(0),         // 21: espalier.v1.JobState
-	(*TrialConfig)(nil),   // 22: espalier.v1.TrialConfig
-	(*WorkerInfo)(nil),    // 23: espalier.v1.WorkerInfo
-	(*Device)(nil),        // 24: espalier.v1.Device
-	(*FileRef)(nil),       // 25: espalier.v1.FileRef
+	(*LoseFiles)(nil),     // 14: espalier.v1.LoseFiles
+	(*WorkerRecord)(nil),  // 15: espalier.v1.WorkerRecord
+	(*FileRecord)(nil),    // 16: espalier.v1.FileRecord
+	(*PutReplica)(nil),    // 17: espalier.v1.PutReplica
+	(*DropReplica)(nil),   // 18: espalier.v1.DropReplica
+	(*Replica)(nil),       // 19: espalier.v1.Replica
+	(*ReportRequest)(nil), // 20: espalier.v1.ReportRequest
+	(*JobSpec)(nil),       // 21: espalier.v1.JobSpec
+	(JobState)(0),         // 22: espalier.v1.JobState
+	(*TrialConfig)(nil),   // 23: espalier.v1.TrialConfig
+	(*WorkerInfo)(nil),    // 24: espalier.v1.WorkerInfo
+	(*Device)(nil),        // 25: espalier.v1.Device
+	(*FileRef)(nil),       // 26: espalier.v1.FileRef
 }
 var file_espalier_v1_command_proto_depIdxs = []int32{
 	2,  // 0: espalier.v1.Command.submit_job:type_name -> espalier.v1.SubmitJob
 	3,  // 1: espalier.v1.Command.set_job_state:type_name -> espalier.v1.SetJobState
 	5,  // 2: espalier.v1.Command.lease_task:type_name -> espalier.v1.LeaseTask
 	7,  // 3: espalier.v1.Command.end_lease:type_name -> espalier.v1.EndLease
-	19, // 4: espalier.v1.Command.report:type_name -> espalier.v1.ReportRequest
+	20, // 4: espalier.v1.Command.report:type_name -> espalier.v1.ReportRequest
 	4,  // 5: espalier.v1.Command.stop_job:type_name -> espalier.v1.StopJob
 	8,  // 6: espalier.v1.Command.put_worker:type_name -> espalier.v1.PutWorker
 	9,  // 7: espalier.v1.Command.put_device:type_name -> espalier.v1.PutDevice
@@ -1505,26 +1601,27 @@ var file_espalier_v1_command_proto_depIdxs = []int32{
 	12, // 9: espalier.v1.Command.add_files:type_name -> espalier.v1.AddFiles
 	13, // 10: espalier.v1.Command.drop_files:type_name -> espalier.v1.DropFiles
 	1,  // 11: espalier.v1.Command.batch:type_name -> espalier.v1.Batch
-	16, // 12: espalier.v1.Command.put_replica:type_name -> espalier.v1.PutReplica
-	17, // 13: espalier.v1.Command.drop_replica:type_name -> espalier.v1.DropReplica
-	0,  // 14: espalier.v1.Batch.commands:type_name -> espalier.v1.Command
-	20, // 15: espalier.v1.SubmitJob.spec:type_name -> espalier.v1.JobSpec
-	21, // 16: espalier.v1.SetJobState.state:type_name -> espalier.v1.JobState
-	6,  // 17: espalier.v1.LeaseTask.trial:type_name -> espalier.v1.NewTrial
-	22, // 18: espalier.v1.NewTrial.config:type_name -> espalier.v1.TrialConfig
-	23, // 19: espalier.v1.PutWorker.worker:type_name -> espalier.v1.WorkerInfo
-	24, // 20: espalier.v1.PutDevice.device:type_name -> espalier.v1.Device
-	11, // 21: espalier.v1.PutData.data:type_name -> espalier.v1.DataSet
-	25, // 22: espalier.v1.DataSet.file:type_name -> espalier.v1.FileRef
-	25, // 23: espalier.v1.AddFiles.files:type_name -> espalier.v1.FileRef
-	23, // 24: espalier.v1.WorkerRecord.info:type_name -> espalier.v1.WorkerInfo
-	25, // 25: espalier.v1.FileRecord.file:type_name -> espalier.v1.FileRef
-	18, // 26: espalier.v1.PutReplica.replica:type_name -> espalier.v1.Replica
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	17, // 12: espalier.v1.Command.put_replica:type_name -> espalier.v1.PutReplica
+	18, // 13: espalier.v1.Command.drop_replica:type_name -> espalier.v1.DropReplica
+	14, // 14: espalier.v1.Command.lose_files:type_name -> espalier.v1.LoseFiles
+	0,  // 15: espalier.v1.Batch.commands:type_name -> espalier.v1.Command
+	21, // 16: espalier.v1.SubmitJob.spec:type_name -> espalier.v1.JobSpec
+	22, // 17: espalier.v1.SetJobState.state:type_name -> espalier.v1.JobState
+	6,  // 18: espalier.v1.LeaseTask.trial:type_name -> espalier.v1.NewTrial
+	23, // 19: espalier.v1.NewTrial.config:type_name -> espalier.v1.TrialConfig
+	24, // 20: espalier.v1.PutWorker.worker:type_name -> espalier.v1.WorkerInfo
+	25, // 21: espalier.v1.PutDevice.device:type_name -> espalier.v1.Device
+	11, // 22: espalier.v1.PutData.data:type_name -> espalier.v1.DataSet
+	26, // 23: espalier.v1.DataSet.file:type_name -> espalier.v1.FileRef
+	26, // 24: espalier.v1.AddFiles.files:type_name -> espalier.v1.FileRef
+	24, // 25: espalier.v1.WorkerRecord.info:type_name -> espalier.v1.WorkerInfo
+	26, // 26: espalier.v1.FileRecord.file:type_name -> espalier.v1.FileRef
+	19, // 27: espalier.v1.PutReplica.replica:type_name -> espalier.v1.Replica
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_espalier_v1_command_proto_init() }
@@ -1551,6 +1648,7 @@ func file_espalier_v1_command_proto_init() {
 		(*Command_Batch)(nil),
 		(*Command_PutReplica)(nil),
 		(*Command_DropReplica)(nil),
+		(*Command_LoseFiles)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1558,7 +1656,7 @@ func file_espalier_v1_command_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_espalier_v1_command_proto_rawDesc), len(file_espalier_v1_command_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

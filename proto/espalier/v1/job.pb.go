@@ -1022,7 +1022,14 @@ type Job struct {
 	// State before PAUSED.
 	ResumeTo JobState `protobuf:"varint,16,opt,name=resume_to,json=resumeTo,proto3,enum=espalier.v1.JobState" json:"resume_to,omitempty"`
 	// The request that submitted it; logs tell of it by this id.
-	RequestId     string `protobuf:"bytes,17,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,17,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Trials of which files were lost and made again, or are to be; 0 is the baseline.
+	// Their tasks tell more.
+	Remakes []int32 `protobuf:"varint,20,rep,packed,name=remakes,proto3" json:"remakes,omitempty"`
+	// How many of these are not done yet.
+	Remaking int32 `protobuf:"varint,21,opt,name=remaking,proto3" json:"remaking,omitempty"`
+	// The dense model's checkpoint is lost: no trial can begin until it is back.
+	BaselineLost  bool `protobuf:"varint,22,opt,name=baseline_lost,json=baselineLost,proto3" json:"baseline_lost,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1176,6 +1183,27 @@ func (x *Job) GetRequestId() string {
 	return ""
 }
 
+func (x *Job) GetRemakes() []int32 {
+	if x != nil {
+		return x.Remakes
+	}
+	return nil
+}
+
+func (x *Job) GetRemaking() int32 {
+	if x != nil {
+		return x.Remaking
+	}
+	return 0
+}
+
+func (x *Job) GetBaselineLost() bool {
+	if x != nil {
+		return x.BaselineLost
+	}
+	return false
+}
+
 var File_espalier_v1_job_proto protoreflect.FileDescriptor
 
 const file_espalier_v1_job_proto_rawDesc = "" +
@@ -1261,7 +1289,7 @@ const file_espalier_v1_job_proto_rawDesc = "" +
 	"\bStopSpec\x12\x16\n" +
 	"\x06trials\x18\x01 \x01(\x05R\x06trials\x12\x17\n" +
 	"\atime_ms\x18\x02 \x01(\x03R\x06timeMs\x12\x14\n" +
-	"\x05stall\x18\x03 \x01(\x05R\x05stall\"\xb3\x04\n" +
+	"\x05stall\x18\x03 \x01(\x05R\x05stall\"\x8e\x05\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12(\n" +
 	"\x04spec\x18\x02 \x01(\v2\x14.espalier.v1.JobSpecR\x04spec\x12+\n" +
@@ -1286,7 +1314,10 @@ const file_espalier_v1_job_proto_rawDesc = "" +
 	"\adevices\x18\x0f \x03(\tR\adevices\x122\n" +
 	"\tresume_to\x18\x10 \x01(\x0e2\x15.espalier.v1.JobStateR\bresumeTo\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x11 \x01(\tR\trequestId*\xb0\x01\n" +
+	"request_id\x18\x11 \x01(\tR\trequestId\x12\x18\n" +
+	"\aremakes\x18\x14 \x03(\x05R\aremakes\x12\x1a\n" +
+	"\bremaking\x18\x15 \x01(\x05R\bremaking\x12#\n" +
+	"\rbaseline_lost\x18\x16 \x01(\bR\fbaselineLost*\xb0\x01\n" +
 	"\bJobState\x12\x19\n" +
 	"\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13JOB_STATE_PREPARING\x10\x01\x12\x17\n" +

@@ -217,7 +217,9 @@ type Task struct {
 	// For trial and measure.
 	Trial int32 `protobuf:"varint,16,opt,name=trial,proto3" json:"trial,omitempty"`
 	// For measure.
-	Device        string `protobuf:"bytes,17,opt,name=device,proto3" json:"device,omitempty"`
+	Device string `protobuf:"bytes,17,opt,name=device,proto3" json:"device,omitempty"`
+	// Set once files of the task were lost and had to be made again.
+	Remake        *Remake `protobuf:"bytes,18,opt,name=remake,proto3" json:"remake,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -371,6 +373,121 @@ func (x *Task) GetDevice() string {
 	return ""
 }
 
+func (x *Task) GetRemake() *Remake {
+	if x != nil {
+		return x.Remake
+	}
+	return nil
+}
+
+// Remake is a task that is done again because files it had made were lost. The
+// result that was recorded stands, whatever comes of it.
+type Remake struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// True until the files are made again, or it is given up.
+	Open   bool     `protobuf:"varint,1,opt,name=open,proto3" json:"open,omitempty"`
+	Lost   []string `protobuf:"bytes,2,rep,name=lost,proto3" json:"lost,omitempty"`
+	LostMs int64    `protobuf:"varint,3,opt,name=lost_ms,json=lostMs,proto3" json:"lost_ms,omitempty"`
+	// Only workers with this kernel variant make the files again: others could not
+	// make the same ones.
+	Variant string `protobuf:"bytes,4,opt,name=variant,proto3" json:"variant,omitempty"`
+	EndedMs int64  `protobuf:"varint,5,opt,name=ended_ms,json=endedMs,proto3" json:"ended_ms,omitempty"`
+	// The lost files are back, byte for byte.
+	Same bool `protobuf:"varint,6,opt,name=same,proto3" json:"same,omitempty"`
+	// With other files: what was made instead.
+	Made []*FileRef `protobuf:"bytes,7,rep,name=made,proto3" json:"made,omitempty"`
+	// Why it was given up.
+	Reason        string `protobuf:"bytes,8,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Remake) Reset() {
+	*x = Remake{}
+	mi := &file_espalier_v1_task_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Remake) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Remake) ProtoMessage() {}
+
+func (x *Remake) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_task_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Remake.ProtoReflect.Descriptor instead.
+func (*Remake) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_task_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Remake) GetOpen() bool {
+	if x != nil {
+		return x.Open
+	}
+	return false
+}
+
+func (x *Remake) GetLost() []string {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+func (x *Remake) GetLostMs() int64 {
+	if x != nil {
+		return x.LostMs
+	}
+	return 0
+}
+
+func (x *Remake) GetVariant() string {
+	if x != nil {
+		return x.Variant
+	}
+	return ""
+}
+
+func (x *Remake) GetEndedMs() int64 {
+	if x != nil {
+		return x.EndedMs
+	}
+	return 0
+}
+
+func (x *Remake) GetSame() bool {
+	if x != nil {
+		return x.Same
+	}
+	return false
+}
+
+func (x *Remake) GetMade() []*FileRef {
+	if x != nil {
+		return x.Made
+	}
+	return nil
+}
+
+func (x *Remake) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // TrialConfig is what a trial is asked to do. It is fixed when the trial is created.
 type TrialConfig struct {
 	state    protoimpl.MessageState `protogen:"open.v1"`
@@ -394,7 +511,7 @@ type TrialConfig struct {
 
 func (x *TrialConfig) Reset() {
 	*x = TrialConfig{}
-	mi := &file_espalier_v1_task_proto_msgTypes[1]
+	mi := &file_espalier_v1_task_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -406,7 +523,7 @@ func (x *TrialConfig) String() string {
 func (*TrialConfig) ProtoMessage() {}
 
 func (x *TrialConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_task_proto_msgTypes[1]
+	mi := &file_espalier_v1_task_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -419,7 +536,7 @@ func (x *TrialConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TrialConfig.ProtoReflect.Descriptor instead.
 func (*TrialConfig) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_task_proto_rawDescGZIP(), []int{1}
+	return file_espalier_v1_task_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *TrialConfig) GetStrategy() string {
@@ -518,7 +635,7 @@ type Trial struct {
 
 func (x *Trial) Reset() {
 	*x = Trial{}
-	mi := &file_espalier_v1_task_proto_msgTypes[2]
+	mi := &file_espalier_v1_task_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -530,7 +647,7 @@ func (x *Trial) String() string {
 func (*Trial) ProtoMessage() {}
 
 func (x *Trial) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_task_proto_msgTypes[2]
+	mi := &file_espalier_v1_task_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -543,7 +660,7 @@ func (x *Trial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trial.ProtoReflect.Descriptor instead.
 func (*Trial) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_task_proto_rawDescGZIP(), []int{2}
+	return file_espalier_v1_task_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Trial) GetJob() string {
@@ -652,7 +769,7 @@ type Device struct {
 
 func (x *Device) Reset() {
 	*x = Device{}
-	mi := &file_espalier_v1_task_proto_msgTypes[3]
+	mi := &file_espalier_v1_task_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -664,7 +781,7 @@ func (x *Device) String() string {
 func (*Device) ProtoMessage() {}
 
 func (x *Device) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_task_proto_msgTypes[3]
+	mi := &file_espalier_v1_task_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -677,7 +794,7 @@ func (x *Device) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Device.ProtoReflect.Descriptor instead.
 func (*Device) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_task_proto_rawDescGZIP(), []int{3}
+	return file_espalier_v1_task_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Device) GetName() string {
@@ -735,7 +852,7 @@ type Fingerprint struct {
 
 func (x *Fingerprint) Reset() {
 	*x = Fingerprint{}
-	mi := &file_espalier_v1_task_proto_msgTypes[4]
+	mi := &file_espalier_v1_task_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -747,7 +864,7 @@ func (x *Fingerprint) String() string {
 func (*Fingerprint) ProtoMessage() {}
 
 func (x *Fingerprint) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_task_proto_msgTypes[4]
+	mi := &file_espalier_v1_task_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -760,7 +877,7 @@ func (x *Fingerprint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fingerprint.ProtoReflect.Descriptor instead.
 func (*Fingerprint) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_task_proto_rawDescGZIP(), []int{4}
+	return file_espalier_v1_task_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Fingerprint) GetCpu() string {
@@ -811,7 +928,7 @@ type WorkerInfo struct {
 
 func (x *WorkerInfo) Reset() {
 	*x = WorkerInfo{}
-	mi := &file_espalier_v1_task_proto_msgTypes[5]
+	mi := &file_espalier_v1_task_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -823,7 +940,7 @@ func (x *WorkerInfo) String() string {
 func (*WorkerInfo) ProtoMessage() {}
 
 func (x *WorkerInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_task_proto_msgTypes[5]
+	mi := &file_espalier_v1_task_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -836,7 +953,7 @@ func (x *WorkerInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WorkerInfo.ProtoReflect.Descriptor instead.
 func (*WorkerInfo) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_task_proto_rawDescGZIP(), []int{5}
+	return file_espalier_v1_task_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WorkerInfo) GetName() string {
@@ -906,7 +1023,7 @@ var File_espalier_v1_task_proto protoreflect.FileDescriptor
 
 const file_espalier_v1_task_proto_rawDesc = "" +
 	"\n" +
-	"\x16espalier/v1/task.proto\x12\vespalier.v1\x1a\x15espalier/v1/job.proto\x1a\x18espalier/v1/result.proto\"\xe9\x03\n" +
+	"\x16espalier/v1/task.proto\x12\vespalier.v1\x1a\x15espalier/v1/job.proto\x1a\x18espalier/v1/result.proto\"\x96\x04\n" +
 	"\x04Task\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x10\n" +
 	"\x03job\x18\x02 \x01(\tR\x03job\x12)\n" +
@@ -928,7 +1045,17 @@ const file_espalier_v1_task_proto_rawDesc = "" +
 	"\rnot_before_ms\x18\x0e \x01(\x03R\vnotBeforeMs\x12\x18\n" +
 	"\areasons\x18\x0f \x03(\tR\areasons\x12\x14\n" +
 	"\x05trial\x18\x10 \x01(\x05R\x05trial\x12\x16\n" +
-	"\x06device\x18\x11 \x01(\tR\x06device\"\xa1\x03\n" +
+	"\x06device\x18\x11 \x01(\tR\x06device\x12+\n" +
+	"\x06remake\x18\x12 \x01(\v2\x13.espalier.v1.RemakeR\x06remake\"\xd4\x01\n" +
+	"\x06Remake\x12\x12\n" +
+	"\x04open\x18\x01 \x01(\bR\x04open\x12\x12\n" +
+	"\x04lost\x18\x02 \x03(\tR\x04lost\x12\x17\n" +
+	"\alost_ms\x18\x03 \x01(\x03R\x06lostMs\x12\x18\n" +
+	"\avariant\x18\x04 \x01(\tR\avariant\x12\x19\n" +
+	"\bended_ms\x18\x05 \x01(\x03R\aendedMs\x12\x12\n" +
+	"\x04same\x18\x06 \x01(\bR\x04same\x12(\n" +
+	"\x04made\x18\a \x03(\v2\x14.espalier.v1.FileRefR\x04made\x12\x16\n" +
+	"\x06reason\x18\b \x01(\tR\x06reason\"\xa1\x03\n" +
 	"\vTrialConfig\x12\x1a\n" +
 	"\bstrategy\x18\x01 \x01(\tR\bstrategy\x12B\n" +
 	"\bsparsity\x18\x02 \x03(\v2&.espalier.v1.TrialConfig.SparsityEntryR\bsparsity\x12'\n" +
@@ -1025,43 +1152,47 @@ func file_espalier_v1_task_proto_rawDescGZIP() []byte {
 }
 
 var file_espalier_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_espalier_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_espalier_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_espalier_v1_task_proto_goTypes = []any{
 	(TaskKind)(0),       // 0: espalier.v1.TaskKind
 	(TaskState)(0),      // 1: espalier.v1.TaskState
 	(TrialState)(0),     // 2: espalier.v1.TrialState
 	(*Task)(nil),        // 3: espalier.v1.Task
-	(*TrialConfig)(nil), // 4: espalier.v1.TrialConfig
-	(*Trial)(nil),       // 5: espalier.v1.Trial
-	(*Device)(nil),      // 6: espalier.v1.Device
-	(*Fingerprint)(nil), // 7: espalier.v1.Fingerprint
-	(*WorkerInfo)(nil),  // 8: espalier.v1.WorkerInfo
-	nil,                 // 9: espalier.v1.TrialConfig.SparsityEntry
-	nil,                 // 10: espalier.v1.Trial.MeasurementsEntry
-	nil,                 // 11: espalier.v1.WorkerInfo.LabelsEntry
-	(*TrialResult)(nil), // 12: espalier.v1.TrialResult
-	(*Budget)(nil),      // 13: espalier.v1.Budget
-	(*Measurement)(nil), // 14: espalier.v1.Measurement
+	(*Remake)(nil),      // 4: espalier.v1.Remake
+	(*TrialConfig)(nil), // 5: espalier.v1.TrialConfig
+	(*Trial)(nil),       // 6: espalier.v1.Trial
+	(*Device)(nil),      // 7: espalier.v1.Device
+	(*Fingerprint)(nil), // 8: espalier.v1.Fingerprint
+	(*WorkerInfo)(nil),  // 9: espalier.v1.WorkerInfo
+	nil,                 // 10: espalier.v1.TrialConfig.SparsityEntry
+	nil,                 // 11: espalier.v1.Trial.MeasurementsEntry
+	nil,                 // 12: espalier.v1.WorkerInfo.LabelsEntry
+	(*FileRef)(nil),     // 13: espalier.v1.FileRef
+	(*TrialResult)(nil), // 14: espalier.v1.TrialResult
+	(*Budget)(nil),      // 15: espalier.v1.Budget
+	(*Measurement)(nil), // 16: espalier.v1.Measurement
 }
 var file_espalier_v1_task_proto_depIdxs = []int32{
 	0,  // 0: espalier.v1.Task.kind:type_name -> espalier.v1.TaskKind
 	1,  // 1: espalier.v1.Task.state:type_name -> espalier.v1.TaskState
-	9,  // 2: espalier.v1.TrialConfig.sparsity:type_name -> espalier.v1.TrialConfig.SparsityEntry
-	4,  // 3: espalier.v1.Trial.config:type_name -> espalier.v1.TrialConfig
-	2,  // 4: espalier.v1.Trial.state:type_name -> espalier.v1.TrialState
-	12, // 5: espalier.v1.Trial.result:type_name -> espalier.v1.TrialResult
-	10, // 6: espalier.v1.Trial.measurements:type_name -> espalier.v1.Trial.MeasurementsEntry
-	7,  // 7: espalier.v1.Device.fingerprint:type_name -> espalier.v1.Fingerprint
-	13, // 8: espalier.v1.Device.budget:type_name -> espalier.v1.Budget
-	7,  // 9: espalier.v1.WorkerInfo.fingerprint:type_name -> espalier.v1.Fingerprint
-	11, // 10: espalier.v1.WorkerInfo.labels:type_name -> espalier.v1.WorkerInfo.LabelsEntry
-	0,  // 11: espalier.v1.WorkerInfo.kinds:type_name -> espalier.v1.TaskKind
-	14, // 12: espalier.v1.Trial.MeasurementsEntry.value:type_name -> espalier.v1.Measurement
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	4,  // 2: espalier.v1.Task.remake:type_name -> espalier.v1.Remake
+	13, // 3: espalier.v1.Remake.made:type_name -> espalier.v1.FileRef
+	10, // 4: espalier.v1.TrialConfig.sparsity:type_name -> espalier.v1.TrialConfig.SparsityEntry
+	5,  // 5: espalier.v1.Trial.config:type_name -> espalier.v1.TrialConfig
+	2,  // 6: espalier.v1.Trial.state:type_name -> espalier.v1.TrialState
+	14, // 7: espalier.v1.Trial.result:type_name -> espalier.v1.TrialResult
+	11, // 8: espalier.v1.Trial.measurements:type_name -> espalier.v1.Trial.MeasurementsEntry
+	8,  // 9: espalier.v1.Device.fingerprint:type_name -> espalier.v1.Fingerprint
+	15, // 10: espalier.v1.Device.budget:type_name -> espalier.v1.Budget
+	8,  // 11: espalier.v1.WorkerInfo.fingerprint:type_name -> espalier.v1.Fingerprint
+	12, // 12: espalier.v1.WorkerInfo.labels:type_name -> espalier.v1.WorkerInfo.LabelsEntry
+	0,  // 13: espalier.v1.WorkerInfo.kinds:type_name -> espalier.v1.TaskKind
+	16, // 14: espalier.v1.Trial.MeasurementsEntry.value:type_name -> espalier.v1.Measurement
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_espalier_v1_task_proto_init() }
@@ -1077,7 +1208,7 @@ func file_espalier_v1_task_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_espalier_v1_task_proto_rawDesc), len(file_espalier_v1_task_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
