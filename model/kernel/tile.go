@@ -131,10 +131,18 @@ func (x *matrix) spreadA(s *Scratch) {
 // packB copies columns [j, j+n) of b next to each other.
 func (x *matrix) packB(s *Scratch, t *tileArgs, j, n int) {
 	s.panel = grow(s.panel, x.k*n)
+	t.b, t.bk = addr(s.panel, 0), 4*n
+	if n%16 == 0 { // without a call per row
+		for p := range x.k {
+			for q := 0; q < n; q += 16 {
+				*(*[16]float32)(at(t.b, p*n+q)) = *(*[16]float32)(at(x.b, p*x.ldb+j+q))
+			}
+		}
+		return
+	}
 	for p := range x.k {
 		copy(s.panel[p*n:(p+1)*n], floats(at(x.b, p*x.ldb+j), n))
 	}
-	t.b, t.bk = addr(s.panel, 0), 4*n
 }
 
 // runEmpty is a product over no terms: a zero row of b stands in.

@@ -64,7 +64,8 @@ func (u *denseGrad) do(w *worker, i int) error {
 			return err
 		}
 	}
-	i0, i1 := i*u.rows, min((i+1)*u.rows, u.k.In())
-	clear(u.gw[i0*u.k.Out() : i1*u.k.Out()])
-	return u.k.GradWeightsRows(&w.s, u.in.data, dy, u.gw, 0, u.n, i0, i1)
+	in, out := u.k.In(), u.k.Out()
+	i0, i1 := i*u.rows, min((i+1)*u.rows, in)
+	return kernel.Gemm(&w.s, kernel.MatrixShape{M: i1 - i0, N: out, K: u.n, ARow: 1, ACol: in, LDB: out, LDC: out},
+		u.in.data[i0:u.n*in], dy, u.gw[i0*out:i1*out], kernel.Epilogue{})
 }
