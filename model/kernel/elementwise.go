@@ -1,5 +1,10 @@
 package kernel
 
+import (
+	"fmt"
+	"math"
+)
+
 // same checks that all slices have the length of the first.
 func same(n int, names []string, ss ...[]float32) error {
 	for i, s := range ss {
@@ -65,6 +70,27 @@ func ActivateGrad(dst, y, dy []float32, act Activation) error {
 		return nil
 	}
 	im.reluGrad(addr(dst, 0), addr(y, 0), addr(dy, 0), len(dst), flags)
+	return nil
+}
+
+// Dropout writes to dst the elements of src, each zero with probability rate and else scaled by 1/(1-rate). Which ones
+// depends on key and the element's index alone: the same call gives the gradient. Every variant gives the same bits. dst may
+// be src.
+func Dropout(s *Scratch, dst, src []float32, key uint64, rate float64) error {
+	im, err := current()
+	if err == nil && !(rate >= 0 && rate < 1) {
+		err = fmt.Errorf("dropout rate is %g, want 0 or more and below 1: %w", rate, ErrParam)
+	}
+	if err := firstErr(err, checkLen("src", src, len(dst))); err != nil || len(dst) == 0 {
+		return err
+	}
+	s = s.orNew()
+	key = (key ^ key>>30) * 0xbf58476d1ce4e5b9 // the finalizer of SplitMix64 (Steele, Lea and Flood, 2014): every bit counts
+	key = (key ^ key>>27) * 0x94d049bb133111eb
+	key ^= key >> 31
+	// Of 2³¹ hashes those up to the limit drop; -1 drops none.
+	s.drop = [4]uint32{uint32(key), uint32(key >> 32), uint32(int32(min(rate*(1<<31)+0.5, 1<<31-1)) - 1), math.Float32bits(float32(1 / (1 - rate)))}
+	im.dropout(addr(dst, 0), addr(src, 0), len(dst), &s.drop)
 	return nil
 }
 

@@ -20,6 +20,7 @@ var genericImpl = impl{
 	scale:       genericScale,
 	relu:        genericReLU,
 	reluGrad:    genericReLUGrad,
+	dropout:     genericDropout,
 	colSum:      genericColSum,
 	colSqDev:    genericColSqDev,
 	colDot:      genericColDot,

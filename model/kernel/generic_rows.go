@@ -119,6 +119,23 @@ func genericReLUGrad(dst, y, dy ptr, n int, flags uint64) {
 	}
 }
 
+// genericDropout: element i survives, scaled by h[3] (the bits of a float32), where a hash of i under the keys h[0] and h[1]
+// is above h[2]; the others become zero. The hash is MurmurHash3's finalizer (Appleby, 2011), cut to 31 bits, with the second
+// key added halfway.
+func genericDropout(dst, src ptr, n int, h *[4]uint32) {
+	d, scale := floats(dst, n), math.Float32frombits(h[3])
+	for i, v := range floats(src, n) {
+		x := uint32(i)*0x9e3779b9 + h[0]
+		x = (x^x>>16)*0x85ebca6b + h[1]
+		x = (x ^ x>>13) * 0xc2b2ae35
+		x = (x ^ x>>16) >> 1
+		if v *= scale; int32(x) <= int32(h[2]) {
+			v = 0
+		}
+		d[i] = v
+	}
+}
+
 func genericColSum(x, out ptr, rows, c int) {
 	o := floats(out, c)
 	for r := range rows {

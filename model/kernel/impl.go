@@ -132,6 +132,7 @@ type impl struct {
 	scale    func(alpha float32, x ptr, n int)
 	relu     func(dst, x ptr, n int, flags uint64)
 	reluGrad func(dst, y, dy ptr, n int, flags uint64)
+	dropout  func(dst, src ptr, n int, h *[4]uint32)
 
 	// Reductions over rows of c channels; out accumulates in float32, rows in order.
 	colSum   func(x, out ptr, rows, c int)

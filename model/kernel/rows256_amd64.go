@@ -29,6 +29,11 @@ func relu256(dst, x ptr, n int, flags uint64)
 //go:noescape
 func reluGrad256(dst, y, dy ptr, n int, flags uint64)
 
+// dropout256 zeroes some elements and scales the others; see genericDropout.
+//
+//go:noescape
+func dropout256(dst, src ptr, n int, h *[4]uint32)
+
 // sgd256 is one step of SGD; see genericSGD.
 //
 //go:noescape

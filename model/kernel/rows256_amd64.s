@@ -249,6 +249,91 @@ end:
 	VZEROUPPER
 	RET
 
+DATA lanes256<>+0(SB)/4, $0x00000000
+DATA lanes256<>+4(SB)/4, $0x9e3779b9
+DATA lanes256<>+8(SB)/4, $0x3c6ef372
+DATA lanes256<>+12(SB)/4, $0xdaa66d2b
+DATA lanes256<>+16(SB)/4, $0x78dde6e4
+DATA lanes256<>+20(SB)/4, $0x1715609d
+DATA lanes256<>+24(SB)/4, $0xb54cda56
+DATA lanes256<>+28(SB)/4, $0x5384540f
+GLOBL lanes256<>(SB), RODATA|NOPTR, $32
+
+// func dropout256(dst *byte, src *byte, n int, h *byte)
+// Requires: AVX, AVX2
+TEXT ·dropout256(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         h+24(FP), BX
+	VPBROADCASTD (BX), Y0
+	VPBROADCASTD 4(BX), Y1
+	VPBROADCASTD 8(BX), Y2
+	VBROADCASTSS 12(BX), Y3
+	VPADDD       lanes256<>+0(SB), Y0, Y0
+	MOVL         $0xf1bbcdc8, BX
+	VMOVD        BX, X4
+	VPBROADCASTD X4, Y4
+	MOVL         $0x85ebca6b, BX
+	VMOVD        BX, X5
+	VPBROADCASTD X5, Y5
+	MOVL         $0xc2b2ae35, BX
+	VMOVD        BX, X6
+	VPBROADCASTD X6, Y6
+	XORQ         BX, BX
+
+loop:
+	LEAQ     8(BX), SI
+	CMPQ     SI, DX
+	JG       rest
+	VMOVUPS  (CX)(BX*4), Y9
+	VMULPS   Y9, Y3, Y9
+	VMOVAPS  Y0, Y7
+	VPSRLD   $0x10, Y7, Y8
+	VPXOR    Y8, Y7, Y7
+	VPMULLD  Y5, Y7, Y7
+	VPADDD   Y1, Y7, Y7
+	VPSRLD   $0x0d, Y7, Y8
+	VPXOR    Y8, Y7, Y7
+	VPMULLD  Y6, Y7, Y7
+	VPSRLD   $0x10, Y7, Y8
+	VPXOR    Y8, Y7, Y7
+	VPSRLD   $0x01, Y7, Y7
+	VPCMPGTD Y2, Y7, Y7
+	VANDPS   Y7, Y9, Y9
+	VMOVUPS  Y9, (AX)(BX*4)
+	VPADDD   Y4, Y0, Y0
+	MOVQ     SI, BX
+	JMP      loop
+
+rest:
+	SUBQ       BX, DX
+	JZ         end
+	LEAQ       tails256<>+32(SB), SI
+	NEGQ       DX
+	VMOVUPS    (SI)(DX*4), Y7
+	VMASKMOVPS (CX)(BX*4), Y7, Y8
+	VMULPS     Y8, Y3, Y8
+	VMOVAPS    Y0, Y3
+	VPSRLD     $0x10, Y3, Y9
+	VPXOR      Y9, Y3, Y3
+	VPMULLD    Y5, Y3, Y3
+	VPADDD     Y1, Y3, Y3
+	VPSRLD     $0x0d, Y3, Y9
+	VPXOR      Y9, Y3, Y3
+	VPMULLD    Y6, Y3, Y3
+	VPSRLD     $0x10, Y3, Y9
+	VPXOR      Y9, Y3, Y3
+	VPSRLD     $0x01, Y3, Y3
+	VPCMPGTD   Y2, Y3, Y3
+	VANDPS     Y3, Y8, Y8
+	VMASKMOVPS Y8, Y7, (AX)(BX*4)
+	VPADDD     Y4, Y0, Y0
+
+end:
+	VZEROUPPER
+	RET
+
 // func sgd256(w *byte, v *byte, grad *byte, n int, h *byte)
 // Requires: AVX, FMA3
 TEXT ·sgd256(SB), NOSPLIT, $0-40

@@ -29,6 +29,11 @@ func relu512(dst, x ptr, n int, flags uint64)
 //go:noescape
 func reluGrad512(dst, y, dy ptr, n int, flags uint64)
 
+// dropout512 zeroes some elements and scales the others; see genericDropout.
+//
+//go:noescape
+func dropout512(dst, src ptr, n int, h *[4]uint32)
+
 // sgd512 is one step of SGD; see genericSGD.
 //
 //go:noescape

@@ -229,6 +229,99 @@ end:
 	VZEROUPPER
 	RET
 
+DATA lanes512<>+0(SB)/4, $0x00000000
+DATA lanes512<>+4(SB)/4, $0x9e3779b9
+DATA lanes512<>+8(SB)/4, $0x3c6ef372
+DATA lanes512<>+12(SB)/4, $0xdaa66d2b
+DATA lanes512<>+16(SB)/4, $0x78dde6e4
+DATA lanes512<>+20(SB)/4, $0x1715609d
+DATA lanes512<>+24(SB)/4, $0xb54cda56
+DATA lanes512<>+28(SB)/4, $0x5384540f
+DATA lanes512<>+32(SB)/4, $0xf1bbcdc8
+DATA lanes512<>+36(SB)/4, $0x8ff34781
+DATA lanes512<>+40(SB)/4, $0x2e2ac13a
+DATA lanes512<>+44(SB)/4, $0xcc623af3
+DATA lanes512<>+48(SB)/4, $0x6a99b4ac
+DATA lanes512<>+52(SB)/4, $0x08d12e65
+DATA lanes512<>+56(SB)/4, $0xa708a81e
+DATA lanes512<>+60(SB)/4, $0x454021d7
+GLOBL lanes512<>(SB), RODATA|NOPTR, $64
+
+// func dropout512(dst *byte, src *byte, n int, h *byte)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·dropout512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         src+8(FP), CX
+	MOVQ         n+16(FP), DX
+	MOVQ         h+24(FP), BX
+	VPBROADCASTD (BX), Z0
+	VPBROADCASTD 4(BX), Z1
+	VPBROADCASTD 8(BX), Z2
+	VBROADCASTSS 12(BX), Z3
+	VPADDD       lanes512<>+0(SB), Z0, Z0
+	MOVL         $0xe3779b90, BX
+	VMOVD        BX, X4
+	VPBROADCASTD X4, Z4
+	MOVL         $0x85ebca6b, BX
+	VMOVD        BX, X5
+	VPBROADCASTD X5, Z5
+	MOVL         $0xc2b2ae35, BX
+	VMOVD        BX, X6
+	VPBROADCASTD X6, Z6
+	XORQ         BX, BX
+
+loop:
+	LEAQ      16(BX), SI
+	CMPQ      SI, DX
+	JG        rest
+	VMOVUPS   (CX)(BX*4), Z9
+	VMULPS    Z9, Z3, Z9
+	VMOVAPS   Z0, Z7
+	VPSRLD    $0x10, Z7, Z8
+	VPXORD    Z8, Z7, Z7
+	VPMULLD   Z5, Z7, Z7
+	VPADDD    Z1, Z7, Z7
+	VPSRLD    $0x0d, Z7, Z8
+	VPXORD    Z8, Z7, Z7
+	VPMULLD   Z6, Z7, Z7
+	VPSRLD    $0x10, Z7, Z8
+	VPXORD    Z8, Z7, Z7
+	VPSRLD    $0x01, Z7, Z7
+	VPCMPGTD  Z2, Z7, K1
+	VMOVAPS.Z Z9, K1, Z9
+	VMOVUPS   Z9, (AX)(BX*4)
+	VPADDD    Z4, Z0, Z0
+	MOVQ      SI, BX
+	JMP       loop
+
+rest:
+	SUBQ      BX, DX
+	JZ        end
+	MOVQ      $0x0000ffff, SI
+	BZHIQ     DX, SI, SI
+	KMOVW     SI, K1
+	VMOVUPS.Z (CX)(BX*4), K1, Z7
+	VMULPS    Z7, Z3, Z7
+	VMOVAPS   Z0, Z3
+	VPSRLD    $0x10, Z3, Z8
+	VPXORD    Z8, Z3, Z3
+	VPMULLD   Z5, Z3, Z3
+	VPADDD    Z1, Z3, Z3
+	VPSRLD    $0x0d, Z3, Z8
+	VPXORD    Z8, Z3, Z3
+	VPMULLD   Z6, Z3, Z3
+	VPSRLD    $0x10, Z3, Z8
+	VPXORD    Z8, Z3, Z3
+	VPSRLD    $0x01, Z3, Z3
+	VPCMPGTD  Z2, Z3, K2
+	VMOVAPS.Z Z7, K2, Z7
+	VMOVUPS   Z7, K1, (AX)(BX*4)
+	VPADDD    Z4, Z0, Z0
+
+end:
+	VZEROUPPER
+	RET
+
 // func sgd512(w *byte, v *byte, grad *byte, n int, h *byte)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·sgd512(SB), NOSPLIT, $0-40

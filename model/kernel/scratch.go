@@ -14,6 +14,7 @@ type Scratch struct {
 	wino      winoArgs
 	quantWino quantWinoArgs
 	params    quantParams
+	drop      [4]uint32
 	sgd       [6]float32
 	adam      [11]float32
 	wt        []float32 // transposed weights

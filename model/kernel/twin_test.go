@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"testing"
@@ -103,6 +104,68 @@ func TestElementwise(t *testing.T) {
 		}
 	}
 	_ = s
+}
+
+// TestDropout: all variants give the same bits; about the right part survives, other keys choose others, and neither
+// neighbours nor keys one apart go together.
+func TestDropout(t *testing.T) {
+	s := new(Scratch)
+	for _, v := range Available() {
+		t.Run(string(v), func(t *testing.T) {
+			for i, n := range lengths {
+				bufs := []*guarded{random(rng(uint64(n)), n, i%4), random(rng(1), n, (i+1)%4)}
+				special(bufs[1], 3)
+				for _, rate := range []float64{0, 0.3, 0.999} {
+					twin(t, v, bufs, 0, func(b [][]float32) { must(t, Dropout(s, b[0], b[1], uint64(n)<<31, rate)) })
+					twin(t, v, bufs, 0, func(b [][]float32) { must(t, Dropout(s, b[1], b[1], 5, rate)) })
+				}
+			}
+		})
+	}
+	const n, rate = 1 << 16, 0.3
+	ones := make([]float32, n)
+	for i := range ones {
+		ones[i] = 1
+	}
+	keep := func(key uint64) []float32 {
+		y := make([]float32, n)
+		must(t, Dropout(s, y, ones, key, rate))
+		return y
+	}
+	// Of n independent pairs, sums have a standard deviation of under half the root of n.
+	together := func(name string, a, b []float32, shift int) {
+		t.Helper()
+		both, want := 0, (1-rate)*(1-rate)*float64(n-shift)
+		for i := range n - shift {
+			if a[i] > 0 && b[i+shift] > 0 {
+				both++
+			}
+		}
+		if math.Abs(float64(both)-want) > 2.5*math.Sqrt(n) {
+			t.Errorf("%s: %d of %d survive together, want about %.0f", name, both, n, want)
+		}
+	}
+	a := keep(1)
+	kept := 0
+	for _, v := range a {
+		if v > 0 {
+			kept++
+			if v != float32(1/(1-rate)) {
+				t.Fatalf("a one becomes %v, want %v", v, float32(1/(1-rate)))
+			}
+		}
+	}
+	if math.Abs(float64(kept)-(1-rate)*n) > 2.5*math.Sqrt(n) {
+		t.Errorf("%d of %d survive, want about %.0f", kept, n, (1-rate)*n)
+	}
+	for shift := 1; shift < 20; shift++ {
+		together(fmt.Sprintf("elements %d apart", shift), a, a, shift)
+	}
+	together("keys one apart", a, keep(2), 0)
+	together("keys 2³² apart", a, keep(1+1<<32), 0)
+	if err := Dropout(s, a, a, 1, 1); !errors.Is(err, ErrParam) {
+		t.Errorf("rate 1: error is %v, want ErrParam", err)
+	}
 }
 
 func TestOptimizerTwins(t *testing.T) {

@@ -158,7 +158,7 @@ func (c *builder) layer(i int) error {
 			c.values[i] = in
 			return nil
 		}
-		u = &dropout{rate: float64(o.Rate), seed: mix(c.seed) + uint64(i), step: c.step, in: port{value: in}, out: c.output(i, false), scale: 1 / (1 - o.Rate)}
+		u = &dropout{rate: float64(o.Rate), seed: mix(c.seed) + uint64(i), step: c.step, in: port{value: in}, out: c.output(i, false)}
 	default:
 		return fmt.Errorf("%w: no training for operator %q", ErrGraph, o.Kind())
 	}

@@ -77,7 +77,9 @@ func dropOf(q *net) func(layer, example int, y []float64) {
 				for i := range ones {
 					ones[i] = 1
 				}
-				d.drop(kept, ones, example)
+				if err := d.drop(&worker{}, kept, ones, example); err != nil {
+					panic(err)
+				}
 				for i, k := range kept {
 					y[i] *= float64(k)
 				}

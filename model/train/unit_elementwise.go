@@ -159,20 +159,21 @@ func softmaxRow(x, y []float32, t float64) (logSum float64) {
 // 1/(1-rate). Which ones depends on the seed, the step, the layer and the
 // example's place in the batch.
 type dropout struct {
-	rate  float64
-	seed  uint64  // of this layer
-	step  *uint64 // of the training
-	in    port
-	out   *value
-	scale float32
+	rate float64
+	seed uint64  // of this layer
+	step *uint64 // of the training
+	in   port
+	out  *value
 }
 
 func (u *dropout) ports() []*port { return []*port{&u.in} }
 func (u *dropout) result() *value { return u.out }
 
-func (u *dropout) forward(_ *worker, c chunk) error {
+func (u *dropout) forward(w *worker, c chunk) error {
 	for n := c.n0; n < c.n1; n++ {
-		u.drop(u.out.x(n, n+1), u.in.x(n, n+1), n)
+		if err := u.drop(w, u.out.x(n, n+1), u.in.x(n, n+1), n); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -184,44 +185,19 @@ func (u *dropout) backward(w *worker, c chunk) error {
 	dy, size := u.out.dy(w, c.n0, c.n1), u.in.size
 	dx := u.in.begin(w, c.n0, c.n1)
 	for i := range c.n1 - c.n0 {
-		u.drop(dx[i*size:(i+1)*size], dy[i*size:(i+1)*size], c.n0+i)
+		if err := u.drop(w, dx[i*size:(i+1)*size], dy[i*size:(i+1)*size], c.n0+i); err != nil {
+			return err
+		}
 	}
 	return u.in.end(w, c.n0, c.n1)
 }
 
-// drop writes src to dst with elements zeroed. One draw of 64 bits decides four
-// elements: an element stays if its 16 bits are at least rate·65536.
-func (u *dropout) drop(dst, src []float32, n int) {
-	limit := uint64(u.rate*(1<<16) + 0.5)
-	state := mix(mix(mix(u.seed)+*u.step) + uint64(n))
-	dst = dst[:len(src)]
-	i := 0
-	for ; i+4 <= len(src); i += 4 {
-		state += golden
-		bits := mix(state)
-		d, s := dst[i:i+4:i+4], src[i:i+4:i+4]
-		d[0] = u.scaled(s[0], bits&0xffff, limit)
-		d[1] = u.scaled(s[1], bits>>16&0xffff, limit)
-		d[2] = u.scaled(s[2], bits>>32&0xffff, limit)
-		d[3] = u.scaled(s[3], bits>>48, limit)
-	}
-	for bits := mix(state + golden); i < len(src); i++ {
-		dst[i] = u.scaled(src[i], bits&0xffff, limit)
-		bits >>= 16
-	}
+// drop writes src to dst with elements of the nth example zeroed.
+func (u *dropout) drop(w *worker, dst, src []float32, n int) error {
+	return kernel.Dropout(&w.s, dst, src, mix(mix(mix(u.seed)+*u.step)+uint64(n)), u.rate)
 }
 
-// scaled is v*scale, or 0 when bits are below limit; without a branch, since
-// none could be predicted.
-func (u *dropout) scaled(v float32, bits, limit uint64) float32 {
-	keep := uint32((bits-limit)>>63) - 1
-	return math.Float32frombits(math.Float32bits(v*u.scale) & keep)
-}
-
-// golden and mix are the increment and the finalizer of SplitMix64 (Steele, Lea
-// and Flood, 2014).
-const golden = 0x9e3779b97f4a7c15
-
+// mix is the finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
 func mix(z uint64) uint64 {
 	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
 	z = (z ^ z>>27) * 0x94d049bb133111eb

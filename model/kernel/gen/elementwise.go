@@ -1,6 +1,9 @@
 package main
 
 import (
+	"fmt"
+
+	"github.com/mmcloughlin/avo/attr"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
@@ -80,6 +83,7 @@ func (g *isa) elementwise() {
 		g.store(v, at(dst), t)
 	})
 	g.reluGrad()
+	g.dropout()
 	g.sgd()
 	g.adam()
 }
@@ -102,6 +106,74 @@ func (g *isa) reluGrad() {
 		g.store(d, at(dst), t)
 	})
 }
+
+// ints broadcasts a constant of 32 bits.
+func (g *isa) ints(v uint32) reg.VecVirtual {
+	x, r := g.GP32(), g.vec()
+	g.MOVL(U32(v), x)
+	g.VMOVD(x, r.AsX())
+	g.VPBROADCASTD(r.AsX(), r)
+	return r
+}
+
+func (g *isa) xorShift(v, tmp reg.VecVirtual, by uint8) {
+	g.VPSRLD(U8(by), v, tmp)
+	if g.bits == 512 {
+		g.VPXORD(tmp, v, v)
+	} else {
+		g.VPXOR(tmp, v, v)
+	}
+}
+
+// dropout hashes counters of 32 bits, one per element; see genericDropout.
+func (g *isa) dropout() {
+	g.lanes = g.StaticGlobal(fmt.Sprintf("lanes%d", g.bits))
+	g.DataAttributes(attr.RODATA | attr.NOPTR)
+	lanes := g.bytes() / 4
+	for i := range lanes {
+		g.AddDatum(4*i, U32(uint32(i)*dropoutStep))
+	}
+	g.fn("dropout", "(dst, src ptr, n int, h *[4]uint32)", "zeroes some elements and scales the others; see genericDropout.")
+	dst, src, n, hp := g.arg("dst"), g.arg("src"), g.arg("n"), g.arg("h")
+	word := func(i int) reg.VecVirtual {
+		v := g.vec()
+		g.VPBROADCASTD(Mem{Base: hp, Disp: 4 * i}, v)
+		return v
+	}
+	counter, second, limit, scale := word(0), word(1), word(2), g.broadcast(Mem{Base: hp, Disp: 12})
+	g.VPADDD(g.lanes, counter, counter)
+	step, m1, m2 := g.ints(uint32(lanes*dropoutStep%(1<<32))), g.ints(dropoutMul1), g.ints(dropoutMul2)
+	g.each(n, func(at func(reg.GPVirtual) Mem, t *tail) {
+		x, tmp, v := g.vec(), g.vec(), g.vec()
+		g.load(at(src), v, t)
+		g.VMULPS(v, scale, v)
+		g.VMOVAPS(counter, x)
+		g.xorShift(x, tmp, 16)
+		g.VPMULLD(m1, x, x)
+		g.VPADDD(second, x, x)
+		g.xorShift(x, tmp, 13)
+		g.VPMULLD(m2, x, x)
+		g.xorShift(x, tmp, 16)
+		g.VPSRLD(U8(1), x, x)
+		if g.bits == 512 {
+			k := g.K()
+			g.VPCMPGTD(limit, x, k)
+			g.VMOVAPS_Z(v, k, v)
+		} else {
+			g.VPCMPGTD(limit, x, x)
+			g.VANDPS(x, v, v)
+		}
+		g.store(v, at(dst), t)
+		g.VPADDD(step, counter, counter)
+	})
+}
+
+// Constants of genericDropout.
+const (
+	dropoutStep = 0x9e3779b9
+	dropoutMul1 = 0x85ebca6b
+	dropoutMul2 = 0xc2b2ae35
+)
 
 // regularised leaves g' = g*scale + decay*w + l1*sign(w) in d; h holds scale, decay, l1.
 func (g *isa) regularised(d, w reg.VecVirtual, h []reg.VecVirtual, zero reg.VecVirtual) {
