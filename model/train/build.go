@@ -245,52 +245,6 @@ func poolShape(s model.Shape, kern, stride [2]int, p model.Pad2D, count bool) ke
 		PadTop: p.Top, PadLeft: p.Left, PadBottom: p.Bottom, PadRight: p.Right, CountPad: count}
 }
 
-// gradients gives every value its room for the gradient: for the whole batch
-// where several passes touch it or something needs it after the pass, else for
-// one chunk per worker. That of the block's result comes from outside.
-func (c *builder) gradients() {
-	b, chunk := c.b, 1
-	passes := map[*value]map[*pass]bool{}
-	touch := func(v *value, p *pass) {
-		if passes[v] == nil {
-			passes[v] = map[*pass]bool{}
-		}
-		passes[v][p] = true
-	}
-	for _, p := range b.bwd {
-		chunk = max(chunk, p.chunk)
-		for _, u := range p.units {
-			touch(u.result(), p)
-			if _, ok := u.(*dense); ok {
-				u.result().keep = true
-			}
-			if s, ok := u.(normStats); ok {
-				touch(s.mask.out, p)
-			}
-			for _, in := range u.ports() {
-				touch(in.value, p)
-			}
-		}
-	}
-	seen := map[*value]bool{b.out: true, b.in: true}
-	for _, u := range b.units {
-		v := u.result()
-		if seen[v] {
-			continue
-		}
-		seen[v] = true
-		if len(passes[v]) > 1 || v.keep {
-			v.grad = make([]float32, c.n*v.size)
-			continue
-		}
-		v.local = b.local
-		b.local += (chunk*v.size + align - 1) / align * align
-	}
-	if b.in.needGrad {
-		b.in.grad = make([]float32, c.n*b.in.size)
-	}
-}
-
 // slots makes room for what the chunks of normalisation leave.
 func (c *builder) slots() {
 	forward, backward := map[*norm]int{}, map[*norm]int{}
