@@ -177,3 +177,29 @@ func (x *QWinograd) outputs(im *impl, s *Scratch, y []uint8, i, n, plane int) {
 		}
 	}
 }
+
+// loadPatch copies the size by size patch at (y0, x0) of an image of h by w pixels with c channels, and fill outside.
+func loadPatch(dst, img []uint8, fill uint8, y0, x0, size, h, w, c int) {
+	lo, hi := max(x0, 0), min(x0+size, w)
+	for r := range size {
+		row := dst[r*size*c : (r+1)*size*c]
+		if y := y0 + r; y < 0 || y >= h || lo >= hi {
+			repeat(row, fill)
+			continue
+		}
+		repeat(row[:(lo-x0)*c], fill)
+		copy(row[(lo-x0)*c:], img[((y0+r)*w+lo)*c:((y0+r)*w+hi)*c])
+		repeat(row[(hi-x0)*c:], fill)
+	}
+}
+
+// repeat sets all of dst to v.
+func repeat(dst []uint8, v uint8) {
+	if len(dst) == 0 {
+		return
+	}
+	dst[0] = v
+	for n := 1; n < len(dst); n *= 2 {
+		copy(dst[n:], dst[:n])
+	}
+}

@@ -28,7 +28,7 @@ type Scratch struct {
 	winoA     []float32 // transformed inputs
 	winoB     []float32 // transformed outputs or their gradients
 	winoU     []float32 // transformed weights or their gradients
-	patch     []float32 // a tile at an edge
+	zeros     []float32 // rows outside an image; never written
 	bytes     []uint8   // padded quantized input
 	words     []int16   // the same, widened; transformed bytes
 	sums      []int32   // transformed sums of bytes

@@ -47,83 +47,23 @@ strip_1:
 	CMPQ         BX, CX
 	JG           narrower_2
 	MOVQ         8(AX), BX
-	ADDQ         DX, BX
-	MOVQ         24(AX), SI
-	MOVQ         16(AX), DI
-	LEAQ         (DI)(DI*2), R8
-	LEAQ         (DI)(DI*4), R9
-	VMOVUPS      (BX), Y3
-	VMOVUPS      (BX)(DI*1), Y4
-	VMOVUPS      (BX)(DI*2), Y5
-	VMOVUPS      (BX)(R8*1), Y6
-	VMOVUPS      (BX)(DI*4), Y7
-	VMOVUPS      (BX)(R9*1), Y8
-	VMOVAPS      Y7, Y9
-	VFNMADD231PS Y1, Y5, Y9
-	VMOVAPS      Y9, Y9
-	VFMADD231PS  Y0, Y3, Y9
-	VMOVAPS      Y8, Y3
-	VFNMADD231PS Y1, Y6, Y3
-	VMOVAPS      Y3, Y3
-	VFMADD231PS  Y0, Y4, Y3
-	VMOVAPS      Y7, Y8
-	VFNMADD231PS Y0, Y5, Y8
-	VMOVAPS      Y6, Y10
-	VFNMADD231PS Y0, Y4, Y10
-	VSUBPS       Y5, Y7, Y5
-	VSUBPS       Y4, Y6, Y4
-	VADDPS       Y10, Y8, Y6
-	VSUBPS       Y10, Y8, Y7
-	VMOVAPS      Y5, Y8
-	VFMADD231PS  Y2, Y4, Y8
-	VMOVAPS      Y5, Y5
-	VFNMADD231PS Y2, Y4, Y5
-	VMOVUPS      Y9, 72(AX)
-	VMOVUPS      Y6, 264(AX)
-	VMOVUPS      Y7, 456(AX)
-	VMOVUPS      Y8, 648(AX)
-	VMOVUPS      Y5, 840(AX)
-	VMOVUPS      Y3, 1032(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Y3
-	VMOVUPS      (BX)(DI*1), Y4
-	VMOVUPS      (BX)(DI*2), Y5
-	VMOVUPS      (BX)(R8*1), Y6
-	VMOVUPS      (BX)(DI*4), Y7
-	VMOVUPS      (BX)(R9*1), Y8
-	VMOVAPS      Y7, Y9
-	VFNMADD231PS Y1, Y5, Y9
-	VMOVAPS      Y9, Y9
-	VFMADD231PS  Y0, Y3, Y9
-	VMOVAPS      Y8, Y3
-	VFNMADD231PS Y1, Y6, Y3
-	VMOVAPS      Y3, Y3
-	VFMADD231PS  Y0, Y4, Y3
-	VMOVAPS      Y7, Y8
-	VFNMADD231PS Y0, Y5, Y8
-	VMOVAPS      Y6, Y10
-	VFNMADD231PS Y0, Y4, Y10
-	VSUBPS       Y5, Y7, Y5
-	VSUBPS       Y4, Y6, Y4
-	VADDPS       Y10, Y8, Y6
-	VSUBPS       Y10, Y8, Y7
-	VMOVAPS      Y5, Y8
-	VFMADD231PS  Y2, Y4, Y8
-	VMOVAPS      Y5, Y5
-	VFNMADD231PS Y2, Y4, Y5
-	VMOVUPS      Y9, 104(AX)
-	VMOVUPS      Y6, 296(AX)
-	VMOVUPS      Y7, 488(AX)
-	VMOVUPS      Y8, 680(AX)
-	VMOVUPS      Y5, 872(AX)
-	VMOVUPS      Y3, 1064(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Y3
-	VMOVUPS      (BX)(DI*1), Y4
-	VMOVUPS      (BX)(DI*2), Y5
-	VMOVUPS      (BX)(R8*1), Y6
-	VMOVUPS      (BX)(DI*4), Y7
-	VMOVUPS      (BX)(R9*1), Y8
+	MOVQ         16(AX), SI
+	MOVQ         24(AX), DI
+	MOVQ         32(AX), R8
+	MOVQ         40(AX), R9
+	MOVQ         48(AX), R10
+	MOVQ         56(AX), R12
+	MOVQ         DX, R11
+	CMPQ         64(AX), $0x00
+	JG           none_3
+	CMPQ         72(AX), $0x00
+	JLE          none_3
+	VMOVUPS      (BX)(R11*1), Y3
+	VMOVUPS      (SI)(R11*1), Y4
+	VMOVUPS      (DI)(R11*1), Y5
+	VMOVUPS      (R8)(R11*1), Y6
+	VMOVUPS      (R9)(R11*1), Y7
+	VMOVUPS      (R10)(R11*1), Y8
 	VMOVAPS      Y7, Y9
 	VFNMADD231PS Y1, Y5, Y9
 	VMOVAPS      Y9, Y9
@@ -150,13 +90,29 @@ strip_1:
 	VMOVUPS      Y8, 712(AX)
 	VMOVUPS      Y5, 904(AX)
 	VMOVUPS      Y3, 1096(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Y3
-	VMOVUPS      (BX)(DI*1), Y4
-	VMOVUPS      (BX)(DI*2), Y5
-	VMOVUPS      (BX)(R8*1), Y6
-	VMOVUPS      (BX)(DI*4), Y7
-	VMOVUPS      (BX)(R9*1), Y8
+	ADDQ         R12, R11
+	JMP          next_4
+
+none_3:
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS Y3, 136(AX)
+	VMOVUPS Y3, 328(AX)
+	VMOVUPS Y3, 520(AX)
+	VMOVUPS Y3, 712(AX)
+	VMOVUPS Y3, 904(AX)
+	VMOVUPS Y3, 1096(AX)
+
+next_4:
+	CMPQ         64(AX), $0x01
+	JG           none_5
+	CMPQ         72(AX), $0x01
+	JLE          none_5
+	VMOVUPS      (BX)(R11*1), Y3
+	VMOVUPS      (SI)(R11*1), Y4
+	VMOVUPS      (DI)(R11*1), Y5
+	VMOVUPS      (R8)(R11*1), Y6
+	VMOVUPS      (R9)(R11*1), Y7
+	VMOVUPS      (R10)(R11*1), Y8
 	VMOVAPS      Y7, Y9
 	VFNMADD231PS Y1, Y5, Y9
 	VMOVAPS      Y9, Y9
@@ -183,13 +139,29 @@ strip_1:
 	VMOVUPS      Y8, 744(AX)
 	VMOVUPS      Y5, 936(AX)
 	VMOVUPS      Y3, 1128(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Y3
-	VMOVUPS      (BX)(DI*1), Y4
-	VMOVUPS      (BX)(DI*2), Y5
-	VMOVUPS      (BX)(R8*1), Y6
-	VMOVUPS      (BX)(DI*4), Y7
-	VMOVUPS      (BX)(R9*1), Y8
+	ADDQ         R12, R11
+	JMP          next_6
+
+none_5:
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS Y3, 168(AX)
+	VMOVUPS Y3, 360(AX)
+	VMOVUPS Y3, 552(AX)
+	VMOVUPS Y3, 744(AX)
+	VMOVUPS Y3, 936(AX)
+	VMOVUPS Y3, 1128(AX)
+
+next_6:
+	CMPQ         64(AX), $0x02
+	JG           none_7
+	CMPQ         72(AX), $0x02
+	JLE          none_7
+	VMOVUPS      (BX)(R11*1), Y3
+	VMOVUPS      (SI)(R11*1), Y4
+	VMOVUPS      (DI)(R11*1), Y5
+	VMOVUPS      (R8)(R11*1), Y6
+	VMOVUPS      (R9)(R11*1), Y7
+	VMOVUPS      (R10)(R11*1), Y8
 	VMOVAPS      Y7, Y9
 	VFNMADD231PS Y1, Y5, Y9
 	VMOVAPS      Y9, Y9
@@ -216,13 +188,29 @@ strip_1:
 	VMOVUPS      Y8, 776(AX)
 	VMOVUPS      Y5, 968(AX)
 	VMOVUPS      Y3, 1160(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Y3
-	VMOVUPS      (BX)(DI*1), Y4
-	VMOVUPS      (BX)(DI*2), Y5
-	VMOVUPS      (BX)(R8*1), Y6
-	VMOVUPS      (BX)(DI*4), Y7
-	VMOVUPS      (BX)(R9*1), Y8
+	ADDQ         R12, R11
+	JMP          next_8
+
+none_7:
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS Y3, 200(AX)
+	VMOVUPS Y3, 392(AX)
+	VMOVUPS Y3, 584(AX)
+	VMOVUPS Y3, 776(AX)
+	VMOVUPS Y3, 968(AX)
+	VMOVUPS Y3, 1160(AX)
+
+next_8:
+	CMPQ         64(AX), $0x03
+	JG           none_9
+	CMPQ         72(AX), $0x03
+	JLE          none_9
+	VMOVUPS      (BX)(R11*1), Y3
+	VMOVUPS      (SI)(R11*1), Y4
+	VMOVUPS      (DI)(R11*1), Y5
+	VMOVUPS      (R8)(R11*1), Y6
+	VMOVUPS      (R9)(R11*1), Y7
+	VMOVUPS      (R10)(R11*1), Y8
 	VMOVAPS      Y7, Y9
 	VFNMADD231PS Y1, Y5, Y9
 	VMOVAPS      Y9, Y9
@@ -249,18 +237,129 @@ strip_1:
 	VMOVUPS      Y8, 808(AX)
 	VMOVUPS      Y5, 1000(AX)
 	VMOVUPS      Y3, 1192(AX)
-	MOVQ         32(AX), BX
+	ADDQ         R12, R11
+	JMP          next_10
+
+none_9:
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS Y3, 232(AX)
+	VMOVUPS Y3, 424(AX)
+	VMOVUPS Y3, 616(AX)
+	VMOVUPS Y3, 808(AX)
+	VMOVUPS Y3, 1000(AX)
+	VMOVUPS Y3, 1192(AX)
+
+next_10:
+	CMPQ         64(AX), $0x04
+	JG           none_11
+	CMPQ         72(AX), $0x04
+	JLE          none_11
+	VMOVUPS      (BX)(R11*1), Y3
+	VMOVUPS      (SI)(R11*1), Y4
+	VMOVUPS      (DI)(R11*1), Y5
+	VMOVUPS      (R8)(R11*1), Y6
+	VMOVUPS      (R9)(R11*1), Y7
+	VMOVUPS      (R10)(R11*1), Y8
+	VMOVAPS      Y7, Y9
+	VFNMADD231PS Y1, Y5, Y9
+	VMOVAPS      Y9, Y9
+	VFMADD231PS  Y0, Y3, Y9
+	VMOVAPS      Y8, Y3
+	VFNMADD231PS Y1, Y6, Y3
+	VMOVAPS      Y3, Y3
+	VFMADD231PS  Y0, Y4, Y3
+	VMOVAPS      Y7, Y8
+	VFNMADD231PS Y0, Y5, Y8
+	VMOVAPS      Y6, Y10
+	VFNMADD231PS Y0, Y4, Y10
+	VSUBPS       Y5, Y7, Y5
+	VSUBPS       Y4, Y6, Y4
+	VADDPS       Y10, Y8, Y6
+	VSUBPS       Y10, Y8, Y7
+	VMOVAPS      Y5, Y8
+	VFMADD231PS  Y2, Y4, Y8
+	VMOVAPS      Y5, Y5
+	VFNMADD231PS Y2, Y4, Y5
+	VMOVUPS      Y9, 264(AX)
+	VMOVUPS      Y6, 456(AX)
+	VMOVUPS      Y7, 648(AX)
+	VMOVUPS      Y8, 840(AX)
+	VMOVUPS      Y5, 1032(AX)
+	VMOVUPS      Y3, 1224(AX)
+	ADDQ         R12, R11
+	JMP          next_12
+
+none_11:
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS Y3, 264(AX)
+	VMOVUPS Y3, 456(AX)
+	VMOVUPS Y3, 648(AX)
+	VMOVUPS Y3, 840(AX)
+	VMOVUPS Y3, 1032(AX)
+	VMOVUPS Y3, 1224(AX)
+
+next_12:
+	CMPQ         64(AX), $0x05
+	JG           none_13
+	CMPQ         72(AX), $0x05
+	JLE          none_13
+	VMOVUPS      (BX)(R11*1), Y3
+	VMOVUPS      (SI)(R11*1), Y4
+	VMOVUPS      (DI)(R11*1), Y5
+	VMOVUPS      (R8)(R11*1), Y6
+	VMOVUPS      (R9)(R11*1), Y7
+	VMOVUPS      (R10)(R11*1), Y8
+	VMOVAPS      Y7, Y9
+	VFNMADD231PS Y1, Y5, Y9
+	VMOVAPS      Y9, Y9
+	VFMADD231PS  Y0, Y3, Y9
+	VMOVAPS      Y8, Y3
+	VFNMADD231PS Y1, Y6, Y3
+	VMOVAPS      Y3, Y3
+	VFMADD231PS  Y0, Y4, Y3
+	VMOVAPS      Y7, Y8
+	VFNMADD231PS Y0, Y5, Y8
+	VMOVAPS      Y6, Y10
+	VFNMADD231PS Y0, Y4, Y10
+	VSUBPS       Y5, Y7, Y5
+	VSUBPS       Y4, Y6, Y4
+	VADDPS       Y10, Y8, Y6
+	VSUBPS       Y10, Y8, Y7
+	VMOVAPS      Y5, Y8
+	VFMADD231PS  Y2, Y4, Y8
+	VMOVAPS      Y5, Y5
+	VFNMADD231PS Y2, Y4, Y5
+	VMOVUPS      Y9, 296(AX)
+	VMOVUPS      Y6, 488(AX)
+	VMOVUPS      Y7, 680(AX)
+	VMOVUPS      Y8, 872(AX)
+	VMOVUPS      Y5, 1064(AX)
+	VMOVUPS      Y3, 1256(AX)
+	ADDQ         R12, R11
+	JMP          next_14
+
+none_13:
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS Y3, 296(AX)
+	VMOVUPS Y3, 488(AX)
+	VMOVUPS Y3, 680(AX)
+	VMOVUPS Y3, 872(AX)
+	VMOVUPS Y3, 1064(AX)
+	VMOVUPS Y3, 1256(AX)
+
+next_14:
+	MOVQ         80(AX), BX
 	ADDQ         DX, BX
-	MOVQ         40(AX), SI
-	MOVQ         48(AX), DI
+	MOVQ         88(AX), SI
+	MOVQ         96(AX), DI
 	LEAQ         (DI)(DI*2), R8
 	LEAQ         (DI)(DI*4), R9
-	VMOVUPS      72(AX), Y3
-	VMOVUPS      104(AX), Y4
-	VMOVUPS      136(AX), Y5
-	VMOVUPS      168(AX), Y6
-	VMOVUPS      200(AX), Y7
-	VMOVUPS      232(AX), Y8
+	VMOVUPS      136(AX), Y3
+	VMOVUPS      168(AX), Y4
+	VMOVUPS      200(AX), Y5
+	VMOVUPS      232(AX), Y6
+	VMOVUPS      264(AX), Y7
+	VMOVUPS      296(AX), Y8
 	VMOVAPS      Y7, Y9
 	VFNMADD231PS Y1, Y5, Y9
 	VMOVAPS      Y9, Y9
@@ -288,12 +387,12 @@ strip_1:
 	VMOVUPS      Y5, (BX)(DI*4)
 	VMOVUPS      Y3, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      264(AX), Y3
-	VMOVUPS      296(AX), Y4
-	VMOVUPS      328(AX), Y5
-	VMOVUPS      360(AX), Y6
-	VMOVUPS      392(AX), Y7
-	VMOVUPS      424(AX), Y8
+	VMOVUPS      328(AX), Y3
+	VMOVUPS      360(AX), Y4
+	VMOVUPS      392(AX), Y5
+	VMOVUPS      424(AX), Y6
+	VMOVUPS      456(AX), Y7
+	VMOVUPS      488(AX), Y8
 	VMOVAPS      Y7, Y9
 	VFNMADD231PS Y1, Y5, Y9
 	VMOVAPS      Y9, Y9
@@ -321,12 +420,12 @@ strip_1:
 	VMOVUPS      Y5, (BX)(DI*4)
 	VMOVUPS      Y3, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      456(AX), Y3
-	VMOVUPS      488(AX), Y4
-	VMOVUPS      520(AX), Y5
-	VMOVUPS      552(AX), Y6
-	VMOVUPS      584(AX), Y7
-	VMOVUPS      616(AX), Y8
+	VMOVUPS      520(AX), Y3
+	VMOVUPS      552(AX), Y4
+	VMOVUPS      584(AX), Y5
+	VMOVUPS      616(AX), Y6
+	VMOVUPS      648(AX), Y7
+	VMOVUPS      680(AX), Y8
 	VMOVAPS      Y7, Y9
 	VFNMADD231PS Y1, Y5, Y9
 	VMOVAPS      Y9, Y9
@@ -354,12 +453,12 @@ strip_1:
 	VMOVUPS      Y5, (BX)(DI*4)
 	VMOVUPS      Y3, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      648(AX), Y3
-	VMOVUPS      680(AX), Y4
-	VMOVUPS      712(AX), Y5
-	VMOVUPS      744(AX), Y6
-	VMOVUPS      776(AX), Y7
-	VMOVUPS      808(AX), Y8
+	VMOVUPS      712(AX), Y3
+	VMOVUPS      744(AX), Y4
+	VMOVUPS      776(AX), Y5
+	VMOVUPS      808(AX), Y6
+	VMOVUPS      840(AX), Y7
+	VMOVUPS      872(AX), Y8
 	VMOVAPS      Y7, Y9
 	VFNMADD231PS Y1, Y5, Y9
 	VMOVAPS      Y9, Y9
@@ -387,12 +486,12 @@ strip_1:
 	VMOVUPS      Y5, (BX)(DI*4)
 	VMOVUPS      Y3, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      840(AX), Y3
-	VMOVUPS      872(AX), Y4
-	VMOVUPS      904(AX), Y5
-	VMOVUPS      936(AX), Y6
-	VMOVUPS      968(AX), Y7
-	VMOVUPS      1000(AX), Y8
+	VMOVUPS      904(AX), Y3
+	VMOVUPS      936(AX), Y4
+	VMOVUPS      968(AX), Y5
+	VMOVUPS      1000(AX), Y6
+	VMOVUPS      1032(AX), Y7
+	VMOVUPS      1064(AX), Y8
 	VMOVAPS      Y7, Y9
 	VFNMADD231PS Y1, Y5, Y9
 	VMOVAPS      Y9, Y9
@@ -420,12 +519,12 @@ strip_1:
 	VMOVUPS      Y5, (BX)(DI*4)
 	VMOVUPS      Y3, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      1032(AX), Y3
-	VMOVUPS      1064(AX), Y4
-	VMOVUPS      1096(AX), Y5
-	VMOVUPS      1128(AX), Y6
-	VMOVUPS      1160(AX), Y7
-	VMOVUPS      1192(AX), Y8
+	VMOVUPS      1096(AX), Y3
+	VMOVUPS      1128(AX), Y4
+	VMOVUPS      1160(AX), Y5
+	VMOVUPS      1192(AX), Y6
+	VMOVUPS      1224(AX), Y7
+	VMOVUPS      1256(AX), Y8
 	VMOVAPS      Y7, Y9
 	VFNMADD231PS Y1, Y5, Y9
 	VMOVAPS      Y9, Y9
@@ -457,89 +556,29 @@ strip_1:
 
 narrower_2:
 	SUBQ         DX, CX
-	JZ           done_3
+	JZ           done_16
 	SHRQ         $0x02, CX
 	LEAQ         tails256<>+32(SB), BX
 	NEGQ         CX
 	VMOVUPS      (BX)(CX*4), Y3
 	MOVQ         8(AX), CX
-	ADDQ         DX, CX
-	MOVQ         24(AX), BX
-	MOVQ         16(AX), SI
-	LEAQ         (SI)(SI*2), DI
-	LEAQ         (SI)(SI*4), R8
-	VMASKMOVPS   (CX), Y3, Y4
-	VMASKMOVPS   (CX)(SI*1), Y3, Y5
-	VMASKMOVPS   (CX)(SI*2), Y3, Y6
-	VMASKMOVPS   (CX)(DI*1), Y3, Y7
-	VMASKMOVPS   (CX)(SI*4), Y3, Y8
-	VMASKMOVPS   (CX)(R8*1), Y3, Y9
-	VMOVAPS      Y8, Y10
-	VFNMADD231PS Y1, Y6, Y10
-	VMOVAPS      Y10, Y10
-	VFMADD231PS  Y0, Y4, Y10
-	VMOVAPS      Y9, Y4
-	VFNMADD231PS Y1, Y7, Y4
-	VMOVAPS      Y4, Y4
-	VFMADD231PS  Y0, Y5, Y4
-	VMOVAPS      Y8, Y9
-	VFNMADD231PS Y0, Y6, Y9
-	VMOVAPS      Y7, Y11
-	VFNMADD231PS Y0, Y5, Y11
-	VSUBPS       Y6, Y8, Y6
-	VSUBPS       Y5, Y7, Y5
-	VADDPS       Y11, Y9, Y7
-	VSUBPS       Y11, Y9, Y8
-	VMOVAPS      Y6, Y9
-	VFMADD231PS  Y2, Y5, Y9
-	VMOVAPS      Y6, Y6
-	VFNMADD231PS Y2, Y5, Y6
-	VMOVUPS      Y10, 72(AX)
-	VMOVUPS      Y7, 264(AX)
-	VMOVUPS      Y8, 456(AX)
-	VMOVUPS      Y9, 648(AX)
-	VMOVUPS      Y6, 840(AX)
-	VMOVUPS      Y4, 1032(AX)
-	ADDQ         BX, CX
-	VMASKMOVPS   (CX), Y3, Y4
-	VMASKMOVPS   (CX)(SI*1), Y3, Y5
-	VMASKMOVPS   (CX)(SI*2), Y3, Y6
-	VMASKMOVPS   (CX)(DI*1), Y3, Y7
-	VMASKMOVPS   (CX)(SI*4), Y3, Y8
-	VMASKMOVPS   (CX)(R8*1), Y3, Y9
-	VMOVAPS      Y8, Y10
-	VFNMADD231PS Y1, Y6, Y10
-	VMOVAPS      Y10, Y10
-	VFMADD231PS  Y0, Y4, Y10
-	VMOVAPS      Y9, Y4
-	VFNMADD231PS Y1, Y7, Y4
-	VMOVAPS      Y4, Y4
-	VFMADD231PS  Y0, Y5, Y4
-	VMOVAPS      Y8, Y9
-	VFNMADD231PS Y0, Y6, Y9
-	VMOVAPS      Y7, Y11
-	VFNMADD231PS Y0, Y5, Y11
-	VSUBPS       Y6, Y8, Y6
-	VSUBPS       Y5, Y7, Y5
-	VADDPS       Y11, Y9, Y7
-	VSUBPS       Y11, Y9, Y8
-	VMOVAPS      Y6, Y9
-	VFMADD231PS  Y2, Y5, Y9
-	VMOVAPS      Y6, Y6
-	VFNMADD231PS Y2, Y5, Y6
-	VMOVUPS      Y10, 104(AX)
-	VMOVUPS      Y7, 296(AX)
-	VMOVUPS      Y8, 488(AX)
-	VMOVUPS      Y9, 680(AX)
-	VMOVUPS      Y6, 872(AX)
-	VMOVUPS      Y4, 1064(AX)
-	ADDQ         BX, CX
-	VMASKMOVPS   (CX), Y3, Y4
-	VMASKMOVPS   (CX)(SI*1), Y3, Y5
-	VMASKMOVPS   (CX)(SI*2), Y3, Y6
-	VMASKMOVPS   (CX)(DI*1), Y3, Y7
-	VMASKMOVPS   (CX)(SI*4), Y3, Y8
-	VMASKMOVPS   (CX)(R8*1), Y3, Y9
+	MOVQ         16(AX), BX
+	MOVQ         24(AX), SI
+	MOVQ         32(AX), DI
+	MOVQ         40(AX), R8
+	MOVQ         48(AX), R9
+	MOVQ         56(AX), R11
+	MOVQ         DX, R10
+	CMPQ         64(AX), $0x00
+	JG           none_17
+	CMPQ         72(AX), $0x00
+	JLE          none_17
+	VMASKMOVPS   (CX)(R10*1), Y3, Y4
+	VMASKMOVPS   (BX)(R10*1), Y3, Y5
+	VMASKMOVPS   (SI)(R10*1), Y3, Y6
+	VMASKMOVPS   (DI)(R10*1), Y3, Y7
+	VMASKMOVPS   (R8)(R10*1), Y3, Y8
+	VMASKMOVPS   (R9)(R10*1), Y3, Y9
 	VMOVAPS      Y8, Y10
 	VFNMADD231PS Y1, Y6, Y10
 	VMOVAPS      Y10, Y10
@@ -566,13 +605,29 @@ narrower_2:
 	VMOVUPS      Y9, 712(AX)
 	VMOVUPS      Y6, 904(AX)
 	VMOVUPS      Y4, 1096(AX)
-	ADDQ         BX, CX
-	VMASKMOVPS   (CX), Y3, Y4
-	VMASKMOVPS   (CX)(SI*1), Y3, Y5
-	VMASKMOVPS   (CX)(SI*2), Y3, Y6
-	VMASKMOVPS   (CX)(DI*1), Y3, Y7
-	VMASKMOVPS   (CX)(SI*4), Y3, Y8
-	VMASKMOVPS   (CX)(R8*1), Y3, Y9
+	ADDQ         R11, R10
+	JMP          next_18
+
+none_17:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 136(AX)
+	VMOVUPS Y4, 328(AX)
+	VMOVUPS Y4, 520(AX)
+	VMOVUPS Y4, 712(AX)
+	VMOVUPS Y4, 904(AX)
+	VMOVUPS Y4, 1096(AX)
+
+next_18:
+	CMPQ         64(AX), $0x01
+	JG           none_19
+	CMPQ         72(AX), $0x01
+	JLE          none_19
+	VMASKMOVPS   (CX)(R10*1), Y3, Y4
+	VMASKMOVPS   (BX)(R10*1), Y3, Y5
+	VMASKMOVPS   (SI)(R10*1), Y3, Y6
+	VMASKMOVPS   (DI)(R10*1), Y3, Y7
+	VMASKMOVPS   (R8)(R10*1), Y3, Y8
+	VMASKMOVPS   (R9)(R10*1), Y3, Y9
 	VMOVAPS      Y8, Y10
 	VFNMADD231PS Y1, Y6, Y10
 	VMOVAPS      Y10, Y10
@@ -599,13 +654,29 @@ narrower_2:
 	VMOVUPS      Y9, 744(AX)
 	VMOVUPS      Y6, 936(AX)
 	VMOVUPS      Y4, 1128(AX)
-	ADDQ         BX, CX
-	VMASKMOVPS   (CX), Y3, Y4
-	VMASKMOVPS   (CX)(SI*1), Y3, Y5
-	VMASKMOVPS   (CX)(SI*2), Y3, Y6
-	VMASKMOVPS   (CX)(DI*1), Y3, Y7
-	VMASKMOVPS   (CX)(SI*4), Y3, Y8
-	VMASKMOVPS   (CX)(R8*1), Y3, Y9
+	ADDQ         R11, R10
+	JMP          next_20
+
+none_19:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 168(AX)
+	VMOVUPS Y4, 360(AX)
+	VMOVUPS Y4, 552(AX)
+	VMOVUPS Y4, 744(AX)
+	VMOVUPS Y4, 936(AX)
+	VMOVUPS Y4, 1128(AX)
+
+next_20:
+	CMPQ         64(AX), $0x02
+	JG           none_21
+	CMPQ         72(AX), $0x02
+	JLE          none_21
+	VMASKMOVPS   (CX)(R10*1), Y3, Y4
+	VMASKMOVPS   (BX)(R10*1), Y3, Y5
+	VMASKMOVPS   (SI)(R10*1), Y3, Y6
+	VMASKMOVPS   (DI)(R10*1), Y3, Y7
+	VMASKMOVPS   (R8)(R10*1), Y3, Y8
+	VMASKMOVPS   (R9)(R10*1), Y3, Y9
 	VMOVAPS      Y8, Y10
 	VFNMADD231PS Y1, Y6, Y10
 	VMOVAPS      Y10, Y10
@@ -632,13 +703,29 @@ narrower_2:
 	VMOVUPS      Y9, 776(AX)
 	VMOVUPS      Y6, 968(AX)
 	VMOVUPS      Y4, 1160(AX)
-	ADDQ         BX, CX
-	VMASKMOVPS   (CX), Y3, Y4
-	VMASKMOVPS   (CX)(SI*1), Y3, Y5
-	VMASKMOVPS   (CX)(SI*2), Y3, Y6
-	VMASKMOVPS   (CX)(DI*1), Y3, Y7
-	VMASKMOVPS   (CX)(SI*4), Y3, Y8
-	VMASKMOVPS   (CX)(R8*1), Y3, Y9
+	ADDQ         R11, R10
+	JMP          next_22
+
+none_21:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 200(AX)
+	VMOVUPS Y4, 392(AX)
+	VMOVUPS Y4, 584(AX)
+	VMOVUPS Y4, 776(AX)
+	VMOVUPS Y4, 968(AX)
+	VMOVUPS Y4, 1160(AX)
+
+next_22:
+	CMPQ         64(AX), $0x03
+	JG           none_23
+	CMPQ         72(AX), $0x03
+	JLE          none_23
+	VMASKMOVPS   (CX)(R10*1), Y3, Y4
+	VMASKMOVPS   (BX)(R10*1), Y3, Y5
+	VMASKMOVPS   (SI)(R10*1), Y3, Y6
+	VMASKMOVPS   (DI)(R10*1), Y3, Y7
+	VMASKMOVPS   (R8)(R10*1), Y3, Y8
+	VMASKMOVPS   (R9)(R10*1), Y3, Y9
 	VMOVAPS      Y8, Y10
 	VFNMADD231PS Y1, Y6, Y10
 	VMOVAPS      Y10, Y10
@@ -665,18 +752,129 @@ narrower_2:
 	VMOVUPS      Y9, 808(AX)
 	VMOVUPS      Y6, 1000(AX)
 	VMOVUPS      Y4, 1192(AX)
-	MOVQ         32(AX), CX
+	ADDQ         R11, R10
+	JMP          next_24
+
+none_23:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 232(AX)
+	VMOVUPS Y4, 424(AX)
+	VMOVUPS Y4, 616(AX)
+	VMOVUPS Y4, 808(AX)
+	VMOVUPS Y4, 1000(AX)
+	VMOVUPS Y4, 1192(AX)
+
+next_24:
+	CMPQ         64(AX), $0x04
+	JG           none_25
+	CMPQ         72(AX), $0x04
+	JLE          none_25
+	VMASKMOVPS   (CX)(R10*1), Y3, Y4
+	VMASKMOVPS   (BX)(R10*1), Y3, Y5
+	VMASKMOVPS   (SI)(R10*1), Y3, Y6
+	VMASKMOVPS   (DI)(R10*1), Y3, Y7
+	VMASKMOVPS   (R8)(R10*1), Y3, Y8
+	VMASKMOVPS   (R9)(R10*1), Y3, Y9
+	VMOVAPS      Y8, Y10
+	VFNMADD231PS Y1, Y6, Y10
+	VMOVAPS      Y10, Y10
+	VFMADD231PS  Y0, Y4, Y10
+	VMOVAPS      Y9, Y4
+	VFNMADD231PS Y1, Y7, Y4
+	VMOVAPS      Y4, Y4
+	VFMADD231PS  Y0, Y5, Y4
+	VMOVAPS      Y8, Y9
+	VFNMADD231PS Y0, Y6, Y9
+	VMOVAPS      Y7, Y11
+	VFNMADD231PS Y0, Y5, Y11
+	VSUBPS       Y6, Y8, Y6
+	VSUBPS       Y5, Y7, Y5
+	VADDPS       Y11, Y9, Y7
+	VSUBPS       Y11, Y9, Y8
+	VMOVAPS      Y6, Y9
+	VFMADD231PS  Y2, Y5, Y9
+	VMOVAPS      Y6, Y6
+	VFNMADD231PS Y2, Y5, Y6
+	VMOVUPS      Y10, 264(AX)
+	VMOVUPS      Y7, 456(AX)
+	VMOVUPS      Y8, 648(AX)
+	VMOVUPS      Y9, 840(AX)
+	VMOVUPS      Y6, 1032(AX)
+	VMOVUPS      Y4, 1224(AX)
+	ADDQ         R11, R10
+	JMP          next_26
+
+none_25:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 264(AX)
+	VMOVUPS Y4, 456(AX)
+	VMOVUPS Y4, 648(AX)
+	VMOVUPS Y4, 840(AX)
+	VMOVUPS Y4, 1032(AX)
+	VMOVUPS Y4, 1224(AX)
+
+next_26:
+	CMPQ         64(AX), $0x05
+	JG           none_27
+	CMPQ         72(AX), $0x05
+	JLE          none_27
+	VMASKMOVPS   (CX)(R10*1), Y3, Y4
+	VMASKMOVPS   (BX)(R10*1), Y3, Y5
+	VMASKMOVPS   (SI)(R10*1), Y3, Y6
+	VMASKMOVPS   (DI)(R10*1), Y3, Y7
+	VMASKMOVPS   (R8)(R10*1), Y3, Y8
+	VMASKMOVPS   (R9)(R10*1), Y3, Y9
+	VMOVAPS      Y8, Y10
+	VFNMADD231PS Y1, Y6, Y10
+	VMOVAPS      Y10, Y10
+	VFMADD231PS  Y0, Y4, Y10
+	VMOVAPS      Y9, Y4
+	VFNMADD231PS Y1, Y7, Y4
+	VMOVAPS      Y4, Y4
+	VFMADD231PS  Y0, Y5, Y4
+	VMOVAPS      Y8, Y9
+	VFNMADD231PS Y0, Y6, Y9
+	VMOVAPS      Y7, Y11
+	VFNMADD231PS Y0, Y5, Y11
+	VSUBPS       Y6, Y8, Y6
+	VSUBPS       Y5, Y7, Y5
+	VADDPS       Y11, Y9, Y7
+	VSUBPS       Y11, Y9, Y8
+	VMOVAPS      Y6, Y9
+	VFMADD231PS  Y2, Y5, Y9
+	VMOVAPS      Y6, Y6
+	VFNMADD231PS Y2, Y5, Y6
+	VMOVUPS      Y10, 296(AX)
+	VMOVUPS      Y7, 488(AX)
+	VMOVUPS      Y8, 680(AX)
+	VMOVUPS      Y9, 872(AX)
+	VMOVUPS      Y6, 1064(AX)
+	VMOVUPS      Y4, 1256(AX)
+	ADDQ         R11, R10
+	JMP          next_28
+
+none_27:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 296(AX)
+	VMOVUPS Y4, 488(AX)
+	VMOVUPS Y4, 680(AX)
+	VMOVUPS Y4, 872(AX)
+	VMOVUPS Y4, 1064(AX)
+	VMOVUPS Y4, 1256(AX)
+
+next_28:
+	MOVQ         80(AX), CX
 	ADDQ         DX, CX
-	MOVQ         40(AX), DX
-	MOVQ         48(AX), BX
+	MOVQ         88(AX), DX
+	MOVQ         96(AX), BX
 	LEAQ         (BX)(BX*2), SI
 	LEAQ         (BX)(BX*4), DI
-	VMOVUPS      72(AX), Y4
-	VMOVUPS      104(AX), Y5
-	VMOVUPS      136(AX), Y6
-	VMOVUPS      168(AX), Y7
-	VMOVUPS      200(AX), Y8
-	VMOVUPS      232(AX), Y9
+	VMOVUPS      136(AX), Y4
+	VMOVUPS      168(AX), Y5
+	VMOVUPS      200(AX), Y6
+	VMOVUPS      232(AX), Y7
+	VMOVUPS      264(AX), Y8
+	VMOVUPS      296(AX), Y9
 	VMOVAPS      Y8, Y10
 	VFNMADD231PS Y1, Y6, Y10
 	VMOVAPS      Y10, Y10
@@ -704,12 +902,12 @@ narrower_2:
 	VMASKMOVPS   Y6, Y3, (CX)(BX*4)
 	VMASKMOVPS   Y4, Y3, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      264(AX), Y4
-	VMOVUPS      296(AX), Y5
-	VMOVUPS      328(AX), Y6
-	VMOVUPS      360(AX), Y7
-	VMOVUPS      392(AX), Y8
-	VMOVUPS      424(AX), Y9
+	VMOVUPS      328(AX), Y4
+	VMOVUPS      360(AX), Y5
+	VMOVUPS      392(AX), Y6
+	VMOVUPS      424(AX), Y7
+	VMOVUPS      456(AX), Y8
+	VMOVUPS      488(AX), Y9
 	VMOVAPS      Y8, Y10
 	VFNMADD231PS Y1, Y6, Y10
 	VMOVAPS      Y10, Y10
@@ -737,12 +935,12 @@ narrower_2:
 	VMASKMOVPS   Y6, Y3, (CX)(BX*4)
 	VMASKMOVPS   Y4, Y3, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      456(AX), Y4
-	VMOVUPS      488(AX), Y5
-	VMOVUPS      520(AX), Y6
-	VMOVUPS      552(AX), Y7
-	VMOVUPS      584(AX), Y8
-	VMOVUPS      616(AX), Y9
+	VMOVUPS      520(AX), Y4
+	VMOVUPS      552(AX), Y5
+	VMOVUPS      584(AX), Y6
+	VMOVUPS      616(AX), Y7
+	VMOVUPS      648(AX), Y8
+	VMOVUPS      680(AX), Y9
 	VMOVAPS      Y8, Y10
 	VFNMADD231PS Y1, Y6, Y10
 	VMOVAPS      Y10, Y10
@@ -770,12 +968,12 @@ narrower_2:
 	VMASKMOVPS   Y6, Y3, (CX)(BX*4)
 	VMASKMOVPS   Y4, Y3, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      648(AX), Y4
-	VMOVUPS      680(AX), Y5
-	VMOVUPS      712(AX), Y6
-	VMOVUPS      744(AX), Y7
-	VMOVUPS      776(AX), Y8
-	VMOVUPS      808(AX), Y9
+	VMOVUPS      712(AX), Y4
+	VMOVUPS      744(AX), Y5
+	VMOVUPS      776(AX), Y6
+	VMOVUPS      808(AX), Y7
+	VMOVUPS      840(AX), Y8
+	VMOVUPS      872(AX), Y9
 	VMOVAPS      Y8, Y10
 	VFNMADD231PS Y1, Y6, Y10
 	VMOVAPS      Y10, Y10
@@ -803,12 +1001,12 @@ narrower_2:
 	VMASKMOVPS   Y6, Y3, (CX)(BX*4)
 	VMASKMOVPS   Y4, Y3, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      840(AX), Y4
-	VMOVUPS      872(AX), Y5
-	VMOVUPS      904(AX), Y6
-	VMOVUPS      936(AX), Y7
-	VMOVUPS      968(AX), Y8
-	VMOVUPS      1000(AX), Y9
+	VMOVUPS      904(AX), Y4
+	VMOVUPS      936(AX), Y5
+	VMOVUPS      968(AX), Y6
+	VMOVUPS      1000(AX), Y7
+	VMOVUPS      1032(AX), Y8
+	VMOVUPS      1064(AX), Y9
 	VMOVAPS      Y8, Y10
 	VFNMADD231PS Y1, Y6, Y10
 	VMOVAPS      Y10, Y10
@@ -836,12 +1034,12 @@ narrower_2:
 	VMASKMOVPS   Y6, Y3, (CX)(BX*4)
 	VMASKMOVPS   Y4, Y3, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      1032(AX), Y4
-	VMOVUPS      1064(AX), Y5
-	VMOVUPS      1096(AX), Y6
-	VMOVUPS      1128(AX), Y7
-	VMOVUPS      1160(AX), Y8
-	VMOVUPS      1192(AX), Y9
+	VMOVUPS      1096(AX), Y4
+	VMOVUPS      1128(AX), Y5
+	VMOVUPS      1160(AX), Y6
+	VMOVUPS      1192(AX), Y7
+	VMOVUPS      1224(AX), Y8
+	VMOVUPS      1256(AX), Y9
 	VMOVAPS      Y8, Y10
 	VFNMADD231PS Y1, Y6, Y10
 	VMOVAPS      Y10, Y10
@@ -869,7 +1067,7 @@ narrower_2:
 	VMASKMOVPS   Y0, Y3, (CX)(BX*4)
 	VMASKMOVPS   Y1, Y3, (CX)(DI*1)
 
-done_3:
+done_16:
 	VZEROUPPER
 	RET
 
@@ -890,70 +1088,28 @@ TEXT ·winoOutput256(SB), NOSPLIT, $0-8
 	XORQ         DX, DX
 	SHLQ         $0x02, CX
 
-strip_4:
+strip_30:
 	LEAQ        32(DX), BX
 	CMPQ        BX, CX
-	JG          narrower_5
+	JG          narrower_31
 	MOVQ        8(AX), BX
-	ADDQ        DX, BX
-	MOVQ        24(AX), SI
-	MOVQ        16(AX), DI
-	LEAQ        (DI)(DI*2), R8
-	LEAQ        (DI)(DI*4), R9
-	VMOVUPS     (BX), Y3
-	VMOVUPS     (BX)(DI*1), Y4
-	VMOVUPS     (BX)(DI*2), Y5
-	VMOVUPS     (BX)(R8*1), Y6
-	VMOVUPS     (BX)(DI*4), Y7
-	VMOVUPS     (BX)(R9*1), Y8
-	VADDPS      Y5, Y4, Y9
-	VSUBPS      Y5, Y4, Y4
-	VADDPS      Y7, Y6, Y5
-	VSUBPS      Y7, Y6, Y6
-	VADDPS      Y9, Y3, Y3
-	VADDPS      Y5, Y3, Y3
-	VMOVAPS     Y4, Y7
-	VFMADD231PS Y0, Y6, Y7
-	VMOVAPS     Y9, Y9
-	VFMADD231PS Y1, Y5, Y9
-	VMOVAPS     Y4, Y4
-	VFMADD231PS Y2, Y6, Y4
-	VADDPS      Y8, Y4, Y4
-	VMOVUPS     Y3, 72(AX)
-	VMOVUPS     Y7, 264(AX)
-	VMOVUPS     Y9, 456(AX)
-	VMOVUPS     Y4, 648(AX)
-	ADDQ        SI, BX
-	VMOVUPS     (BX), Y3
-	VMOVUPS     (BX)(DI*1), Y4
-	VMOVUPS     (BX)(DI*2), Y5
-	VMOVUPS     (BX)(R8*1), Y6
-	VMOVUPS     (BX)(DI*4), Y7
-	VMOVUPS     (BX)(R9*1), Y8
-	VADDPS      Y5, Y4, Y9
-	VSUBPS      Y5, Y4, Y4
-	VADDPS      Y7, Y6, Y5
-	VSUBPS      Y7, Y6, Y6
-	VADDPS      Y9, Y3, Y3
-	VADDPS      Y5, Y3, Y3
-	VMOVAPS     Y4, Y7
-	VFMADD231PS Y0, Y6, Y7
-	VMOVAPS     Y9, Y9
-	VFMADD231PS Y1, Y5, Y9
-	VMOVAPS     Y4, Y4
-	VFMADD231PS Y2, Y6, Y4
-	VADDPS      Y8, Y4, Y4
-	VMOVUPS     Y3, 104(AX)
-	VMOVUPS     Y7, 296(AX)
-	VMOVUPS     Y9, 488(AX)
-	VMOVUPS     Y4, 680(AX)
-	ADDQ        SI, BX
-	VMOVUPS     (BX), Y3
-	VMOVUPS     (BX)(DI*1), Y4
-	VMOVUPS     (BX)(DI*2), Y5
-	VMOVUPS     (BX)(R8*1), Y6
-	VMOVUPS     (BX)(DI*4), Y7
-	VMOVUPS     (BX)(R9*1), Y8
+	MOVQ        16(AX), SI
+	MOVQ        24(AX), DI
+	MOVQ        32(AX), R8
+	MOVQ        40(AX), R9
+	MOVQ        48(AX), R10
+	MOVQ        56(AX), R12
+	MOVQ        DX, R11
+	CMPQ        64(AX), $0x00
+	JG          none_32
+	CMPQ        72(AX), $0x00
+	JLE         none_32
+	VMOVUPS     (BX)(R11*1), Y3
+	VMOVUPS     (SI)(R11*1), Y4
+	VMOVUPS     (DI)(R11*1), Y5
+	VMOVUPS     (R8)(R11*1), Y6
+	VMOVUPS     (R9)(R11*1), Y7
+	VMOVUPS     (R10)(R11*1), Y8
 	VADDPS      Y5, Y4, Y9
 	VSUBPS      Y5, Y4, Y4
 	VADDPS      Y7, Y6, Y5
@@ -971,13 +1127,27 @@ strip_4:
 	VMOVUPS     Y7, 328(AX)
 	VMOVUPS     Y9, 520(AX)
 	VMOVUPS     Y4, 712(AX)
-	ADDQ        SI, BX
-	VMOVUPS     (BX), Y3
-	VMOVUPS     (BX)(DI*1), Y4
-	VMOVUPS     (BX)(DI*2), Y5
-	VMOVUPS     (BX)(R8*1), Y6
-	VMOVUPS     (BX)(DI*4), Y7
-	VMOVUPS     (BX)(R9*1), Y8
+	ADDQ        R12, R11
+	JMP         next_33
+
+none_32:
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS Y3, 136(AX)
+	VMOVUPS Y3, 328(AX)
+	VMOVUPS Y3, 520(AX)
+	VMOVUPS Y3, 712(AX)
+
+next_33:
+	CMPQ        64(AX), $0x01
+	JG          none_34
+	CMPQ        72(AX), $0x01
+	JLE         none_34
+	VMOVUPS     (BX)(R11*1), Y3
+	VMOVUPS     (SI)(R11*1), Y4
+	VMOVUPS     (DI)(R11*1), Y5
+	VMOVUPS     (R8)(R11*1), Y6
+	VMOVUPS     (R9)(R11*1), Y7
+	VMOVUPS     (R10)(R11*1), Y8
 	VADDPS      Y5, Y4, Y9
 	VSUBPS      Y5, Y4, Y4
 	VADDPS      Y7, Y6, Y5
@@ -995,13 +1165,27 @@ strip_4:
 	VMOVUPS     Y7, 360(AX)
 	VMOVUPS     Y9, 552(AX)
 	VMOVUPS     Y4, 744(AX)
-	ADDQ        SI, BX
-	VMOVUPS     (BX), Y3
-	VMOVUPS     (BX)(DI*1), Y4
-	VMOVUPS     (BX)(DI*2), Y5
-	VMOVUPS     (BX)(R8*1), Y6
-	VMOVUPS     (BX)(DI*4), Y7
-	VMOVUPS     (BX)(R9*1), Y8
+	ADDQ        R12, R11
+	JMP         next_35
+
+none_34:
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS Y3, 168(AX)
+	VMOVUPS Y3, 360(AX)
+	VMOVUPS Y3, 552(AX)
+	VMOVUPS Y3, 744(AX)
+
+next_35:
+	CMPQ        64(AX), $0x02
+	JG          none_36
+	CMPQ        72(AX), $0x02
+	JLE         none_36
+	VMOVUPS     (BX)(R11*1), Y3
+	VMOVUPS     (SI)(R11*1), Y4
+	VMOVUPS     (DI)(R11*1), Y5
+	VMOVUPS     (R8)(R11*1), Y6
+	VMOVUPS     (R9)(R11*1), Y7
+	VMOVUPS     (R10)(R11*1), Y8
 	VADDPS      Y5, Y4, Y9
 	VSUBPS      Y5, Y4, Y4
 	VADDPS      Y7, Y6, Y5
@@ -1019,13 +1203,27 @@ strip_4:
 	VMOVUPS     Y7, 392(AX)
 	VMOVUPS     Y9, 584(AX)
 	VMOVUPS     Y4, 776(AX)
-	ADDQ        SI, BX
-	VMOVUPS     (BX), Y3
-	VMOVUPS     (BX)(DI*1), Y4
-	VMOVUPS     (BX)(DI*2), Y5
-	VMOVUPS     (BX)(R8*1), Y6
-	VMOVUPS     (BX)(DI*4), Y7
-	VMOVUPS     (BX)(R9*1), Y8
+	ADDQ        R12, R11
+	JMP         next_37
+
+none_36:
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS Y3, 200(AX)
+	VMOVUPS Y3, 392(AX)
+	VMOVUPS Y3, 584(AX)
+	VMOVUPS Y3, 776(AX)
+
+next_37:
+	CMPQ        64(AX), $0x03
+	JG          none_38
+	CMPQ        72(AX), $0x03
+	JLE         none_38
+	VMOVUPS     (BX)(R11*1), Y3
+	VMOVUPS     (SI)(R11*1), Y4
+	VMOVUPS     (DI)(R11*1), Y5
+	VMOVUPS     (R8)(R11*1), Y6
+	VMOVUPS     (R9)(R11*1), Y7
+	VMOVUPS     (R10)(R11*1), Y8
 	VADDPS      Y5, Y4, Y9
 	VSUBPS      Y5, Y4, Y4
 	VADDPS      Y7, Y6, Y5
@@ -1043,17 +1241,106 @@ strip_4:
 	VMOVUPS     Y7, 424(AX)
 	VMOVUPS     Y9, 616(AX)
 	VMOVUPS     Y4, 808(AX)
-	MOVQ        32(AX), BX
+	ADDQ        R12, R11
+	JMP         next_39
+
+none_38:
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS Y3, 232(AX)
+	VMOVUPS Y3, 424(AX)
+	VMOVUPS Y3, 616(AX)
+	VMOVUPS Y3, 808(AX)
+
+next_39:
+	CMPQ        64(AX), $0x04
+	JG          none_40
+	CMPQ        72(AX), $0x04
+	JLE         none_40
+	VMOVUPS     (BX)(R11*1), Y3
+	VMOVUPS     (SI)(R11*1), Y4
+	VMOVUPS     (DI)(R11*1), Y5
+	VMOVUPS     (R8)(R11*1), Y6
+	VMOVUPS     (R9)(R11*1), Y7
+	VMOVUPS     (R10)(R11*1), Y8
+	VADDPS      Y5, Y4, Y9
+	VSUBPS      Y5, Y4, Y4
+	VADDPS      Y7, Y6, Y5
+	VSUBPS      Y7, Y6, Y6
+	VADDPS      Y9, Y3, Y3
+	VADDPS      Y5, Y3, Y3
+	VMOVAPS     Y4, Y7
+	VFMADD231PS Y0, Y6, Y7
+	VMOVAPS     Y9, Y9
+	VFMADD231PS Y1, Y5, Y9
+	VMOVAPS     Y4, Y4
+	VFMADD231PS Y2, Y6, Y4
+	VADDPS      Y8, Y4, Y4
+	VMOVUPS     Y3, 264(AX)
+	VMOVUPS     Y7, 456(AX)
+	VMOVUPS     Y9, 648(AX)
+	VMOVUPS     Y4, 840(AX)
+	ADDQ        R12, R11
+	JMP         next_41
+
+none_40:
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS Y3, 264(AX)
+	VMOVUPS Y3, 456(AX)
+	VMOVUPS Y3, 648(AX)
+	VMOVUPS Y3, 840(AX)
+
+next_41:
+	CMPQ        64(AX), $0x05
+	JG          none_42
+	CMPQ        72(AX), $0x05
+	JLE         none_42
+	VMOVUPS     (BX)(R11*1), Y3
+	VMOVUPS     (SI)(R11*1), Y4
+	VMOVUPS     (DI)(R11*1), Y5
+	VMOVUPS     (R8)(R11*1), Y6
+	VMOVUPS     (R9)(R11*1), Y7
+	VMOVUPS     (R10)(R11*1), Y8
+	VADDPS      Y5, Y4, Y9
+	VSUBPS      Y5, Y4, Y4
+	VADDPS      Y7, Y6, Y5
+	VSUBPS      Y7, Y6, Y6
+	VADDPS      Y9, Y3, Y3
+	VADDPS      Y5, Y3, Y3
+	VMOVAPS     Y4, Y7
+	VFMADD231PS Y0, Y6, Y7
+	VMOVAPS     Y9, Y9
+	VFMADD231PS Y1, Y5, Y9
+	VMOVAPS     Y4, Y4
+	VFMADD231PS Y2, Y6, Y4
+	VADDPS      Y8, Y4, Y4
+	VMOVUPS     Y3, 296(AX)
+	VMOVUPS     Y7, 488(AX)
+	VMOVUPS     Y9, 680(AX)
+	VMOVUPS     Y4, 872(AX)
+	ADDQ        R12, R11
+	JMP         next_43
+
+none_42:
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS Y3, 296(AX)
+	VMOVUPS Y3, 488(AX)
+	VMOVUPS Y3, 680(AX)
+	VMOVUPS Y3, 872(AX)
+
+next_43:
+	MOVQ        80(AX), BX
 	ADDQ        DX, BX
-	MOVQ        40(AX), SI
-	MOVQ        48(AX), DI
+	MOVQ        88(AX), SI
+	MOVQ        96(AX), DI
 	LEAQ        (DI)(DI*2), R8
-	VMOVUPS     72(AX), Y3
-	VMOVUPS     104(AX), Y4
-	VMOVUPS     136(AX), Y5
-	VMOVUPS     168(AX), Y6
-	VMOVUPS     200(AX), Y7
-	VMOVUPS     232(AX), Y8
+	CMPQ        104(AX), $0x00
+	JLE         whole_44
+	VMOVUPS     136(AX), Y3
+	VMOVUPS     168(AX), Y4
+	VMOVUPS     200(AX), Y5
+	VMOVUPS     232(AX), Y6
+	VMOVUPS     264(AX), Y7
+	VMOVUPS     296(AX), Y8
 	VADDPS      Y5, Y4, Y9
 	VSUBPS      Y5, Y4, Y4
 	VADDPS      Y7, Y6, Y5
@@ -1067,52 +1354,139 @@ strip_4:
 	VMOVAPS     Y4, Y4
 	VFMADD231PS Y2, Y6, Y4
 	VADDPS      Y8, Y4, Y4
-	MOVQ        64(AX), R9
+	CMPQ        112(AX), $0x04
+	JL          part_45
+	MOVQ        128(AX), R9
 	TESTQ       R9, R9
-	JZ          nobias_6
+	JZ          nobias_47
 	VMOVUPS     (R9)(DX*1), Y5
 	VADDPS      Y5, Y3, Y3
 	VADDPS      Y5, Y7, Y7
 	VADDPS      Y5, Y9, Y9
 	VADDPS      Y5, Y4, Y4
 
-nobias_6:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_7
+nobias_47:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_48
 	VADDPS (BX), Y3, Y3
 	VADDPS (BX)(DI*1), Y7, Y7
 	VADDPS (BX)(DI*2), Y9, Y9
 	VADDPS (BX)(R8*1), Y4, Y4
 
-fresh_7:
-	MOVQ         56(AX), R9
+fresh_48:
+	MOVQ         120(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_8
+	JZ           linear_49
 	VXORPS       Y5, Y5, Y5
 	VMAXPS       Y3, Y5, Y3
 	VMAXPS       Y7, Y5, Y7
 	VMAXPS       Y9, Y5, Y9
 	VMAXPS       Y4, Y5, Y4
 	TESTQ        $0x00000004, R9
-	JZ           linear_8
+	JZ           linear_49
 	VBROADCASTSS six256<>+0(SB), Y5
 	VMINPS       Y3, Y5, Y3
 	VMINPS       Y7, Y5, Y7
 	VMINPS       Y9, Y5, Y9
 	VMINPS       Y4, Y5, Y4
 
-linear_8:
-	VMOVUPS     Y3, (BX)
-	VMOVUPS     Y7, (BX)(DI*1)
-	VMOVUPS     Y9, (BX)(DI*2)
-	VMOVUPS     Y4, (BX)(R8*1)
+linear_49:
+	VMOVUPS Y3, (BX)
+	VMOVUPS Y7, (BX)(DI*1)
+	VMOVUPS Y9, (BX)(DI*2)
+	VMOVUPS Y4, (BX)(R8*1)
+	JMP     next_46
+
+part_45:
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_50
+	VMOVUPS (R9)(DX*1), Y4
+	VADDPS  Y4, Y3, Y3
+
+nobias_50:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_51
+	VADDPS (BX), Y3, Y3
+
+fresh_51:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_52
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y3, Y4, Y3
+	TESTQ        $0x00000004, R9
+	JZ           linear_52
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y3
+
+linear_52:
+	VMOVUPS Y3, (BX)
+	CMPQ    112(AX), $0x01
+	JLE     next_46
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_53
+	VMOVUPS (R9)(DX*1), Y3
+	VADDPS  Y3, Y7, Y7
+
+nobias_53:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_54
+	VADDPS (BX)(DI*1), Y7, Y7
+
+fresh_54:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_55
+	VXORPS       Y3, Y3, Y3
+	VMAXPS       Y7, Y3, Y7
+	TESTQ        $0x00000004, R9
+	JZ           linear_55
+	VBROADCASTSS six256<>+0(SB), Y3
+	VMINPS       Y7, Y3, Y7
+
+linear_55:
+	VMOVUPS Y7, (BX)(DI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_46
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_56
+	VMOVUPS (R9)(DX*1), Y3
+	VADDPS  Y3, Y9, Y9
+
+nobias_56:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_57
+	VADDPS (BX)(DI*2), Y9, Y9
+
+fresh_57:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_58
+	VXORPS       Y3, Y3, Y3
+	VMAXPS       Y9, Y3, Y9
+	TESTQ        $0x00000004, R9
+	JZ           linear_58
+	VBROADCASTSS six256<>+0(SB), Y3
+	VMINPS       Y9, Y3, Y9
+
+linear_58:
+	VMOVUPS Y9, (BX)(DI*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_46
+
+next_46:
 	ADDQ        SI, BX
-	VMOVUPS     264(AX), Y3
-	VMOVUPS     296(AX), Y4
-	VMOVUPS     328(AX), Y5
-	VMOVUPS     360(AX), Y6
-	VMOVUPS     392(AX), Y7
-	VMOVUPS     424(AX), Y8
+	CMPQ        104(AX), $0x01
+	JLE         whole_44
+	VMOVUPS     328(AX), Y3
+	VMOVUPS     360(AX), Y4
+	VMOVUPS     392(AX), Y5
+	VMOVUPS     424(AX), Y6
+	VMOVUPS     456(AX), Y7
+	VMOVUPS     488(AX), Y8
 	VADDPS      Y5, Y4, Y9
 	VSUBPS      Y5, Y4, Y4
 	VADDPS      Y7, Y6, Y5
@@ -1126,52 +1500,139 @@ linear_8:
 	VMOVAPS     Y4, Y4
 	VFMADD231PS Y2, Y6, Y4
 	VADDPS      Y8, Y4, Y4
-	MOVQ        64(AX), R9
+	CMPQ        112(AX), $0x04
+	JL          part_59
+	MOVQ        128(AX), R9
 	TESTQ       R9, R9
-	JZ          nobias_9
+	JZ          nobias_61
 	VMOVUPS     (R9)(DX*1), Y5
 	VADDPS      Y5, Y3, Y3
 	VADDPS      Y5, Y7, Y7
 	VADDPS      Y5, Y9, Y9
 	VADDPS      Y5, Y4, Y4
 
-nobias_9:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_10
+nobias_61:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_62
 	VADDPS (BX), Y3, Y3
 	VADDPS (BX)(DI*1), Y7, Y7
 	VADDPS (BX)(DI*2), Y9, Y9
 	VADDPS (BX)(R8*1), Y4, Y4
 
-fresh_10:
-	MOVQ         56(AX), R9
+fresh_62:
+	MOVQ         120(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_11
+	JZ           linear_63
 	VXORPS       Y5, Y5, Y5
 	VMAXPS       Y3, Y5, Y3
 	VMAXPS       Y7, Y5, Y7
 	VMAXPS       Y9, Y5, Y9
 	VMAXPS       Y4, Y5, Y4
 	TESTQ        $0x00000004, R9
-	JZ           linear_11
+	JZ           linear_63
 	VBROADCASTSS six256<>+0(SB), Y5
 	VMINPS       Y3, Y5, Y3
 	VMINPS       Y7, Y5, Y7
 	VMINPS       Y9, Y5, Y9
 	VMINPS       Y4, Y5, Y4
 
-linear_11:
-	VMOVUPS     Y3, (BX)
-	VMOVUPS     Y7, (BX)(DI*1)
-	VMOVUPS     Y9, (BX)(DI*2)
-	VMOVUPS     Y4, (BX)(R8*1)
+linear_63:
+	VMOVUPS Y3, (BX)
+	VMOVUPS Y7, (BX)(DI*1)
+	VMOVUPS Y9, (BX)(DI*2)
+	VMOVUPS Y4, (BX)(R8*1)
+	JMP     next_60
+
+part_59:
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_64
+	VMOVUPS (R9)(DX*1), Y4
+	VADDPS  Y4, Y3, Y3
+
+nobias_64:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_65
+	VADDPS (BX), Y3, Y3
+
+fresh_65:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_66
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y3, Y4, Y3
+	TESTQ        $0x00000004, R9
+	JZ           linear_66
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y3
+
+linear_66:
+	VMOVUPS Y3, (BX)
+	CMPQ    112(AX), $0x01
+	JLE     next_60
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_67
+	VMOVUPS (R9)(DX*1), Y3
+	VADDPS  Y3, Y7, Y7
+
+nobias_67:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_68
+	VADDPS (BX)(DI*1), Y7, Y7
+
+fresh_68:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_69
+	VXORPS       Y3, Y3, Y3
+	VMAXPS       Y7, Y3, Y7
+	TESTQ        $0x00000004, R9
+	JZ           linear_69
+	VBROADCASTSS six256<>+0(SB), Y3
+	VMINPS       Y7, Y3, Y7
+
+linear_69:
+	VMOVUPS Y7, (BX)(DI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_60
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_70
+	VMOVUPS (R9)(DX*1), Y3
+	VADDPS  Y3, Y9, Y9
+
+nobias_70:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_71
+	VADDPS (BX)(DI*2), Y9, Y9
+
+fresh_71:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_72
+	VXORPS       Y3, Y3, Y3
+	VMAXPS       Y9, Y3, Y9
+	TESTQ        $0x00000004, R9
+	JZ           linear_72
+	VBROADCASTSS six256<>+0(SB), Y3
+	VMINPS       Y9, Y3, Y9
+
+linear_72:
+	VMOVUPS Y9, (BX)(DI*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_60
+
+next_60:
 	ADDQ        SI, BX
-	VMOVUPS     456(AX), Y3
-	VMOVUPS     488(AX), Y4
-	VMOVUPS     520(AX), Y5
-	VMOVUPS     552(AX), Y6
-	VMOVUPS     584(AX), Y7
-	VMOVUPS     616(AX), Y8
+	CMPQ        104(AX), $0x02
+	JLE         whole_44
+	VMOVUPS     520(AX), Y3
+	VMOVUPS     552(AX), Y4
+	VMOVUPS     584(AX), Y5
+	VMOVUPS     616(AX), Y6
+	VMOVUPS     648(AX), Y7
+	VMOVUPS     680(AX), Y8
 	VADDPS      Y5, Y4, Y9
 	VSUBPS      Y5, Y4, Y4
 	VADDPS      Y7, Y6, Y5
@@ -1185,52 +1646,139 @@ linear_11:
 	VMOVAPS     Y4, Y4
 	VFMADD231PS Y2, Y6, Y4
 	VADDPS      Y8, Y4, Y4
-	MOVQ        64(AX), R9
+	CMPQ        112(AX), $0x04
+	JL          part_73
+	MOVQ        128(AX), R9
 	TESTQ       R9, R9
-	JZ          nobias_12
+	JZ          nobias_75
 	VMOVUPS     (R9)(DX*1), Y5
 	VADDPS      Y5, Y3, Y3
 	VADDPS      Y5, Y7, Y7
 	VADDPS      Y5, Y9, Y9
 	VADDPS      Y5, Y4, Y4
 
-nobias_12:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_13
+nobias_75:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_76
 	VADDPS (BX), Y3, Y3
 	VADDPS (BX)(DI*1), Y7, Y7
 	VADDPS (BX)(DI*2), Y9, Y9
 	VADDPS (BX)(R8*1), Y4, Y4
 
-fresh_13:
-	MOVQ         56(AX), R9
+fresh_76:
+	MOVQ         120(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_14
+	JZ           linear_77
 	VXORPS       Y5, Y5, Y5
 	VMAXPS       Y3, Y5, Y3
 	VMAXPS       Y7, Y5, Y7
 	VMAXPS       Y9, Y5, Y9
 	VMAXPS       Y4, Y5, Y4
 	TESTQ        $0x00000004, R9
-	JZ           linear_14
+	JZ           linear_77
 	VBROADCASTSS six256<>+0(SB), Y5
 	VMINPS       Y3, Y5, Y3
 	VMINPS       Y7, Y5, Y7
 	VMINPS       Y9, Y5, Y9
 	VMINPS       Y4, Y5, Y4
 
-linear_14:
-	VMOVUPS     Y3, (BX)
-	VMOVUPS     Y7, (BX)(DI*1)
-	VMOVUPS     Y9, (BX)(DI*2)
-	VMOVUPS     Y4, (BX)(R8*1)
+linear_77:
+	VMOVUPS Y3, (BX)
+	VMOVUPS Y7, (BX)(DI*1)
+	VMOVUPS Y9, (BX)(DI*2)
+	VMOVUPS Y4, (BX)(R8*1)
+	JMP     next_74
+
+part_73:
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_78
+	VMOVUPS (R9)(DX*1), Y4
+	VADDPS  Y4, Y3, Y3
+
+nobias_78:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_79
+	VADDPS (BX), Y3, Y3
+
+fresh_79:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_80
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y3, Y4, Y3
+	TESTQ        $0x00000004, R9
+	JZ           linear_80
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y3
+
+linear_80:
+	VMOVUPS Y3, (BX)
+	CMPQ    112(AX), $0x01
+	JLE     next_74
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_81
+	VMOVUPS (R9)(DX*1), Y3
+	VADDPS  Y3, Y7, Y7
+
+nobias_81:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_82
+	VADDPS (BX)(DI*1), Y7, Y7
+
+fresh_82:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_83
+	VXORPS       Y3, Y3, Y3
+	VMAXPS       Y7, Y3, Y7
+	TESTQ        $0x00000004, R9
+	JZ           linear_83
+	VBROADCASTSS six256<>+0(SB), Y3
+	VMINPS       Y7, Y3, Y7
+
+linear_83:
+	VMOVUPS Y7, (BX)(DI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_74
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_84
+	VMOVUPS (R9)(DX*1), Y3
+	VADDPS  Y3, Y9, Y9
+
+nobias_84:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_85
+	VADDPS (BX)(DI*2), Y9, Y9
+
+fresh_85:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_86
+	VXORPS       Y3, Y3, Y3
+	VMAXPS       Y9, Y3, Y9
+	TESTQ        $0x00000004, R9
+	JZ           linear_86
+	VBROADCASTSS six256<>+0(SB), Y3
+	VMINPS       Y9, Y3, Y9
+
+linear_86:
+	VMOVUPS Y9, (BX)(DI*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_74
+
+next_74:
 	ADDQ        SI, BX
-	VMOVUPS     648(AX), Y3
-	VMOVUPS     680(AX), Y4
-	VMOVUPS     712(AX), Y5
-	VMOVUPS     744(AX), Y6
-	VMOVUPS     776(AX), Y7
-	VMOVUPS     808(AX), Y8
+	CMPQ        104(AX), $0x03
+	JLE         whole_44
+	VMOVUPS     712(AX), Y3
+	VMOVUPS     744(AX), Y4
+	VMOVUPS     776(AX), Y5
+	VMOVUPS     808(AX), Y6
+	VMOVUPS     840(AX), Y7
+	VMOVUPS     872(AX), Y8
 	VADDPS      Y5, Y4, Y9
 	VSUBPS      Y5, Y4, Y4
 	VADDPS      Y7, Y6, Y5
@@ -1244,115 +1792,159 @@ linear_14:
 	VMOVAPS     Y4, Y4
 	VFMADD231PS Y2, Y6, Y4
 	VADDPS      Y8, Y4, Y4
-	MOVQ        64(AX), SI
+	CMPQ        112(AX), $0x04
+	JL          part_87
+	MOVQ        128(AX), SI
 	TESTQ       SI, SI
-	JZ          nobias_15
+	JZ          nobias_89
 	VMOVUPS     (SI)(DX*1), Y5
 	VADDPS      Y5, Y3, Y3
 	VADDPS      Y5, Y7, Y7
 	VADDPS      Y5, Y9, Y9
 	VADDPS      Y5, Y4, Y4
 
-nobias_15:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_16
+nobias_89:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_90
 	VADDPS (BX), Y3, Y3
 	VADDPS (BX)(DI*1), Y7, Y7
 	VADDPS (BX)(DI*2), Y9, Y9
 	VADDPS (BX)(R8*1), Y4, Y4
 
-fresh_16:
-	MOVQ         56(AX), SI
+fresh_90:
+	MOVQ         120(AX), SI
 	TESTQ        $0x00000006, SI
-	JZ           linear_17
+	JZ           linear_91
 	VXORPS       Y5, Y5, Y5
 	VMAXPS       Y3, Y5, Y3
 	VMAXPS       Y7, Y5, Y7
 	VMAXPS       Y9, Y5, Y9
 	VMAXPS       Y4, Y5, Y4
 	TESTQ        $0x00000004, SI
-	JZ           linear_17
+	JZ           linear_91
 	VBROADCASTSS six256<>+0(SB), Y5
 	VMINPS       Y3, Y5, Y3
 	VMINPS       Y7, Y5, Y7
 	VMINPS       Y9, Y5, Y9
 	VMINPS       Y4, Y5, Y4
 
-linear_17:
+linear_91:
 	VMOVUPS Y3, (BX)
 	VMOVUPS Y7, (BX)(DI*1)
 	VMOVUPS Y9, (BX)(DI*2)
 	VMOVUPS Y4, (BX)(R8*1)
-	ADDQ    $0x00000020, DX
-	JMP     strip_4
+	JMP     next_88
 
-narrower_5:
+part_87:
+	MOVQ    128(AX), SI
+	TESTQ   SI, SI
+	JZ      nobias_92
+	VMOVUPS (SI)(DX*1), Y4
+	VADDPS  Y4, Y3, Y3
+
+nobias_92:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_93
+	VADDPS (BX), Y3, Y3
+
+fresh_93:
+	MOVQ         120(AX), SI
+	TESTQ        $0x00000006, SI
+	JZ           linear_94
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y3, Y4, Y3
+	TESTQ        $0x00000004, SI
+	JZ           linear_94
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y3
+
+linear_94:
+	VMOVUPS Y3, (BX)
+	CMPQ    112(AX), $0x01
+	JLE     next_88
+	MOVQ    128(AX), SI
+	TESTQ   SI, SI
+	JZ      nobias_95
+	VMOVUPS (SI)(DX*1), Y3
+	VADDPS  Y3, Y7, Y7
+
+nobias_95:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_96
+	VADDPS (BX)(DI*1), Y7, Y7
+
+fresh_96:
+	MOVQ         120(AX), SI
+	TESTQ        $0x00000006, SI
+	JZ           linear_97
+	VXORPS       Y3, Y3, Y3
+	VMAXPS       Y7, Y3, Y7
+	TESTQ        $0x00000004, SI
+	JZ           linear_97
+	VBROADCASTSS six256<>+0(SB), Y3
+	VMINPS       Y7, Y3, Y7
+
+linear_97:
+	VMOVUPS Y7, (BX)(DI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_88
+	MOVQ    128(AX), SI
+	TESTQ   SI, SI
+	JZ      nobias_98
+	VMOVUPS (SI)(DX*1), Y3
+	VADDPS  Y3, Y9, Y9
+
+nobias_98:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_99
+	VADDPS (BX)(DI*2), Y9, Y9
+
+fresh_99:
+	MOVQ         120(AX), SI
+	TESTQ        $0x00000006, SI
+	JZ           linear_100
+	VXORPS       Y3, Y3, Y3
+	VMAXPS       Y9, Y3, Y9
+	TESTQ        $0x00000004, SI
+	JZ           linear_100
+	VBROADCASTSS six256<>+0(SB), Y3
+	VMINPS       Y9, Y3, Y9
+
+linear_100:
+	VMOVUPS Y9, (BX)(DI*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_88
+
+next_88:
+whole_44:
+	ADDQ $0x00000020, DX
+	JMP  strip_30
+
+narrower_31:
 	SUBQ        DX, CX
-	JZ          done_18
+	JZ          done_101
 	SHRQ        $0x02, CX
 	LEAQ        tails256<>+32(SB), BX
 	NEGQ        CX
 	VMOVUPS     (BX)(CX*4), Y3
 	MOVQ        8(AX), CX
-	ADDQ        DX, CX
-	MOVQ        24(AX), BX
-	MOVQ        16(AX), SI
-	LEAQ        (SI)(SI*2), DI
-	LEAQ        (SI)(SI*4), R8
-	VMASKMOVPS  (CX), Y3, Y4
-	VMASKMOVPS  (CX)(SI*1), Y3, Y5
-	VMASKMOVPS  (CX)(SI*2), Y3, Y6
-	VMASKMOVPS  (CX)(DI*1), Y3, Y7
-	VMASKMOVPS  (CX)(SI*4), Y3, Y8
-	VMASKMOVPS  (CX)(R8*1), Y3, Y9
-	VADDPS      Y6, Y5, Y10
-	VSUBPS      Y6, Y5, Y5
-	VADDPS      Y8, Y7, Y6
-	VSUBPS      Y8, Y7, Y7
-	VADDPS      Y10, Y4, Y4
-	VADDPS      Y6, Y4, Y4
-	VMOVAPS     Y5, Y8
-	VFMADD231PS Y0, Y7, Y8
-	VMOVAPS     Y10, Y10
-	VFMADD231PS Y1, Y6, Y10
-	VMOVAPS     Y5, Y5
-	VFMADD231PS Y2, Y7, Y5
-	VADDPS      Y9, Y5, Y5
-	VMOVUPS     Y4, 72(AX)
-	VMOVUPS     Y8, 264(AX)
-	VMOVUPS     Y10, 456(AX)
-	VMOVUPS     Y5, 648(AX)
-	ADDQ        BX, CX
-	VMASKMOVPS  (CX), Y3, Y4
-	VMASKMOVPS  (CX)(SI*1), Y3, Y5
-	VMASKMOVPS  (CX)(SI*2), Y3, Y6
-	VMASKMOVPS  (CX)(DI*1), Y3, Y7
-	VMASKMOVPS  (CX)(SI*4), Y3, Y8
-	VMASKMOVPS  (CX)(R8*1), Y3, Y9
-	VADDPS      Y6, Y5, Y10
-	VSUBPS      Y6, Y5, Y5
-	VADDPS      Y8, Y7, Y6
-	VSUBPS      Y8, Y7, Y7
-	VADDPS      Y10, Y4, Y4
-	VADDPS      Y6, Y4, Y4
-	VMOVAPS     Y5, Y8
-	VFMADD231PS Y0, Y7, Y8
-	VMOVAPS     Y10, Y10
-	VFMADD231PS Y1, Y6, Y10
-	VMOVAPS     Y5, Y5
-	VFMADD231PS Y2, Y7, Y5
-	VADDPS      Y9, Y5, Y5
-	VMOVUPS     Y4, 104(AX)
-	VMOVUPS     Y8, 296(AX)
-	VMOVUPS     Y10, 488(AX)
-	VMOVUPS     Y5, 680(AX)
-	ADDQ        BX, CX
-	VMASKMOVPS  (CX), Y3, Y4
-	VMASKMOVPS  (CX)(SI*1), Y3, Y5
-	VMASKMOVPS  (CX)(SI*2), Y3, Y6
-	VMASKMOVPS  (CX)(DI*1), Y3, Y7
-	VMASKMOVPS  (CX)(SI*4), Y3, Y8
-	VMASKMOVPS  (CX)(R8*1), Y3, Y9
+	MOVQ        16(AX), BX
+	MOVQ        24(AX), SI
+	MOVQ        32(AX), DI
+	MOVQ        40(AX), R8
+	MOVQ        48(AX), R9
+	MOVQ        56(AX), R11
+	MOVQ        DX, R10
+	CMPQ        64(AX), $0x00
+	JG          none_102
+	CMPQ        72(AX), $0x00
+	JLE         none_102
+	VMASKMOVPS  (CX)(R10*1), Y3, Y4
+	VMASKMOVPS  (BX)(R10*1), Y3, Y5
+	VMASKMOVPS  (SI)(R10*1), Y3, Y6
+	VMASKMOVPS  (DI)(R10*1), Y3, Y7
+	VMASKMOVPS  (R8)(R10*1), Y3, Y8
+	VMASKMOVPS  (R9)(R10*1), Y3, Y9
 	VADDPS      Y6, Y5, Y10
 	VSUBPS      Y6, Y5, Y5
 	VADDPS      Y8, Y7, Y6
@@ -1370,13 +1962,27 @@ narrower_5:
 	VMOVUPS     Y8, 328(AX)
 	VMOVUPS     Y10, 520(AX)
 	VMOVUPS     Y5, 712(AX)
-	ADDQ        BX, CX
-	VMASKMOVPS  (CX), Y3, Y4
-	VMASKMOVPS  (CX)(SI*1), Y3, Y5
-	VMASKMOVPS  (CX)(SI*2), Y3, Y6
-	VMASKMOVPS  (CX)(DI*1), Y3, Y7
-	VMASKMOVPS  (CX)(SI*4), Y3, Y8
-	VMASKMOVPS  (CX)(R8*1), Y3, Y9
+	ADDQ        R11, R10
+	JMP         next_103
+
+none_102:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 136(AX)
+	VMOVUPS Y4, 328(AX)
+	VMOVUPS Y4, 520(AX)
+	VMOVUPS Y4, 712(AX)
+
+next_103:
+	CMPQ        64(AX), $0x01
+	JG          none_104
+	CMPQ        72(AX), $0x01
+	JLE         none_104
+	VMASKMOVPS  (CX)(R10*1), Y3, Y4
+	VMASKMOVPS  (BX)(R10*1), Y3, Y5
+	VMASKMOVPS  (SI)(R10*1), Y3, Y6
+	VMASKMOVPS  (DI)(R10*1), Y3, Y7
+	VMASKMOVPS  (R8)(R10*1), Y3, Y8
+	VMASKMOVPS  (R9)(R10*1), Y3, Y9
 	VADDPS      Y6, Y5, Y10
 	VSUBPS      Y6, Y5, Y5
 	VADDPS      Y8, Y7, Y6
@@ -1394,13 +2000,27 @@ narrower_5:
 	VMOVUPS     Y8, 360(AX)
 	VMOVUPS     Y10, 552(AX)
 	VMOVUPS     Y5, 744(AX)
-	ADDQ        BX, CX
-	VMASKMOVPS  (CX), Y3, Y4
-	VMASKMOVPS  (CX)(SI*1), Y3, Y5
-	VMASKMOVPS  (CX)(SI*2), Y3, Y6
-	VMASKMOVPS  (CX)(DI*1), Y3, Y7
-	VMASKMOVPS  (CX)(SI*4), Y3, Y8
-	VMASKMOVPS  (CX)(R8*1), Y3, Y9
+	ADDQ        R11, R10
+	JMP         next_105
+
+none_104:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 168(AX)
+	VMOVUPS Y4, 360(AX)
+	VMOVUPS Y4, 552(AX)
+	VMOVUPS Y4, 744(AX)
+
+next_105:
+	CMPQ        64(AX), $0x02
+	JG          none_106
+	CMPQ        72(AX), $0x02
+	JLE         none_106
+	VMASKMOVPS  (CX)(R10*1), Y3, Y4
+	VMASKMOVPS  (BX)(R10*1), Y3, Y5
+	VMASKMOVPS  (SI)(R10*1), Y3, Y6
+	VMASKMOVPS  (DI)(R10*1), Y3, Y7
+	VMASKMOVPS  (R8)(R10*1), Y3, Y8
+	VMASKMOVPS  (R9)(R10*1), Y3, Y9
 	VADDPS      Y6, Y5, Y10
 	VSUBPS      Y6, Y5, Y5
 	VADDPS      Y8, Y7, Y6
@@ -1418,13 +2038,27 @@ narrower_5:
 	VMOVUPS     Y8, 392(AX)
 	VMOVUPS     Y10, 584(AX)
 	VMOVUPS     Y5, 776(AX)
-	ADDQ        BX, CX
-	VMASKMOVPS  (CX), Y3, Y4
-	VMASKMOVPS  (CX)(SI*1), Y3, Y5
-	VMASKMOVPS  (CX)(SI*2), Y3, Y6
-	VMASKMOVPS  (CX)(DI*1), Y3, Y7
-	VMASKMOVPS  (CX)(SI*4), Y3, Y8
-	VMASKMOVPS  (CX)(R8*1), Y3, Y9
+	ADDQ        R11, R10
+	JMP         next_107
+
+none_106:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 200(AX)
+	VMOVUPS Y4, 392(AX)
+	VMOVUPS Y4, 584(AX)
+	VMOVUPS Y4, 776(AX)
+
+next_107:
+	CMPQ        64(AX), $0x03
+	JG          none_108
+	CMPQ        72(AX), $0x03
+	JLE         none_108
+	VMASKMOVPS  (CX)(R10*1), Y3, Y4
+	VMASKMOVPS  (BX)(R10*1), Y3, Y5
+	VMASKMOVPS  (SI)(R10*1), Y3, Y6
+	VMASKMOVPS  (DI)(R10*1), Y3, Y7
+	VMASKMOVPS  (R8)(R10*1), Y3, Y8
+	VMASKMOVPS  (R9)(R10*1), Y3, Y9
 	VADDPS      Y6, Y5, Y10
 	VSUBPS      Y6, Y5, Y5
 	VADDPS      Y8, Y7, Y6
@@ -1442,17 +2076,106 @@ narrower_5:
 	VMOVUPS     Y8, 424(AX)
 	VMOVUPS     Y10, 616(AX)
 	VMOVUPS     Y5, 808(AX)
-	MOVQ        32(AX), CX
+	ADDQ        R11, R10
+	JMP         next_109
+
+none_108:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 232(AX)
+	VMOVUPS Y4, 424(AX)
+	VMOVUPS Y4, 616(AX)
+	VMOVUPS Y4, 808(AX)
+
+next_109:
+	CMPQ        64(AX), $0x04
+	JG          none_110
+	CMPQ        72(AX), $0x04
+	JLE         none_110
+	VMASKMOVPS  (CX)(R10*1), Y3, Y4
+	VMASKMOVPS  (BX)(R10*1), Y3, Y5
+	VMASKMOVPS  (SI)(R10*1), Y3, Y6
+	VMASKMOVPS  (DI)(R10*1), Y3, Y7
+	VMASKMOVPS  (R8)(R10*1), Y3, Y8
+	VMASKMOVPS  (R9)(R10*1), Y3, Y9
+	VADDPS      Y6, Y5, Y10
+	VSUBPS      Y6, Y5, Y5
+	VADDPS      Y8, Y7, Y6
+	VSUBPS      Y8, Y7, Y7
+	VADDPS      Y10, Y4, Y4
+	VADDPS      Y6, Y4, Y4
+	VMOVAPS     Y5, Y8
+	VFMADD231PS Y0, Y7, Y8
+	VMOVAPS     Y10, Y10
+	VFMADD231PS Y1, Y6, Y10
+	VMOVAPS     Y5, Y5
+	VFMADD231PS Y2, Y7, Y5
+	VADDPS      Y9, Y5, Y5
+	VMOVUPS     Y4, 264(AX)
+	VMOVUPS     Y8, 456(AX)
+	VMOVUPS     Y10, 648(AX)
+	VMOVUPS     Y5, 840(AX)
+	ADDQ        R11, R10
+	JMP         next_111
+
+none_110:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 264(AX)
+	VMOVUPS Y4, 456(AX)
+	VMOVUPS Y4, 648(AX)
+	VMOVUPS Y4, 840(AX)
+
+next_111:
+	CMPQ        64(AX), $0x05
+	JG          none_112
+	CMPQ        72(AX), $0x05
+	JLE         none_112
+	VMASKMOVPS  (CX)(R10*1), Y3, Y4
+	VMASKMOVPS  (BX)(R10*1), Y3, Y5
+	VMASKMOVPS  (SI)(R10*1), Y3, Y6
+	VMASKMOVPS  (DI)(R10*1), Y3, Y7
+	VMASKMOVPS  (R8)(R10*1), Y3, Y8
+	VMASKMOVPS  (R9)(R10*1), Y3, Y9
+	VADDPS      Y6, Y5, Y10
+	VSUBPS      Y6, Y5, Y5
+	VADDPS      Y8, Y7, Y6
+	VSUBPS      Y8, Y7, Y7
+	VADDPS      Y10, Y4, Y4
+	VADDPS      Y6, Y4, Y4
+	VMOVAPS     Y5, Y8
+	VFMADD231PS Y0, Y7, Y8
+	VMOVAPS     Y10, Y10
+	VFMADD231PS Y1, Y6, Y10
+	VMOVAPS     Y5, Y5
+	VFMADD231PS Y2, Y7, Y5
+	VADDPS      Y9, Y5, Y5
+	VMOVUPS     Y4, 296(AX)
+	VMOVUPS     Y8, 488(AX)
+	VMOVUPS     Y10, 680(AX)
+	VMOVUPS     Y5, 872(AX)
+	ADDQ        R11, R10
+	JMP         next_113
+
+none_112:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 296(AX)
+	VMOVUPS Y4, 488(AX)
+	VMOVUPS Y4, 680(AX)
+	VMOVUPS Y4, 872(AX)
+
+next_113:
+	MOVQ        80(AX), CX
 	ADDQ        DX, CX
-	MOVQ        40(AX), BX
-	MOVQ        48(AX), SI
+	MOVQ        88(AX), BX
+	MOVQ        96(AX), SI
 	LEAQ        (SI)(SI*2), DI
-	VMOVUPS     72(AX), Y4
-	VMOVUPS     104(AX), Y5
-	VMOVUPS     136(AX), Y6
-	VMOVUPS     168(AX), Y7
-	VMOVUPS     200(AX), Y8
-	VMOVUPS     232(AX), Y9
+	CMPQ        104(AX), $0x00
+	JLE         whole_114
+	VMOVUPS     136(AX), Y4
+	VMOVUPS     168(AX), Y5
+	VMOVUPS     200(AX), Y6
+	VMOVUPS     232(AX), Y7
+	VMOVUPS     264(AX), Y8
+	VMOVUPS     296(AX), Y9
 	VADDPS      Y6, Y5, Y10
 	VSUBPS      Y6, Y5, Y5
 	VADDPS      Y8, Y7, Y6
@@ -1466,18 +2189,20 @@ narrower_5:
 	VMOVAPS     Y5, Y5
 	VFMADD231PS Y2, Y7, Y5
 	VADDPS      Y9, Y5, Y5
-	MOVQ        64(AX), R8
+	CMPQ        112(AX), $0x04
+	JL          part_115
+	MOVQ        128(AX), R8
 	TESTQ       R8, R8
-	JZ          nobias_19
+	JZ          nobias_117
 	VMASKMOVPS  (R8)(DX*1), Y3, Y6
 	VADDPS      Y6, Y4, Y4
 	VADDPS      Y6, Y8, Y8
 	VADDPS      Y6, Y10, Y10
 	VADDPS      Y6, Y5, Y5
 
-nobias_19:
-	TESTQ      $0x00000001, 56(AX)
-	JZ         fresh_20
+nobias_117:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_118
 	VMASKMOVPS (CX), Y3, Y6
 	VADDPS     Y6, Y4, Y4
 	VMASKMOVPS (CX)(SI*1), Y3, Y6
@@ -1487,35 +2212,123 @@ nobias_19:
 	VMASKMOVPS (CX)(DI*1), Y3, Y6
 	VADDPS     Y6, Y5, Y5
 
-fresh_20:
-	MOVQ         56(AX), R8
+fresh_118:
+	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_21
+	JZ           linear_119
 	VXORPS       Y6, Y6, Y6
 	VMAXPS       Y4, Y6, Y4
 	VMAXPS       Y8, Y6, Y8
 	VMAXPS       Y10, Y6, Y10
 	VMAXPS       Y5, Y6, Y5
 	TESTQ        $0x00000004, R8
-	JZ           linear_21
+	JZ           linear_119
 	VBROADCASTSS six256<>+0(SB), Y6
 	VMINPS       Y4, Y6, Y4
 	VMINPS       Y8, Y6, Y8
 	VMINPS       Y10, Y6, Y10
 	VMINPS       Y5, Y6, Y5
 
-linear_21:
-	VMASKMOVPS  Y4, Y3, (CX)
-	VMASKMOVPS  Y8, Y3, (CX)(SI*1)
-	VMASKMOVPS  Y10, Y3, (CX)(SI*2)
-	VMASKMOVPS  Y5, Y3, (CX)(DI*1)
+linear_119:
+	VMASKMOVPS Y4, Y3, (CX)
+	VMASKMOVPS Y8, Y3, (CX)(SI*1)
+	VMASKMOVPS Y10, Y3, (CX)(SI*2)
+	VMASKMOVPS Y5, Y3, (CX)(DI*1)
+	JMP        next_116
+
+part_115:
+	MOVQ       128(AX), R8
+	TESTQ      R8, R8
+	JZ         nobias_120
+	VMASKMOVPS (R8)(DX*1), Y3, Y5
+	VADDPS     Y5, Y4, Y4
+
+nobias_120:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_121
+	VMASKMOVPS (CX), Y3, Y5
+	VADDPS     Y5, Y4, Y4
+
+fresh_121:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_122
+	VXORPS       Y5, Y5, Y5
+	VMAXPS       Y4, Y5, Y4
+	TESTQ        $0x00000004, R8
+	JZ           linear_122
+	VBROADCASTSS six256<>+0(SB), Y5
+	VMINPS       Y4, Y5, Y4
+
+linear_122:
+	VMASKMOVPS Y4, Y3, (CX)
+	CMPQ       112(AX), $0x01
+	JLE        next_116
+	MOVQ       128(AX), R8
+	TESTQ      R8, R8
+	JZ         nobias_123
+	VMASKMOVPS (R8)(DX*1), Y3, Y4
+	VADDPS     Y4, Y8, Y8
+
+nobias_123:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_124
+	VMASKMOVPS (CX)(SI*1), Y3, Y4
+	VADDPS     Y4, Y8, Y8
+
+fresh_124:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_125
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y8, Y4, Y8
+	TESTQ        $0x00000004, R8
+	JZ           linear_125
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y8, Y4, Y8
+
+linear_125:
+	VMASKMOVPS Y8, Y3, (CX)(SI*1)
+	CMPQ       112(AX), $0x02
+	JLE        next_116
+	MOVQ       128(AX), R8
+	TESTQ      R8, R8
+	JZ         nobias_126
+	VMASKMOVPS (R8)(DX*1), Y3, Y4
+	VADDPS     Y4, Y10, Y10
+
+nobias_126:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_127
+	VMASKMOVPS (CX)(SI*2), Y3, Y4
+	VADDPS     Y4, Y10, Y10
+
+fresh_127:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_128
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y10, Y4, Y10
+	TESTQ        $0x00000004, R8
+	JZ           linear_128
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y10, Y4, Y10
+
+linear_128:
+	VMASKMOVPS Y10, Y3, (CX)(SI*2)
+	CMPQ       112(AX), $0x03
+	JLE        next_116
+
+next_116:
 	ADDQ        BX, CX
-	VMOVUPS     264(AX), Y4
-	VMOVUPS     296(AX), Y5
-	VMOVUPS     328(AX), Y6
-	VMOVUPS     360(AX), Y7
-	VMOVUPS     392(AX), Y8
-	VMOVUPS     424(AX), Y9
+	CMPQ        104(AX), $0x01
+	JLE         whole_114
+	VMOVUPS     328(AX), Y4
+	VMOVUPS     360(AX), Y5
+	VMOVUPS     392(AX), Y6
+	VMOVUPS     424(AX), Y7
+	VMOVUPS     456(AX), Y8
+	VMOVUPS     488(AX), Y9
 	VADDPS      Y6, Y5, Y10
 	VSUBPS      Y6, Y5, Y5
 	VADDPS      Y8, Y7, Y6
@@ -1529,18 +2342,20 @@ linear_21:
 	VMOVAPS     Y5, Y5
 	VFMADD231PS Y2, Y7, Y5
 	VADDPS      Y9, Y5, Y5
-	MOVQ        64(AX), R8
+	CMPQ        112(AX), $0x04
+	JL          part_129
+	MOVQ        128(AX), R8
 	TESTQ       R8, R8
-	JZ          nobias_22
+	JZ          nobias_131
 	VMASKMOVPS  (R8)(DX*1), Y3, Y6
 	VADDPS      Y6, Y4, Y4
 	VADDPS      Y6, Y8, Y8
 	VADDPS      Y6, Y10, Y10
 	VADDPS      Y6, Y5, Y5
 
-nobias_22:
-	TESTQ      $0x00000001, 56(AX)
-	JZ         fresh_23
+nobias_131:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_132
 	VMASKMOVPS (CX), Y3, Y6
 	VADDPS     Y6, Y4, Y4
 	VMASKMOVPS (CX)(SI*1), Y3, Y6
@@ -1550,35 +2365,123 @@ nobias_22:
 	VMASKMOVPS (CX)(DI*1), Y3, Y6
 	VADDPS     Y6, Y5, Y5
 
-fresh_23:
-	MOVQ         56(AX), R8
+fresh_132:
+	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_24
+	JZ           linear_133
 	VXORPS       Y6, Y6, Y6
 	VMAXPS       Y4, Y6, Y4
 	VMAXPS       Y8, Y6, Y8
 	VMAXPS       Y10, Y6, Y10
 	VMAXPS       Y5, Y6, Y5
 	TESTQ        $0x00000004, R8
-	JZ           linear_24
+	JZ           linear_133
 	VBROADCASTSS six256<>+0(SB), Y6
 	VMINPS       Y4, Y6, Y4
 	VMINPS       Y8, Y6, Y8
 	VMINPS       Y10, Y6, Y10
 	VMINPS       Y5, Y6, Y5
 
-linear_24:
-	VMASKMOVPS  Y4, Y3, (CX)
-	VMASKMOVPS  Y8, Y3, (CX)(SI*1)
-	VMASKMOVPS  Y10, Y3, (CX)(SI*2)
-	VMASKMOVPS  Y5, Y3, (CX)(DI*1)
+linear_133:
+	VMASKMOVPS Y4, Y3, (CX)
+	VMASKMOVPS Y8, Y3, (CX)(SI*1)
+	VMASKMOVPS Y10, Y3, (CX)(SI*2)
+	VMASKMOVPS Y5, Y3, (CX)(DI*1)
+	JMP        next_130
+
+part_129:
+	MOVQ       128(AX), R8
+	TESTQ      R8, R8
+	JZ         nobias_134
+	VMASKMOVPS (R8)(DX*1), Y3, Y5
+	VADDPS     Y5, Y4, Y4
+
+nobias_134:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_135
+	VMASKMOVPS (CX), Y3, Y5
+	VADDPS     Y5, Y4, Y4
+
+fresh_135:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_136
+	VXORPS       Y5, Y5, Y5
+	VMAXPS       Y4, Y5, Y4
+	TESTQ        $0x00000004, R8
+	JZ           linear_136
+	VBROADCASTSS six256<>+0(SB), Y5
+	VMINPS       Y4, Y5, Y4
+
+linear_136:
+	VMASKMOVPS Y4, Y3, (CX)
+	CMPQ       112(AX), $0x01
+	JLE        next_130
+	MOVQ       128(AX), R8
+	TESTQ      R8, R8
+	JZ         nobias_137
+	VMASKMOVPS (R8)(DX*1), Y3, Y4
+	VADDPS     Y4, Y8, Y8
+
+nobias_137:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_138
+	VMASKMOVPS (CX)(SI*1), Y3, Y4
+	VADDPS     Y4, Y8, Y8
+
+fresh_138:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_139
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y8, Y4, Y8
+	TESTQ        $0x00000004, R8
+	JZ           linear_139
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y8, Y4, Y8
+
+linear_139:
+	VMASKMOVPS Y8, Y3, (CX)(SI*1)
+	CMPQ       112(AX), $0x02
+	JLE        next_130
+	MOVQ       128(AX), R8
+	TESTQ      R8, R8
+	JZ         nobias_140
+	VMASKMOVPS (R8)(DX*1), Y3, Y4
+	VADDPS     Y4, Y10, Y10
+
+nobias_140:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_141
+	VMASKMOVPS (CX)(SI*2), Y3, Y4
+	VADDPS     Y4, Y10, Y10
+
+fresh_141:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_142
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y10, Y4, Y10
+	TESTQ        $0x00000004, R8
+	JZ           linear_142
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y10, Y4, Y10
+
+linear_142:
+	VMASKMOVPS Y10, Y3, (CX)(SI*2)
+	CMPQ       112(AX), $0x03
+	JLE        next_130
+
+next_130:
 	ADDQ        BX, CX
-	VMOVUPS     456(AX), Y4
-	VMOVUPS     488(AX), Y5
-	VMOVUPS     520(AX), Y6
-	VMOVUPS     552(AX), Y7
-	VMOVUPS     584(AX), Y8
-	VMOVUPS     616(AX), Y9
+	CMPQ        104(AX), $0x02
+	JLE         whole_114
+	VMOVUPS     520(AX), Y4
+	VMOVUPS     552(AX), Y5
+	VMOVUPS     584(AX), Y6
+	VMOVUPS     616(AX), Y7
+	VMOVUPS     648(AX), Y8
+	VMOVUPS     680(AX), Y9
 	VADDPS      Y6, Y5, Y10
 	VSUBPS      Y6, Y5, Y5
 	VADDPS      Y8, Y7, Y6
@@ -1592,18 +2495,20 @@ linear_24:
 	VMOVAPS     Y5, Y5
 	VFMADD231PS Y2, Y7, Y5
 	VADDPS      Y9, Y5, Y5
-	MOVQ        64(AX), R8
+	CMPQ        112(AX), $0x04
+	JL          part_143
+	MOVQ        128(AX), R8
 	TESTQ       R8, R8
-	JZ          nobias_25
+	JZ          nobias_145
 	VMASKMOVPS  (R8)(DX*1), Y3, Y6
 	VADDPS      Y6, Y4, Y4
 	VADDPS      Y6, Y8, Y8
 	VADDPS      Y6, Y10, Y10
 	VADDPS      Y6, Y5, Y5
 
-nobias_25:
-	TESTQ      $0x00000001, 56(AX)
-	JZ         fresh_26
+nobias_145:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_146
 	VMASKMOVPS (CX), Y3, Y6
 	VADDPS     Y6, Y4, Y4
 	VMASKMOVPS (CX)(SI*1), Y3, Y6
@@ -1613,35 +2518,123 @@ nobias_25:
 	VMASKMOVPS (CX)(DI*1), Y3, Y6
 	VADDPS     Y6, Y5, Y5
 
-fresh_26:
-	MOVQ         56(AX), R8
+fresh_146:
+	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_27
+	JZ           linear_147
 	VXORPS       Y6, Y6, Y6
 	VMAXPS       Y4, Y6, Y4
 	VMAXPS       Y8, Y6, Y8
 	VMAXPS       Y10, Y6, Y10
 	VMAXPS       Y5, Y6, Y5
 	TESTQ        $0x00000004, R8
-	JZ           linear_27
+	JZ           linear_147
 	VBROADCASTSS six256<>+0(SB), Y6
 	VMINPS       Y4, Y6, Y4
 	VMINPS       Y8, Y6, Y8
 	VMINPS       Y10, Y6, Y10
 	VMINPS       Y5, Y6, Y5
 
-linear_27:
-	VMASKMOVPS  Y4, Y3, (CX)
-	VMASKMOVPS  Y8, Y3, (CX)(SI*1)
-	VMASKMOVPS  Y10, Y3, (CX)(SI*2)
-	VMASKMOVPS  Y5, Y3, (CX)(DI*1)
+linear_147:
+	VMASKMOVPS Y4, Y3, (CX)
+	VMASKMOVPS Y8, Y3, (CX)(SI*1)
+	VMASKMOVPS Y10, Y3, (CX)(SI*2)
+	VMASKMOVPS Y5, Y3, (CX)(DI*1)
+	JMP        next_144
+
+part_143:
+	MOVQ       128(AX), R8
+	TESTQ      R8, R8
+	JZ         nobias_148
+	VMASKMOVPS (R8)(DX*1), Y3, Y5
+	VADDPS     Y5, Y4, Y4
+
+nobias_148:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_149
+	VMASKMOVPS (CX), Y3, Y5
+	VADDPS     Y5, Y4, Y4
+
+fresh_149:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_150
+	VXORPS       Y5, Y5, Y5
+	VMAXPS       Y4, Y5, Y4
+	TESTQ        $0x00000004, R8
+	JZ           linear_150
+	VBROADCASTSS six256<>+0(SB), Y5
+	VMINPS       Y4, Y5, Y4
+
+linear_150:
+	VMASKMOVPS Y4, Y3, (CX)
+	CMPQ       112(AX), $0x01
+	JLE        next_144
+	MOVQ       128(AX), R8
+	TESTQ      R8, R8
+	JZ         nobias_151
+	VMASKMOVPS (R8)(DX*1), Y3, Y4
+	VADDPS     Y4, Y8, Y8
+
+nobias_151:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_152
+	VMASKMOVPS (CX)(SI*1), Y3, Y4
+	VADDPS     Y4, Y8, Y8
+
+fresh_152:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_153
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y8, Y4, Y8
+	TESTQ        $0x00000004, R8
+	JZ           linear_153
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y8, Y4, Y8
+
+linear_153:
+	VMASKMOVPS Y8, Y3, (CX)(SI*1)
+	CMPQ       112(AX), $0x02
+	JLE        next_144
+	MOVQ       128(AX), R8
+	TESTQ      R8, R8
+	JZ         nobias_154
+	VMASKMOVPS (R8)(DX*1), Y3, Y4
+	VADDPS     Y4, Y10, Y10
+
+nobias_154:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_155
+	VMASKMOVPS (CX)(SI*2), Y3, Y4
+	VADDPS     Y4, Y10, Y10
+
+fresh_155:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_156
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y10, Y4, Y10
+	TESTQ        $0x00000004, R8
+	JZ           linear_156
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y10, Y4, Y10
+
+linear_156:
+	VMASKMOVPS Y10, Y3, (CX)(SI*2)
+	CMPQ       112(AX), $0x03
+	JLE        next_144
+
+next_144:
 	ADDQ        BX, CX
-	VMOVUPS     648(AX), Y4
-	VMOVUPS     680(AX), Y5
-	VMOVUPS     712(AX), Y6
-	VMOVUPS     744(AX), Y7
-	VMOVUPS     776(AX), Y8
-	VMOVUPS     808(AX), Y9
+	CMPQ        104(AX), $0x03
+	JLE         whole_114
+	VMOVUPS     712(AX), Y4
+	VMOVUPS     744(AX), Y5
+	VMOVUPS     776(AX), Y6
+	VMOVUPS     808(AX), Y7
+	VMOVUPS     840(AX), Y8
+	VMOVUPS     872(AX), Y9
 	VADDPS      Y6, Y5, Y10
 	VSUBPS      Y6, Y5, Y5
 	VADDPS      Y8, Y7, Y6
@@ -1655,18 +2648,20 @@ linear_27:
 	VMOVAPS     Y5, Y1
 	VFMADD231PS Y2, Y7, Y1
 	VADDPS      Y9, Y1, Y1
-	MOVQ        64(AX), BX
+	CMPQ        112(AX), $0x04
+	JL          part_157
+	MOVQ        128(AX), BX
 	TESTQ       BX, BX
-	JZ          nobias_28
+	JZ          nobias_159
 	VMASKMOVPS  (BX)(DX*1), Y3, Y2
 	VADDPS      Y2, Y4, Y4
 	VADDPS      Y2, Y8, Y8
 	VADDPS      Y2, Y0, Y0
 	VADDPS      Y2, Y1, Y1
 
-nobias_28:
-	TESTQ      $0x00000001, 56(AX)
-	JZ         fresh_29
+nobias_159:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_160
 	VMASKMOVPS (CX), Y3, Y2
 	VADDPS     Y2, Y4, Y4
 	VMASKMOVPS (CX)(SI*1), Y3, Y2
@@ -1676,30 +2671,116 @@ nobias_28:
 	VMASKMOVPS (CX)(DI*1), Y3, Y2
 	VADDPS     Y2, Y1, Y1
 
-fresh_29:
-	MOVQ         56(AX), AX
+fresh_160:
+	MOVQ         120(AX), AX
 	TESTQ        $0x00000006, AX
-	JZ           linear_30
+	JZ           linear_161
 	VXORPS       Y2, Y2, Y2
 	VMAXPS       Y4, Y2, Y4
 	VMAXPS       Y8, Y2, Y8
 	VMAXPS       Y0, Y2, Y0
 	VMAXPS       Y1, Y2, Y1
 	TESTQ        $0x00000004, AX
-	JZ           linear_30
+	JZ           linear_161
 	VBROADCASTSS six256<>+0(SB), Y2
 	VMINPS       Y4, Y2, Y4
 	VMINPS       Y8, Y2, Y8
 	VMINPS       Y0, Y2, Y0
 	VMINPS       Y1, Y2, Y1
 
-linear_30:
+linear_161:
 	VMASKMOVPS Y4, Y3, (CX)
 	VMASKMOVPS Y8, Y3, (CX)(SI*1)
 	VMASKMOVPS Y0, Y3, (CX)(SI*2)
 	VMASKMOVPS Y1, Y3, (CX)(DI*1)
+	JMP        next_158
 
-done_18:
+part_157:
+	MOVQ       128(AX), BX
+	TESTQ      BX, BX
+	JZ         nobias_162
+	VMASKMOVPS (BX)(DX*1), Y3, Y1
+	VADDPS     Y1, Y4, Y4
+
+nobias_162:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_163
+	VMASKMOVPS (CX), Y3, Y1
+	VADDPS     Y1, Y4, Y4
+
+fresh_163:
+	MOVQ         120(AX), BX
+	TESTQ        $0x00000006, BX
+	JZ           linear_164
+	VXORPS       Y1, Y1, Y1
+	VMAXPS       Y4, Y1, Y4
+	TESTQ        $0x00000004, BX
+	JZ           linear_164
+	VBROADCASTSS six256<>+0(SB), Y1
+	VMINPS       Y4, Y1, Y4
+
+linear_164:
+	VMASKMOVPS Y4, Y3, (CX)
+	CMPQ       112(AX), $0x01
+	JLE        next_158
+	MOVQ       128(AX), BX
+	TESTQ      BX, BX
+	JZ         nobias_165
+	VMASKMOVPS (BX)(DX*1), Y3, Y1
+	VADDPS     Y1, Y8, Y8
+
+nobias_165:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_166
+	VMASKMOVPS (CX)(SI*1), Y3, Y1
+	VADDPS     Y1, Y8, Y8
+
+fresh_166:
+	MOVQ         120(AX), BX
+	TESTQ        $0x00000006, BX
+	JZ           linear_167
+	VXORPS       Y1, Y1, Y1
+	VMAXPS       Y8, Y1, Y8
+	TESTQ        $0x00000004, BX
+	JZ           linear_167
+	VBROADCASTSS six256<>+0(SB), Y1
+	VMINPS       Y8, Y1, Y8
+
+linear_167:
+	VMASKMOVPS Y8, Y3, (CX)(SI*1)
+	CMPQ       112(AX), $0x02
+	JLE        next_158
+	MOVQ       128(AX), BX
+	TESTQ      BX, BX
+	JZ         nobias_168
+	VMASKMOVPS (BX)(DX*1), Y3, Y1
+	VADDPS     Y1, Y0, Y0
+
+nobias_168:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_169
+	VMASKMOVPS (CX)(SI*2), Y3, Y1
+	VADDPS     Y1, Y0, Y0
+
+fresh_169:
+	MOVQ         120(AX), DX
+	TESTQ        $0x00000006, DX
+	JZ           linear_170
+	VXORPS       Y1, Y1, Y1
+	VMAXPS       Y0, Y1, Y0
+	TESTQ        $0x00000004, DX
+	JZ           linear_170
+	VBROADCASTSS six256<>+0(SB), Y1
+	VMINPS       Y0, Y1, Y0
+
+linear_170:
+	VMASKMOVPS Y0, Y3, (CX)(SI*2)
+	CMPQ       112(AX), $0x03
+	JLE        next_158
+
+next_158:
+whole_114:
+done_101:
 	VZEROUPPER
 	RET
 
@@ -1723,69 +2804,22 @@ TEXT ·winoWeights256(SB), NOSPLIT, $0-8
 	XORQ         DX, DX
 	SHLQ         $0x02, CX
 
-strip_31:
+strip_171:
 	LEAQ         32(DX), BX
 	CMPQ         BX, CX
-	JG           narrower_32
+	JG           narrower_172
 	MOVQ         8(AX), BX
-	ADDQ         DX, BX
-	MOVQ         24(AX), SI
-	MOVQ         16(AX), DI
-	VMOVUPS      (BX), Y4
-	VMOVUPS      (BX)(DI*1), Y5
-	VMOVUPS      (BX)(DI*2), Y6
-	VADDPS       Y6, Y4, Y7
-	VMULPS       Y7, Y1, Y7
-	VXORPS       Y8, Y8, Y8
-	VSUBPS       Y7, Y8, Y7
-	VMULPS       Y6, Y1, Y8
-	VMOVAPS      Y8, Y8
-	VFMADD231PS  Y2, Y4, Y8
-	VMULPS       Y4, Y0, Y4
-	VMOVAPS      Y7, Y9
-	VFNMADD231PS Y1, Y5, Y9
-	VMOVAPS      Y7, Y7
-	VFMADD231PS  Y1, Y5, Y7
-	VMOVAPS      Y8, Y10
-	VFMADD231PS  Y3, Y5, Y10
-	VMOVAPS      Y8, Y8
-	VFNMADD231PS Y3, Y5, Y8
-	VMOVUPS      Y4, 72(AX)
-	VMOVUPS      Y9, 168(AX)
-	VMOVUPS      Y7, 264(AX)
-	VMOVUPS      Y10, 360(AX)
-	VMOVUPS      Y8, 456(AX)
-	VMOVUPS      Y6, 552(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Y4
-	VMOVUPS      (BX)(DI*1), Y5
-	VMOVUPS      (BX)(DI*2), Y6
-	VADDPS       Y6, Y4, Y7
-	VMULPS       Y7, Y1, Y7
-	VXORPS       Y8, Y8, Y8
-	VSUBPS       Y7, Y8, Y7
-	VMULPS       Y6, Y1, Y8
-	VMOVAPS      Y8, Y8
-	VFMADD231PS  Y2, Y4, Y8
-	VMULPS       Y4, Y0, Y4
-	VMOVAPS      Y7, Y9
-	VFNMADD231PS Y1, Y5, Y9
-	VMOVAPS      Y7, Y7
-	VFMADD231PS  Y1, Y5, Y7
-	VMOVAPS      Y8, Y10
-	VFMADD231PS  Y3, Y5, Y10
-	VMOVAPS      Y8, Y8
-	VFNMADD231PS Y3, Y5, Y8
-	VMOVUPS      Y4, 104(AX)
-	VMOVUPS      Y9, 200(AX)
-	VMOVUPS      Y7, 296(AX)
-	VMOVUPS      Y10, 392(AX)
-	VMOVUPS      Y8, 488(AX)
-	VMOVUPS      Y6, 584(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Y4
-	VMOVUPS      (BX)(DI*1), Y5
-	VMOVUPS      (BX)(DI*2), Y6
+	MOVQ         16(AX), SI
+	MOVQ         24(AX), DI
+	MOVQ         56(AX), R9
+	MOVQ         DX, R8
+	CMPQ         64(AX), $0x00
+	JG           none_173
+	CMPQ         72(AX), $0x00
+	JLE          none_173
+	VMOVUPS      (BX)(R8*1), Y4
+	VMOVUPS      (SI)(R8*1), Y5
+	VMOVUPS      (DI)(R8*1), Y6
 	VADDPS       Y6, Y4, Y7
 	VMULPS       Y7, Y1, Y7
 	VXORPS       Y8, Y8, Y8
@@ -1808,15 +2842,112 @@ strip_31:
 	VMOVUPS      Y10, 424(AX)
 	VMOVUPS      Y8, 520(AX)
 	VMOVUPS      Y6, 616(AX)
-	MOVQ         32(AX), BX
+	ADDQ         R9, R8
+	JMP          next_174
+
+none_173:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 136(AX)
+	VMOVUPS Y4, 232(AX)
+	VMOVUPS Y4, 328(AX)
+	VMOVUPS Y4, 424(AX)
+	VMOVUPS Y4, 520(AX)
+	VMOVUPS Y4, 616(AX)
+
+next_174:
+	CMPQ         64(AX), $0x01
+	JG           none_175
+	CMPQ         72(AX), $0x01
+	JLE          none_175
+	VMOVUPS      (BX)(R8*1), Y4
+	VMOVUPS      (SI)(R8*1), Y5
+	VMOVUPS      (DI)(R8*1), Y6
+	VADDPS       Y6, Y4, Y7
+	VMULPS       Y7, Y1, Y7
+	VXORPS       Y8, Y8, Y8
+	VSUBPS       Y7, Y8, Y7
+	VMULPS       Y6, Y1, Y8
+	VMOVAPS      Y8, Y8
+	VFMADD231PS  Y2, Y4, Y8
+	VMULPS       Y4, Y0, Y4
+	VMOVAPS      Y7, Y9
+	VFNMADD231PS Y1, Y5, Y9
+	VMOVAPS      Y7, Y7
+	VFMADD231PS  Y1, Y5, Y7
+	VMOVAPS      Y8, Y10
+	VFMADD231PS  Y3, Y5, Y10
+	VMOVAPS      Y8, Y8
+	VFNMADD231PS Y3, Y5, Y8
+	VMOVUPS      Y4, 168(AX)
+	VMOVUPS      Y9, 264(AX)
+	VMOVUPS      Y7, 360(AX)
+	VMOVUPS      Y10, 456(AX)
+	VMOVUPS      Y8, 552(AX)
+	VMOVUPS      Y6, 648(AX)
+	ADDQ         R9, R8
+	JMP          next_176
+
+none_175:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 168(AX)
+	VMOVUPS Y4, 264(AX)
+	VMOVUPS Y4, 360(AX)
+	VMOVUPS Y4, 456(AX)
+	VMOVUPS Y4, 552(AX)
+	VMOVUPS Y4, 648(AX)
+
+next_176:
+	CMPQ         64(AX), $0x02
+	JG           none_177
+	CMPQ         72(AX), $0x02
+	JLE          none_177
+	VMOVUPS      (BX)(R8*1), Y4
+	VMOVUPS      (SI)(R8*1), Y5
+	VMOVUPS      (DI)(R8*1), Y6
+	VADDPS       Y6, Y4, Y7
+	VMULPS       Y7, Y1, Y7
+	VXORPS       Y8, Y8, Y8
+	VSUBPS       Y7, Y8, Y7
+	VMULPS       Y6, Y1, Y8
+	VMOVAPS      Y8, Y8
+	VFMADD231PS  Y2, Y4, Y8
+	VMULPS       Y4, Y0, Y4
+	VMOVAPS      Y7, Y9
+	VFNMADD231PS Y1, Y5, Y9
+	VMOVAPS      Y7, Y7
+	VFMADD231PS  Y1, Y5, Y7
+	VMOVAPS      Y8, Y10
+	VFMADD231PS  Y3, Y5, Y10
+	VMOVAPS      Y8, Y8
+	VFNMADD231PS Y3, Y5, Y8
+	VMOVUPS      Y4, 200(AX)
+	VMOVUPS      Y9, 296(AX)
+	VMOVUPS      Y7, 392(AX)
+	VMOVUPS      Y10, 488(AX)
+	VMOVUPS      Y8, 584(AX)
+	VMOVUPS      Y6, 680(AX)
+	ADDQ         R9, R8
+	JMP          next_178
+
+none_177:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 200(AX)
+	VMOVUPS Y4, 296(AX)
+	VMOVUPS Y4, 392(AX)
+	VMOVUPS Y4, 488(AX)
+	VMOVUPS Y4, 584(AX)
+	VMOVUPS Y4, 680(AX)
+
+next_178:
+	MOVQ         80(AX), BX
 	ADDQ         DX, BX
-	MOVQ         40(AX), SI
-	MOVQ         48(AX), DI
+	MOVQ         88(AX), SI
+	MOVQ         96(AX), DI
 	LEAQ         (DI)(DI*2), R8
 	LEAQ         (DI)(DI*4), R9
-	VMOVUPS      72(AX), Y4
-	VMOVUPS      104(AX), Y5
-	VMOVUPS      136(AX), Y6
+	VMOVUPS      136(AX), Y4
+	VMOVUPS      168(AX), Y5
+	VMOVUPS      200(AX), Y6
 	VADDPS       Y6, Y4, Y7
 	VMULPS       Y7, Y1, Y7
 	VXORPS       Y8, Y8, Y8
@@ -1840,9 +2971,9 @@ strip_31:
 	VMOVUPS      Y8, (BX)(DI*4)
 	VMOVUPS      Y6, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      168(AX), Y4
-	VMOVUPS      200(AX), Y5
-	VMOVUPS      232(AX), Y6
+	VMOVUPS      232(AX), Y4
+	VMOVUPS      264(AX), Y5
+	VMOVUPS      296(AX), Y6
 	VADDPS       Y6, Y4, Y7
 	VMULPS       Y7, Y1, Y7
 	VXORPS       Y8, Y8, Y8
@@ -1866,9 +2997,9 @@ strip_31:
 	VMOVUPS      Y8, (BX)(DI*4)
 	VMOVUPS      Y6, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      264(AX), Y4
-	VMOVUPS      296(AX), Y5
-	VMOVUPS      328(AX), Y6
+	VMOVUPS      328(AX), Y4
+	VMOVUPS      360(AX), Y5
+	VMOVUPS      392(AX), Y6
 	VADDPS       Y6, Y4, Y7
 	VMULPS       Y7, Y1, Y7
 	VXORPS       Y8, Y8, Y8
@@ -1892,9 +3023,9 @@ strip_31:
 	VMOVUPS      Y8, (BX)(DI*4)
 	VMOVUPS      Y6, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      360(AX), Y4
-	VMOVUPS      392(AX), Y5
-	VMOVUPS      424(AX), Y6
+	VMOVUPS      424(AX), Y4
+	VMOVUPS      456(AX), Y5
+	VMOVUPS      488(AX), Y6
 	VADDPS       Y6, Y4, Y7
 	VMULPS       Y7, Y1, Y7
 	VXORPS       Y8, Y8, Y8
@@ -1918,9 +3049,9 @@ strip_31:
 	VMOVUPS      Y8, (BX)(DI*4)
 	VMOVUPS      Y6, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      456(AX), Y4
-	VMOVUPS      488(AX), Y5
-	VMOVUPS      520(AX), Y6
+	VMOVUPS      520(AX), Y4
+	VMOVUPS      552(AX), Y5
+	VMOVUPS      584(AX), Y6
 	VADDPS       Y6, Y4, Y7
 	VMULPS       Y7, Y1, Y7
 	VXORPS       Y8, Y8, Y8
@@ -1944,9 +3075,9 @@ strip_31:
 	VMOVUPS      Y8, (BX)(DI*4)
 	VMOVUPS      Y6, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      552(AX), Y4
-	VMOVUPS      584(AX), Y5
-	VMOVUPS      616(AX), Y6
+	VMOVUPS      616(AX), Y4
+	VMOVUPS      648(AX), Y5
+	VMOVUPS      680(AX), Y6
 	VADDPS       Y6, Y4, Y7
 	VMULPS       Y7, Y1, Y7
 	VXORPS       Y8, Y8, Y8
@@ -1970,74 +3101,27 @@ strip_31:
 	VMOVUPS      Y8, (BX)(DI*4)
 	VMOVUPS      Y6, (BX)(R9*1)
 	ADDQ         $0x00000020, DX
-	JMP          strip_31
+	JMP          strip_171
 
-narrower_32:
+narrower_172:
 	SUBQ         DX, CX
-	JZ           done_33
+	JZ           done_180
 	SHRQ         $0x02, CX
 	LEAQ         tails256<>+32(SB), BX
 	NEGQ         CX
 	VMOVUPS      (BX)(CX*4), Y4
 	MOVQ         8(AX), CX
-	ADDQ         DX, CX
-	MOVQ         24(AX), BX
-	MOVQ         16(AX), SI
-	VMASKMOVPS   (CX), Y4, Y5
-	VMASKMOVPS   (CX)(SI*1), Y4, Y6
-	VMASKMOVPS   (CX)(SI*2), Y4, Y7
-	VADDPS       Y7, Y5, Y8
-	VMULPS       Y8, Y1, Y8
-	VXORPS       Y9, Y9, Y9
-	VSUBPS       Y8, Y9, Y8
-	VMULPS       Y7, Y1, Y9
-	VMOVAPS      Y9, Y9
-	VFMADD231PS  Y2, Y5, Y9
-	VMULPS       Y5, Y0, Y5
-	VMOVAPS      Y8, Y10
-	VFNMADD231PS Y1, Y6, Y10
-	VMOVAPS      Y8, Y8
-	VFMADD231PS  Y1, Y6, Y8
-	VMOVAPS      Y9, Y11
-	VFMADD231PS  Y3, Y6, Y11
-	VMOVAPS      Y9, Y9
-	VFNMADD231PS Y3, Y6, Y9
-	VMOVUPS      Y5, 72(AX)
-	VMOVUPS      Y10, 168(AX)
-	VMOVUPS      Y8, 264(AX)
-	VMOVUPS      Y11, 360(AX)
-	VMOVUPS      Y9, 456(AX)
-	VMOVUPS      Y7, 552(AX)
-	ADDQ         BX, CX
-	VMASKMOVPS   (CX), Y4, Y5
-	VMASKMOVPS   (CX)(SI*1), Y4, Y6
-	VMASKMOVPS   (CX)(SI*2), Y4, Y7
-	VADDPS       Y7, Y5, Y8
-	VMULPS       Y8, Y1, Y8
-	VXORPS       Y9, Y9, Y9
-	VSUBPS       Y8, Y9, Y8
-	VMULPS       Y7, Y1, Y9
-	VMOVAPS      Y9, Y9
-	VFMADD231PS  Y2, Y5, Y9
-	VMULPS       Y5, Y0, Y5
-	VMOVAPS      Y8, Y10
-	VFNMADD231PS Y1, Y6, Y10
-	VMOVAPS      Y8, Y8
-	VFMADD231PS  Y1, Y6, Y8
-	VMOVAPS      Y9, Y11
-	VFMADD231PS  Y3, Y6, Y11
-	VMOVAPS      Y9, Y9
-	VFNMADD231PS Y3, Y6, Y9
-	VMOVUPS      Y5, 104(AX)
-	VMOVUPS      Y10, 200(AX)
-	VMOVUPS      Y8, 296(AX)
-	VMOVUPS      Y11, 392(AX)
-	VMOVUPS      Y9, 488(AX)
-	VMOVUPS      Y7, 584(AX)
-	ADDQ         BX, CX
-	VMASKMOVPS   (CX), Y4, Y5
-	VMASKMOVPS   (CX)(SI*1), Y4, Y6
-	VMASKMOVPS   (CX)(SI*2), Y4, Y7
+	MOVQ         16(AX), BX
+	MOVQ         24(AX), SI
+	MOVQ         56(AX), R8
+	MOVQ         DX, DI
+	CMPQ         64(AX), $0x00
+	JG           none_181
+	CMPQ         72(AX), $0x00
+	JLE          none_181
+	VMASKMOVPS   (CX)(DI*1), Y4, Y5
+	VMASKMOVPS   (BX)(DI*1), Y4, Y6
+	VMASKMOVPS   (SI)(DI*1), Y4, Y7
 	VADDPS       Y7, Y5, Y8
 	VMULPS       Y8, Y1, Y8
 	VXORPS       Y9, Y9, Y9
@@ -2060,15 +3144,112 @@ narrower_32:
 	VMOVUPS      Y11, 424(AX)
 	VMOVUPS      Y9, 520(AX)
 	VMOVUPS      Y7, 616(AX)
-	MOVQ         32(AX), CX
+	ADDQ         R8, DI
+	JMP          next_182
+
+none_181:
+	VXORPS  Y5, Y5, Y5
+	VMOVUPS Y5, 136(AX)
+	VMOVUPS Y5, 232(AX)
+	VMOVUPS Y5, 328(AX)
+	VMOVUPS Y5, 424(AX)
+	VMOVUPS Y5, 520(AX)
+	VMOVUPS Y5, 616(AX)
+
+next_182:
+	CMPQ         64(AX), $0x01
+	JG           none_183
+	CMPQ         72(AX), $0x01
+	JLE          none_183
+	VMASKMOVPS   (CX)(DI*1), Y4, Y5
+	VMASKMOVPS   (BX)(DI*1), Y4, Y6
+	VMASKMOVPS   (SI)(DI*1), Y4, Y7
+	VADDPS       Y7, Y5, Y8
+	VMULPS       Y8, Y1, Y8
+	VXORPS       Y9, Y9, Y9
+	VSUBPS       Y8, Y9, Y8
+	VMULPS       Y7, Y1, Y9
+	VMOVAPS      Y9, Y9
+	VFMADD231PS  Y2, Y5, Y9
+	VMULPS       Y5, Y0, Y5
+	VMOVAPS      Y8, Y10
+	VFNMADD231PS Y1, Y6, Y10
+	VMOVAPS      Y8, Y8
+	VFMADD231PS  Y1, Y6, Y8
+	VMOVAPS      Y9, Y11
+	VFMADD231PS  Y3, Y6, Y11
+	VMOVAPS      Y9, Y9
+	VFNMADD231PS Y3, Y6, Y9
+	VMOVUPS      Y5, 168(AX)
+	VMOVUPS      Y10, 264(AX)
+	VMOVUPS      Y8, 360(AX)
+	VMOVUPS      Y11, 456(AX)
+	VMOVUPS      Y9, 552(AX)
+	VMOVUPS      Y7, 648(AX)
+	ADDQ         R8, DI
+	JMP          next_184
+
+none_183:
+	VXORPS  Y5, Y5, Y5
+	VMOVUPS Y5, 168(AX)
+	VMOVUPS Y5, 264(AX)
+	VMOVUPS Y5, 360(AX)
+	VMOVUPS Y5, 456(AX)
+	VMOVUPS Y5, 552(AX)
+	VMOVUPS Y5, 648(AX)
+
+next_184:
+	CMPQ         64(AX), $0x02
+	JG           none_185
+	CMPQ         72(AX), $0x02
+	JLE          none_185
+	VMASKMOVPS   (CX)(DI*1), Y4, Y5
+	VMASKMOVPS   (BX)(DI*1), Y4, Y6
+	VMASKMOVPS   (SI)(DI*1), Y4, Y7
+	VADDPS       Y7, Y5, Y8
+	VMULPS       Y8, Y1, Y8
+	VXORPS       Y9, Y9, Y9
+	VSUBPS       Y8, Y9, Y8
+	VMULPS       Y7, Y1, Y9
+	VMOVAPS      Y9, Y9
+	VFMADD231PS  Y2, Y5, Y9
+	VMULPS       Y5, Y0, Y5
+	VMOVAPS      Y8, Y10
+	VFNMADD231PS Y1, Y6, Y10
+	VMOVAPS      Y8, Y8
+	VFMADD231PS  Y1, Y6, Y8
+	VMOVAPS      Y9, Y11
+	VFMADD231PS  Y3, Y6, Y11
+	VMOVAPS      Y9, Y9
+	VFNMADD231PS Y3, Y6, Y9
+	VMOVUPS      Y5, 200(AX)
+	VMOVUPS      Y10, 296(AX)
+	VMOVUPS      Y8, 392(AX)
+	VMOVUPS      Y11, 488(AX)
+	VMOVUPS      Y9, 584(AX)
+	VMOVUPS      Y7, 680(AX)
+	ADDQ         R8, DI
+	JMP          next_186
+
+none_185:
+	VXORPS  Y5, Y5, Y5
+	VMOVUPS Y5, 200(AX)
+	VMOVUPS Y5, 296(AX)
+	VMOVUPS Y5, 392(AX)
+	VMOVUPS Y5, 488(AX)
+	VMOVUPS Y5, 584(AX)
+	VMOVUPS Y5, 680(AX)
+
+next_186:
+	MOVQ         80(AX), CX
 	ADDQ         DX, CX
-	MOVQ         40(AX), DX
-	MOVQ         48(AX), BX
+	MOVQ         88(AX), DX
+	MOVQ         96(AX), BX
 	LEAQ         (BX)(BX*2), SI
 	LEAQ         (BX)(BX*4), DI
-	VMOVUPS      72(AX), Y5
-	VMOVUPS      104(AX), Y6
-	VMOVUPS      136(AX), Y7
+	VMOVUPS      136(AX), Y5
+	VMOVUPS      168(AX), Y6
+	VMOVUPS      200(AX), Y7
 	VADDPS       Y7, Y5, Y8
 	VMULPS       Y8, Y1, Y8
 	VXORPS       Y9, Y9, Y9
@@ -2092,9 +3273,9 @@ narrower_32:
 	VMASKMOVPS   Y9, Y4, (CX)(BX*4)
 	VMASKMOVPS   Y7, Y4, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      168(AX), Y5
-	VMOVUPS      200(AX), Y6
-	VMOVUPS      232(AX), Y7
+	VMOVUPS      232(AX), Y5
+	VMOVUPS      264(AX), Y6
+	VMOVUPS      296(AX), Y7
 	VADDPS       Y7, Y5, Y8
 	VMULPS       Y8, Y1, Y8
 	VXORPS       Y9, Y9, Y9
@@ -2118,9 +3299,9 @@ narrower_32:
 	VMASKMOVPS   Y9, Y4, (CX)(BX*4)
 	VMASKMOVPS   Y7, Y4, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      264(AX), Y5
-	VMOVUPS      296(AX), Y6
-	VMOVUPS      328(AX), Y7
+	VMOVUPS      328(AX), Y5
+	VMOVUPS      360(AX), Y6
+	VMOVUPS      392(AX), Y7
 	VADDPS       Y7, Y5, Y8
 	VMULPS       Y8, Y1, Y8
 	VXORPS       Y9, Y9, Y9
@@ -2144,9 +3325,9 @@ narrower_32:
 	VMASKMOVPS   Y9, Y4, (CX)(BX*4)
 	VMASKMOVPS   Y7, Y4, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      360(AX), Y5
-	VMOVUPS      392(AX), Y6
-	VMOVUPS      424(AX), Y7
+	VMOVUPS      424(AX), Y5
+	VMOVUPS      456(AX), Y6
+	VMOVUPS      488(AX), Y7
 	VADDPS       Y7, Y5, Y8
 	VMULPS       Y8, Y1, Y8
 	VXORPS       Y9, Y9, Y9
@@ -2170,9 +3351,9 @@ narrower_32:
 	VMASKMOVPS   Y9, Y4, (CX)(BX*4)
 	VMASKMOVPS   Y7, Y4, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      456(AX), Y5
-	VMOVUPS      488(AX), Y6
-	VMOVUPS      520(AX), Y7
+	VMOVUPS      520(AX), Y5
+	VMOVUPS      552(AX), Y6
+	VMOVUPS      584(AX), Y7
 	VADDPS       Y7, Y5, Y8
 	VMULPS       Y8, Y1, Y8
 	VXORPS       Y9, Y9, Y9
@@ -2196,9 +3377,9 @@ narrower_32:
 	VMASKMOVPS   Y9, Y4, (CX)(BX*4)
 	VMASKMOVPS   Y7, Y4, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      552(AX), Y5
-	VMOVUPS      584(AX), Y6
-	VMOVUPS      616(AX), Y7
+	VMOVUPS      616(AX), Y5
+	VMOVUPS      648(AX), Y6
+	VMOVUPS      680(AX), Y7
 	VADDPS       Y7, Y5, Y8
 	VMULPS       Y8, Y1, Y8
 	VXORPS       Y9, Y9, Y9
@@ -2222,7 +3403,7 @@ narrower_32:
 	VMASKMOVPS   Y8, Y4, (CX)(BX*4)
 	VMASKMOVPS   Y7, Y4, (CX)(DI*1)
 
-done_33:
+done_180:
 	VZEROUPPER
 	RET
 
@@ -2243,63 +3424,24 @@ TEXT ·winoOutGrad256(SB), NOSPLIT, $0-8
 	XORQ         DX, DX
 	SHLQ         $0x02, CX
 
-strip_34:
+strip_188:
 	LEAQ        32(DX), BX
 	CMPQ        BX, CX
-	JG          narrower_35
+	JG          narrower_189
 	MOVQ        8(AX), BX
-	ADDQ        DX, BX
-	MOVQ        24(AX), SI
-	MOVQ        16(AX), DI
-	LEAQ        (DI)(DI*2), R8
-	VMOVUPS     (BX), Y3
-	VMOVUPS     (BX)(DI*1), Y4
-	VMOVUPS     (BX)(DI*2), Y5
-	VMOVUPS     (BX)(R8*1), Y6
-	VADDPS      Y5, Y3, Y7
-	VADDPS      Y6, Y4, Y8
-	VMOVAPS     Y3, Y9
-	VFMADD231PS Y1, Y5, Y9
-	VMULPS      Y4, Y0, Y4
-	VMOVAPS     Y4, Y4
-	VFMADD231PS Y2, Y6, Y4
-	VADDPS      Y8, Y7, Y5
-	VSUBPS      Y8, Y7, Y7
-	VADDPS      Y4, Y9, Y8
-	VSUBPS      Y4, Y9, Y4
-	VMOVUPS     Y3, 72(AX)
-	VMOVUPS     Y5, 200(AX)
-	VMOVUPS     Y7, 328(AX)
-	VMOVUPS     Y8, 456(AX)
-	VMOVUPS     Y4, 584(AX)
-	VMOVUPS     Y6, 712(AX)
-	ADDQ        SI, BX
-	VMOVUPS     (BX), Y3
-	VMOVUPS     (BX)(DI*1), Y4
-	VMOVUPS     (BX)(DI*2), Y5
-	VMOVUPS     (BX)(R8*1), Y6
-	VADDPS      Y5, Y3, Y7
-	VADDPS      Y6, Y4, Y8
-	VMOVAPS     Y3, Y9
-	VFMADD231PS Y1, Y5, Y9
-	VMULPS      Y4, Y0, Y4
-	VMOVAPS     Y4, Y4
-	VFMADD231PS Y2, Y6, Y4
-	VADDPS      Y8, Y7, Y5
-	VSUBPS      Y8, Y7, Y7
-	VADDPS      Y4, Y9, Y8
-	VSUBPS      Y4, Y9, Y4
-	VMOVUPS     Y3, 104(AX)
-	VMOVUPS     Y5, 232(AX)
-	VMOVUPS     Y7, 360(AX)
-	VMOVUPS     Y8, 488(AX)
-	VMOVUPS     Y4, 616(AX)
-	VMOVUPS     Y6, 744(AX)
-	ADDQ        SI, BX
-	VMOVUPS     (BX), Y3
-	VMOVUPS     (BX)(DI*1), Y4
-	VMOVUPS     (BX)(DI*2), Y5
-	VMOVUPS     (BX)(R8*1), Y6
+	MOVQ        16(AX), SI
+	MOVQ        24(AX), DI
+	MOVQ        32(AX), R8
+	MOVQ        56(AX), R10
+	MOVQ        DX, R9
+	CMPQ        64(AX), $0x00
+	JG          none_190
+	CMPQ        72(AX), $0x00
+	JLE         none_190
+	VMOVUPS     (BX)(R9*1), Y3
+	VMOVUPS     (SI)(R9*1), Y4
+	VMOVUPS     (DI)(R9*1), Y5
+	VMOVUPS     (R8)(R9*1), Y6
 	VADDPS      Y5, Y3, Y7
 	VADDPS      Y6, Y4, Y8
 	VMOVAPS     Y3, Y9
@@ -2317,11 +3459,27 @@ strip_34:
 	VMOVUPS     Y8, 520(AX)
 	VMOVUPS     Y4, 648(AX)
 	VMOVUPS     Y6, 776(AX)
-	ADDQ        SI, BX
-	VMOVUPS     (BX), Y3
-	VMOVUPS     (BX)(DI*1), Y4
-	VMOVUPS     (BX)(DI*2), Y5
-	VMOVUPS     (BX)(R8*1), Y6
+	ADDQ        R10, R9
+	JMP         next_191
+
+none_190:
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS Y3, 136(AX)
+	VMOVUPS Y3, 264(AX)
+	VMOVUPS Y3, 392(AX)
+	VMOVUPS Y3, 520(AX)
+	VMOVUPS Y3, 648(AX)
+	VMOVUPS Y3, 776(AX)
+
+next_191:
+	CMPQ        64(AX), $0x01
+	JG          none_192
+	CMPQ        72(AX), $0x01
+	JLE         none_192
+	VMOVUPS     (BX)(R9*1), Y3
+	VMOVUPS     (SI)(R9*1), Y4
+	VMOVUPS     (DI)(R9*1), Y5
+	VMOVUPS     (R8)(R9*1), Y6
 	VADDPS      Y5, Y3, Y7
 	VADDPS      Y6, Y4, Y8
 	VMOVAPS     Y3, Y9
@@ -2339,16 +3497,105 @@ strip_34:
 	VMOVUPS     Y8, 552(AX)
 	VMOVUPS     Y4, 680(AX)
 	VMOVUPS     Y6, 808(AX)
-	MOVQ        32(AX), BX
+	ADDQ        R10, R9
+	JMP         next_193
+
+none_192:
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS Y3, 168(AX)
+	VMOVUPS Y3, 296(AX)
+	VMOVUPS Y3, 424(AX)
+	VMOVUPS Y3, 552(AX)
+	VMOVUPS Y3, 680(AX)
+	VMOVUPS Y3, 808(AX)
+
+next_193:
+	CMPQ        64(AX), $0x02
+	JG          none_194
+	CMPQ        72(AX), $0x02
+	JLE         none_194
+	VMOVUPS     (BX)(R9*1), Y3
+	VMOVUPS     (SI)(R9*1), Y4
+	VMOVUPS     (DI)(R9*1), Y5
+	VMOVUPS     (R8)(R9*1), Y6
+	VADDPS      Y5, Y3, Y7
+	VADDPS      Y6, Y4, Y8
+	VMOVAPS     Y3, Y9
+	VFMADD231PS Y1, Y5, Y9
+	VMULPS      Y4, Y0, Y4
+	VMOVAPS     Y4, Y4
+	VFMADD231PS Y2, Y6, Y4
+	VADDPS      Y8, Y7, Y5
+	VSUBPS      Y8, Y7, Y7
+	VADDPS      Y4, Y9, Y8
+	VSUBPS      Y4, Y9, Y4
+	VMOVUPS     Y3, 200(AX)
+	VMOVUPS     Y5, 328(AX)
+	VMOVUPS     Y7, 456(AX)
+	VMOVUPS     Y8, 584(AX)
+	VMOVUPS     Y4, 712(AX)
+	VMOVUPS     Y6, 840(AX)
+	ADDQ        R10, R9
+	JMP         next_195
+
+none_194:
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS Y3, 200(AX)
+	VMOVUPS Y3, 328(AX)
+	VMOVUPS Y3, 456(AX)
+	VMOVUPS Y3, 584(AX)
+	VMOVUPS Y3, 712(AX)
+	VMOVUPS Y3, 840(AX)
+
+next_195:
+	CMPQ        64(AX), $0x03
+	JG          none_196
+	CMPQ        72(AX), $0x03
+	JLE         none_196
+	VMOVUPS     (BX)(R9*1), Y3
+	VMOVUPS     (SI)(R9*1), Y4
+	VMOVUPS     (DI)(R9*1), Y5
+	VMOVUPS     (R8)(R9*1), Y6
+	VADDPS      Y5, Y3, Y7
+	VADDPS      Y6, Y4, Y8
+	VMOVAPS     Y3, Y9
+	VFMADD231PS Y1, Y5, Y9
+	VMULPS      Y4, Y0, Y4
+	VMOVAPS     Y4, Y4
+	VFMADD231PS Y2, Y6, Y4
+	VADDPS      Y8, Y7, Y5
+	VSUBPS      Y8, Y7, Y7
+	VADDPS      Y4, Y9, Y8
+	VSUBPS      Y4, Y9, Y4
+	VMOVUPS     Y3, 232(AX)
+	VMOVUPS     Y5, 360(AX)
+	VMOVUPS     Y7, 488(AX)
+	VMOVUPS     Y8, 616(AX)
+	VMOVUPS     Y4, 744(AX)
+	VMOVUPS     Y6, 872(AX)
+	ADDQ        R10, R9
+	JMP         next_197
+
+none_196:
+	VXORPS  Y3, Y3, Y3
+	VMOVUPS Y3, 232(AX)
+	VMOVUPS Y3, 360(AX)
+	VMOVUPS Y3, 488(AX)
+	VMOVUPS Y3, 616(AX)
+	VMOVUPS Y3, 744(AX)
+	VMOVUPS Y3, 872(AX)
+
+next_197:
+	MOVQ        80(AX), BX
 	ADDQ        DX, BX
-	MOVQ        40(AX), SI
-	MOVQ        48(AX), DI
+	MOVQ        88(AX), SI
+	MOVQ        96(AX), DI
 	LEAQ        (DI)(DI*2), R8
 	LEAQ        (DI)(DI*4), R9
-	VMOVUPS     72(AX), Y3
-	VMOVUPS     104(AX), Y4
-	VMOVUPS     136(AX), Y5
-	VMOVUPS     168(AX), Y6
+	VMOVUPS     136(AX), Y3
+	VMOVUPS     168(AX), Y4
+	VMOVUPS     200(AX), Y5
+	VMOVUPS     232(AX), Y6
 	VADDPS      Y5, Y3, Y7
 	VADDPS      Y6, Y4, Y8
 	VMOVAPS     Y3, Y9
@@ -2367,10 +3614,10 @@ strip_34:
 	VMOVUPS     Y4, (BX)(DI*4)
 	VMOVUPS     Y6, (BX)(R9*1)
 	ADDQ        SI, BX
-	VMOVUPS     200(AX), Y3
-	VMOVUPS     232(AX), Y4
-	VMOVUPS     264(AX), Y5
-	VMOVUPS     296(AX), Y6
+	VMOVUPS     264(AX), Y3
+	VMOVUPS     296(AX), Y4
+	VMOVUPS     328(AX), Y5
+	VMOVUPS     360(AX), Y6
 	VADDPS      Y5, Y3, Y7
 	VADDPS      Y6, Y4, Y8
 	VMOVAPS     Y3, Y9
@@ -2389,10 +3636,10 @@ strip_34:
 	VMOVUPS     Y4, (BX)(DI*4)
 	VMOVUPS     Y6, (BX)(R9*1)
 	ADDQ        SI, BX
-	VMOVUPS     328(AX), Y3
-	VMOVUPS     360(AX), Y4
-	VMOVUPS     392(AX), Y5
-	VMOVUPS     424(AX), Y6
+	VMOVUPS     392(AX), Y3
+	VMOVUPS     424(AX), Y4
+	VMOVUPS     456(AX), Y5
+	VMOVUPS     488(AX), Y6
 	VADDPS      Y5, Y3, Y7
 	VADDPS      Y6, Y4, Y8
 	VMOVAPS     Y3, Y9
@@ -2411,10 +3658,10 @@ strip_34:
 	VMOVUPS     Y4, (BX)(DI*4)
 	VMOVUPS     Y6, (BX)(R9*1)
 	ADDQ        SI, BX
-	VMOVUPS     456(AX), Y3
-	VMOVUPS     488(AX), Y4
-	VMOVUPS     520(AX), Y5
-	VMOVUPS     552(AX), Y6
+	VMOVUPS     520(AX), Y3
+	VMOVUPS     552(AX), Y4
+	VMOVUPS     584(AX), Y5
+	VMOVUPS     616(AX), Y6
 	VADDPS      Y5, Y3, Y7
 	VADDPS      Y6, Y4, Y8
 	VMOVAPS     Y3, Y9
@@ -2433,10 +3680,10 @@ strip_34:
 	VMOVUPS     Y4, (BX)(DI*4)
 	VMOVUPS     Y6, (BX)(R9*1)
 	ADDQ        SI, BX
-	VMOVUPS     584(AX), Y3
-	VMOVUPS     616(AX), Y4
-	VMOVUPS     648(AX), Y5
-	VMOVUPS     680(AX), Y6
+	VMOVUPS     648(AX), Y3
+	VMOVUPS     680(AX), Y4
+	VMOVUPS     712(AX), Y5
+	VMOVUPS     744(AX), Y6
 	VADDPS      Y5, Y3, Y7
 	VADDPS      Y6, Y4, Y8
 	VMOVAPS     Y3, Y9
@@ -2455,10 +3702,10 @@ strip_34:
 	VMOVUPS     Y4, (BX)(DI*4)
 	VMOVUPS     Y6, (BX)(R9*1)
 	ADDQ        SI, BX
-	VMOVUPS     712(AX), Y3
-	VMOVUPS     744(AX), Y4
-	VMOVUPS     776(AX), Y5
-	VMOVUPS     808(AX), Y6
+	VMOVUPS     776(AX), Y3
+	VMOVUPS     808(AX), Y4
+	VMOVUPS     840(AX), Y5
+	VMOVUPS     872(AX), Y6
 	VADDPS      Y5, Y3, Y7
 	VADDPS      Y6, Y4, Y8
 	VMOVAPS     Y3, Y9
@@ -2477,68 +3724,29 @@ strip_34:
 	VMOVUPS     Y4, (BX)(DI*4)
 	VMOVUPS     Y6, (BX)(R9*1)
 	ADDQ        $0x00000020, DX
-	JMP         strip_34
+	JMP         strip_188
 
-narrower_35:
+narrower_189:
 	SUBQ        DX, CX
-	JZ          done_36
+	JZ          done_199
 	SHRQ        $0x02, CX
 	LEAQ        tails256<>+32(SB), BX
 	NEGQ        CX
 	VMOVUPS     (BX)(CX*4), Y3
 	MOVQ        8(AX), CX
-	ADDQ        DX, CX
-	MOVQ        24(AX), BX
-	MOVQ        16(AX), SI
-	LEAQ        (SI)(SI*2), DI
-	VMASKMOVPS  (CX), Y3, Y4
-	VMASKMOVPS  (CX)(SI*1), Y3, Y5
-	VMASKMOVPS  (CX)(SI*2), Y3, Y6
-	VMASKMOVPS  (CX)(DI*1), Y3, Y7
-	VADDPS      Y6, Y4, Y8
-	VADDPS      Y7, Y5, Y9
-	VMOVAPS     Y4, Y10
-	VFMADD231PS Y1, Y6, Y10
-	VMULPS      Y5, Y0, Y5
-	VMOVAPS     Y5, Y5
-	VFMADD231PS Y2, Y7, Y5
-	VADDPS      Y9, Y8, Y6
-	VSUBPS      Y9, Y8, Y8
-	VADDPS      Y5, Y10, Y9
-	VSUBPS      Y5, Y10, Y5
-	VMOVUPS     Y4, 72(AX)
-	VMOVUPS     Y6, 200(AX)
-	VMOVUPS     Y8, 328(AX)
-	VMOVUPS     Y9, 456(AX)
-	VMOVUPS     Y5, 584(AX)
-	VMOVUPS     Y7, 712(AX)
-	ADDQ        BX, CX
-	VMASKMOVPS  (CX), Y3, Y4
-	VMASKMOVPS  (CX)(SI*1), Y3, Y5
-	VMASKMOVPS  (CX)(SI*2), Y3, Y6
-	VMASKMOVPS  (CX)(DI*1), Y3, Y7
-	VADDPS      Y6, Y4, Y8
-	VADDPS      Y7, Y5, Y9
-	VMOVAPS     Y4, Y10
-	VFMADD231PS Y1, Y6, Y10
-	VMULPS      Y5, Y0, Y5
-	VMOVAPS     Y5, Y5
-	VFMADD231PS Y2, Y7, Y5
-	VADDPS      Y9, Y8, Y6
-	VSUBPS      Y9, Y8, Y8
-	VADDPS      Y5, Y10, Y9
-	VSUBPS      Y5, Y10, Y5
-	VMOVUPS     Y4, 104(AX)
-	VMOVUPS     Y6, 232(AX)
-	VMOVUPS     Y8, 360(AX)
-	VMOVUPS     Y9, 488(AX)
-	VMOVUPS     Y5, 616(AX)
-	VMOVUPS     Y7, 744(AX)
-	ADDQ        BX, CX
-	VMASKMOVPS  (CX), Y3, Y4
-	VMASKMOVPS  (CX)(SI*1), Y3, Y5
-	VMASKMOVPS  (CX)(SI*2), Y3, Y6
-	VMASKMOVPS  (CX)(DI*1), Y3, Y7
+	MOVQ        16(AX), BX
+	MOVQ        24(AX), SI
+	MOVQ        32(AX), DI
+	MOVQ        56(AX), R9
+	MOVQ        DX, R8
+	CMPQ        64(AX), $0x00
+	JG          none_200
+	CMPQ        72(AX), $0x00
+	JLE         none_200
+	VMASKMOVPS  (CX)(R8*1), Y3, Y4
+	VMASKMOVPS  (BX)(R8*1), Y3, Y5
+	VMASKMOVPS  (SI)(R8*1), Y3, Y6
+	VMASKMOVPS  (DI)(R8*1), Y3, Y7
 	VADDPS      Y6, Y4, Y8
 	VADDPS      Y7, Y5, Y9
 	VMOVAPS     Y4, Y10
@@ -2556,11 +3764,27 @@ narrower_35:
 	VMOVUPS     Y9, 520(AX)
 	VMOVUPS     Y5, 648(AX)
 	VMOVUPS     Y7, 776(AX)
-	ADDQ        BX, CX
-	VMASKMOVPS  (CX), Y3, Y4
-	VMASKMOVPS  (CX)(SI*1), Y3, Y5
-	VMASKMOVPS  (CX)(SI*2), Y3, Y6
-	VMASKMOVPS  (CX)(DI*1), Y3, Y7
+	ADDQ        R9, R8
+	JMP         next_201
+
+none_200:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 136(AX)
+	VMOVUPS Y4, 264(AX)
+	VMOVUPS Y4, 392(AX)
+	VMOVUPS Y4, 520(AX)
+	VMOVUPS Y4, 648(AX)
+	VMOVUPS Y4, 776(AX)
+
+next_201:
+	CMPQ        64(AX), $0x01
+	JG          none_202
+	CMPQ        72(AX), $0x01
+	JLE         none_202
+	VMASKMOVPS  (CX)(R8*1), Y3, Y4
+	VMASKMOVPS  (BX)(R8*1), Y3, Y5
+	VMASKMOVPS  (SI)(R8*1), Y3, Y6
+	VMASKMOVPS  (DI)(R8*1), Y3, Y7
 	VADDPS      Y6, Y4, Y8
 	VADDPS      Y7, Y5, Y9
 	VMOVAPS     Y4, Y10
@@ -2578,16 +3802,105 @@ narrower_35:
 	VMOVUPS     Y9, 552(AX)
 	VMOVUPS     Y5, 680(AX)
 	VMOVUPS     Y7, 808(AX)
-	MOVQ        32(AX), CX
+	ADDQ        R9, R8
+	JMP         next_203
+
+none_202:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 168(AX)
+	VMOVUPS Y4, 296(AX)
+	VMOVUPS Y4, 424(AX)
+	VMOVUPS Y4, 552(AX)
+	VMOVUPS Y4, 680(AX)
+	VMOVUPS Y4, 808(AX)
+
+next_203:
+	CMPQ        64(AX), $0x02
+	JG          none_204
+	CMPQ        72(AX), $0x02
+	JLE         none_204
+	VMASKMOVPS  (CX)(R8*1), Y3, Y4
+	VMASKMOVPS  (BX)(R8*1), Y3, Y5
+	VMASKMOVPS  (SI)(R8*1), Y3, Y6
+	VMASKMOVPS  (DI)(R8*1), Y3, Y7
+	VADDPS      Y6, Y4, Y8
+	VADDPS      Y7, Y5, Y9
+	VMOVAPS     Y4, Y10
+	VFMADD231PS Y1, Y6, Y10
+	VMULPS      Y5, Y0, Y5
+	VMOVAPS     Y5, Y5
+	VFMADD231PS Y2, Y7, Y5
+	VADDPS      Y9, Y8, Y6
+	VSUBPS      Y9, Y8, Y8
+	VADDPS      Y5, Y10, Y9
+	VSUBPS      Y5, Y10, Y5
+	VMOVUPS     Y4, 200(AX)
+	VMOVUPS     Y6, 328(AX)
+	VMOVUPS     Y8, 456(AX)
+	VMOVUPS     Y9, 584(AX)
+	VMOVUPS     Y5, 712(AX)
+	VMOVUPS     Y7, 840(AX)
+	ADDQ        R9, R8
+	JMP         next_205
+
+none_204:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 200(AX)
+	VMOVUPS Y4, 328(AX)
+	VMOVUPS Y4, 456(AX)
+	VMOVUPS Y4, 584(AX)
+	VMOVUPS Y4, 712(AX)
+	VMOVUPS Y4, 840(AX)
+
+next_205:
+	CMPQ        64(AX), $0x03
+	JG          none_206
+	CMPQ        72(AX), $0x03
+	JLE         none_206
+	VMASKMOVPS  (CX)(R8*1), Y3, Y4
+	VMASKMOVPS  (BX)(R8*1), Y3, Y5
+	VMASKMOVPS  (SI)(R8*1), Y3, Y6
+	VMASKMOVPS  (DI)(R8*1), Y3, Y7
+	VADDPS      Y6, Y4, Y8
+	VADDPS      Y7, Y5, Y9
+	VMOVAPS     Y4, Y10
+	VFMADD231PS Y1, Y6, Y10
+	VMULPS      Y5, Y0, Y5
+	VMOVAPS     Y5, Y5
+	VFMADD231PS Y2, Y7, Y5
+	VADDPS      Y9, Y8, Y6
+	VSUBPS      Y9, Y8, Y8
+	VADDPS      Y5, Y10, Y9
+	VSUBPS      Y5, Y10, Y5
+	VMOVUPS     Y4, 232(AX)
+	VMOVUPS     Y6, 360(AX)
+	VMOVUPS     Y8, 488(AX)
+	VMOVUPS     Y9, 616(AX)
+	VMOVUPS     Y5, 744(AX)
+	VMOVUPS     Y7, 872(AX)
+	ADDQ        R9, R8
+	JMP         next_207
+
+none_206:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 232(AX)
+	VMOVUPS Y4, 360(AX)
+	VMOVUPS Y4, 488(AX)
+	VMOVUPS Y4, 616(AX)
+	VMOVUPS Y4, 744(AX)
+	VMOVUPS Y4, 872(AX)
+
+next_207:
+	MOVQ        80(AX), CX
 	ADDQ        DX, CX
-	MOVQ        40(AX), DX
-	MOVQ        48(AX), BX
+	MOVQ        88(AX), DX
+	MOVQ        96(AX), BX
 	LEAQ        (BX)(BX*2), SI
 	LEAQ        (BX)(BX*4), DI
-	VMOVUPS     72(AX), Y4
-	VMOVUPS     104(AX), Y5
-	VMOVUPS     136(AX), Y6
-	VMOVUPS     168(AX), Y7
+	VMOVUPS     136(AX), Y4
+	VMOVUPS     168(AX), Y5
+	VMOVUPS     200(AX), Y6
+	VMOVUPS     232(AX), Y7
 	VADDPS      Y6, Y4, Y8
 	VADDPS      Y7, Y5, Y9
 	VMOVAPS     Y4, Y10
@@ -2606,10 +3919,10 @@ narrower_35:
 	VMASKMOVPS  Y5, Y3, (CX)(BX*4)
 	VMASKMOVPS  Y7, Y3, (CX)(DI*1)
 	ADDQ        DX, CX
-	VMOVUPS     200(AX), Y4
-	VMOVUPS     232(AX), Y5
-	VMOVUPS     264(AX), Y6
-	VMOVUPS     296(AX), Y7
+	VMOVUPS     264(AX), Y4
+	VMOVUPS     296(AX), Y5
+	VMOVUPS     328(AX), Y6
+	VMOVUPS     360(AX), Y7
 	VADDPS      Y6, Y4, Y8
 	VADDPS      Y7, Y5, Y9
 	VMOVAPS     Y4, Y10
@@ -2628,10 +3941,10 @@ narrower_35:
 	VMASKMOVPS  Y5, Y3, (CX)(BX*4)
 	VMASKMOVPS  Y7, Y3, (CX)(DI*1)
 	ADDQ        DX, CX
-	VMOVUPS     328(AX), Y4
-	VMOVUPS     360(AX), Y5
-	VMOVUPS     392(AX), Y6
-	VMOVUPS     424(AX), Y7
+	VMOVUPS     392(AX), Y4
+	VMOVUPS     424(AX), Y5
+	VMOVUPS     456(AX), Y6
+	VMOVUPS     488(AX), Y7
 	VADDPS      Y6, Y4, Y8
 	VADDPS      Y7, Y5, Y9
 	VMOVAPS     Y4, Y10
@@ -2650,10 +3963,10 @@ narrower_35:
 	VMASKMOVPS  Y5, Y3, (CX)(BX*4)
 	VMASKMOVPS  Y7, Y3, (CX)(DI*1)
 	ADDQ        DX, CX
-	VMOVUPS     456(AX), Y4
-	VMOVUPS     488(AX), Y5
-	VMOVUPS     520(AX), Y6
-	VMOVUPS     552(AX), Y7
+	VMOVUPS     520(AX), Y4
+	VMOVUPS     552(AX), Y5
+	VMOVUPS     584(AX), Y6
+	VMOVUPS     616(AX), Y7
 	VADDPS      Y6, Y4, Y8
 	VADDPS      Y7, Y5, Y9
 	VMOVAPS     Y4, Y10
@@ -2672,10 +3985,10 @@ narrower_35:
 	VMASKMOVPS  Y5, Y3, (CX)(BX*4)
 	VMASKMOVPS  Y7, Y3, (CX)(DI*1)
 	ADDQ        DX, CX
-	VMOVUPS     584(AX), Y4
-	VMOVUPS     616(AX), Y5
-	VMOVUPS     648(AX), Y6
-	VMOVUPS     680(AX), Y7
+	VMOVUPS     648(AX), Y4
+	VMOVUPS     680(AX), Y5
+	VMOVUPS     712(AX), Y6
+	VMOVUPS     744(AX), Y7
 	VADDPS      Y6, Y4, Y8
 	VADDPS      Y7, Y5, Y9
 	VMOVAPS     Y4, Y10
@@ -2694,10 +4007,10 @@ narrower_35:
 	VMASKMOVPS  Y5, Y3, (CX)(BX*4)
 	VMASKMOVPS  Y7, Y3, (CX)(DI*1)
 	ADDQ        DX, CX
-	VMOVUPS     712(AX), Y4
-	VMOVUPS     744(AX), Y5
-	VMOVUPS     776(AX), Y6
-	VMOVUPS     808(AX), Y7
+	VMOVUPS     776(AX), Y4
+	VMOVUPS     808(AX), Y5
+	VMOVUPS     840(AX), Y6
+	VMOVUPS     872(AX), Y7
 	VADDPS      Y6, Y4, Y8
 	VADDPS      Y7, Y5, Y9
 	VMOVAPS     Y4, Y10
@@ -2716,7 +4029,7 @@ narrower_35:
 	VMASKMOVPS  Y0, Y3, (CX)(BX*4)
 	VMASKMOVPS  Y7, Y3, (CX)(DI*1)
 
-done_36:
+done_199:
 	VZEROUPPER
 	RET
 
@@ -2740,72 +4053,28 @@ TEXT ·winoWeightGrad256(SB), NOSPLIT, $0-8
 	XORQ         DX, DX
 	SHLQ         $0x02, CX
 
-strip_37:
+strip_209:
 	LEAQ         32(DX), BX
 	CMPQ         BX, CX
-	JG           narrower_38
+	JG           narrower_210
 	MOVQ         8(AX), BX
-	ADDQ         DX, BX
-	MOVQ         24(AX), SI
-	MOVQ         16(AX), DI
-	LEAQ         (DI)(DI*2), R8
-	LEAQ         (DI)(DI*4), R9
-	VMOVUPS      (BX), Y4
-	VMOVUPS      (BX)(DI*1), Y5
-	VMOVUPS      (BX)(DI*2), Y6
-	VMOVUPS      (BX)(R8*1), Y7
-	VMOVUPS      (BX)(DI*4), Y8
-	VMOVUPS      (BX)(R9*1), Y9
-	VADDPS       Y6, Y5, Y10
-	VSUBPS       Y5, Y6, Y5
-	VADDPS       Y8, Y7, Y6
-	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y4, Y0, Y4
-	VMOVAPS      Y4, Y4
-	VFNMADD231PS Y1, Y10, Y4
-	VMOVAPS      Y4, Y4
-	VFMADD231PS  Y2, Y6, Y4
-	VMULPS       Y5, Y1, Y5
-	VMOVAPS      Y5, Y5
-	VFMADD231PS  Y3, Y7, Y5
-	VSUBPS       Y10, Y6, Y6
-	VMOVAPS      Y9, Y7
-	VFMADD231PS  Y1, Y6, Y7
-	VMOVUPS      Y4, 72(AX)
-	VMOVUPS      Y5, 264(AX)
-	VMOVUPS      Y7, 456(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Y4
-	VMOVUPS      (BX)(DI*1), Y5
-	VMOVUPS      (BX)(DI*2), Y6
-	VMOVUPS      (BX)(R8*1), Y7
-	VMOVUPS      (BX)(DI*4), Y8
-	VMOVUPS      (BX)(R9*1), Y9
-	VADDPS       Y6, Y5, Y10
-	VSUBPS       Y5, Y6, Y5
-	VADDPS       Y8, Y7, Y6
-	VSUBPS       Y8, Y7, Y7
-	VMULPS       Y4, Y0, Y4
-	VMOVAPS      Y4, Y4
-	VFNMADD231PS Y1, Y10, Y4
-	VMOVAPS      Y4, Y4
-	VFMADD231PS  Y2, Y6, Y4
-	VMULPS       Y5, Y1, Y5
-	VMOVAPS      Y5, Y5
-	VFMADD231PS  Y3, Y7, Y5
-	VSUBPS       Y10, Y6, Y6
-	VMOVAPS      Y9, Y7
-	VFMADD231PS  Y1, Y6, Y7
-	VMOVUPS      Y4, 104(AX)
-	VMOVUPS      Y5, 296(AX)
-	VMOVUPS      Y7, 488(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Y4
-	VMOVUPS      (BX)(DI*1), Y5
-	VMOVUPS      (BX)(DI*2), Y6
-	VMOVUPS      (BX)(R8*1), Y7
-	VMOVUPS      (BX)(DI*4), Y8
-	VMOVUPS      (BX)(R9*1), Y9
+	MOVQ         16(AX), SI
+	MOVQ         24(AX), DI
+	MOVQ         32(AX), R8
+	MOVQ         40(AX), R9
+	MOVQ         48(AX), R10
+	MOVQ         56(AX), R12
+	MOVQ         DX, R11
+	CMPQ         64(AX), $0x00
+	JG           none_211
+	CMPQ         72(AX), $0x00
+	JLE          none_211
+	VMOVUPS      (BX)(R11*1), Y4
+	VMOVUPS      (SI)(R11*1), Y5
+	VMOVUPS      (DI)(R11*1), Y6
+	VMOVUPS      (R8)(R11*1), Y7
+	VMOVUPS      (R9)(R11*1), Y8
+	VMOVUPS      (R10)(R11*1), Y9
 	VADDPS       Y6, Y5, Y10
 	VSUBPS       Y5, Y6, Y5
 	VADDPS       Y8, Y7, Y6
@@ -2824,13 +4093,26 @@ strip_37:
 	VMOVUPS      Y4, 136(AX)
 	VMOVUPS      Y5, 328(AX)
 	VMOVUPS      Y7, 520(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Y4
-	VMOVUPS      (BX)(DI*1), Y5
-	VMOVUPS      (BX)(DI*2), Y6
-	VMOVUPS      (BX)(R8*1), Y7
-	VMOVUPS      (BX)(DI*4), Y8
-	VMOVUPS      (BX)(R9*1), Y9
+	ADDQ         R12, R11
+	JMP          next_212
+
+none_211:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 136(AX)
+	VMOVUPS Y4, 328(AX)
+	VMOVUPS Y4, 520(AX)
+
+next_212:
+	CMPQ         64(AX), $0x01
+	JG           none_213
+	CMPQ         72(AX), $0x01
+	JLE          none_213
+	VMOVUPS      (BX)(R11*1), Y4
+	VMOVUPS      (SI)(R11*1), Y5
+	VMOVUPS      (DI)(R11*1), Y6
+	VMOVUPS      (R8)(R11*1), Y7
+	VMOVUPS      (R9)(R11*1), Y8
+	VMOVUPS      (R10)(R11*1), Y9
 	VADDPS       Y6, Y5, Y10
 	VSUBPS       Y5, Y6, Y5
 	VADDPS       Y8, Y7, Y6
@@ -2849,13 +4131,26 @@ strip_37:
 	VMOVUPS      Y4, 168(AX)
 	VMOVUPS      Y5, 360(AX)
 	VMOVUPS      Y7, 552(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Y4
-	VMOVUPS      (BX)(DI*1), Y5
-	VMOVUPS      (BX)(DI*2), Y6
-	VMOVUPS      (BX)(R8*1), Y7
-	VMOVUPS      (BX)(DI*4), Y8
-	VMOVUPS      (BX)(R9*1), Y9
+	ADDQ         R12, R11
+	JMP          next_214
+
+none_213:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 168(AX)
+	VMOVUPS Y4, 360(AX)
+	VMOVUPS Y4, 552(AX)
+
+next_214:
+	CMPQ         64(AX), $0x02
+	JG           none_215
+	CMPQ         72(AX), $0x02
+	JLE          none_215
+	VMOVUPS      (BX)(R11*1), Y4
+	VMOVUPS      (SI)(R11*1), Y5
+	VMOVUPS      (DI)(R11*1), Y6
+	VMOVUPS      (R8)(R11*1), Y7
+	VMOVUPS      (R9)(R11*1), Y8
+	VMOVUPS      (R10)(R11*1), Y9
 	VADDPS       Y6, Y5, Y10
 	VSUBPS       Y5, Y6, Y5
 	VADDPS       Y8, Y7, Y6
@@ -2874,13 +4169,26 @@ strip_37:
 	VMOVUPS      Y4, 200(AX)
 	VMOVUPS      Y5, 392(AX)
 	VMOVUPS      Y7, 584(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Y4
-	VMOVUPS      (BX)(DI*1), Y5
-	VMOVUPS      (BX)(DI*2), Y6
-	VMOVUPS      (BX)(R8*1), Y7
-	VMOVUPS      (BX)(DI*4), Y8
-	VMOVUPS      (BX)(R9*1), Y9
+	ADDQ         R12, R11
+	JMP          next_216
+
+none_215:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 200(AX)
+	VMOVUPS Y4, 392(AX)
+	VMOVUPS Y4, 584(AX)
+
+next_216:
+	CMPQ         64(AX), $0x03
+	JG           none_217
+	CMPQ         72(AX), $0x03
+	JLE          none_217
+	VMOVUPS      (BX)(R11*1), Y4
+	VMOVUPS      (SI)(R11*1), Y5
+	VMOVUPS      (DI)(R11*1), Y6
+	VMOVUPS      (R8)(R11*1), Y7
+	VMOVUPS      (R9)(R11*1), Y8
+	VMOVUPS      (R10)(R11*1), Y9
 	VADDPS       Y6, Y5, Y10
 	VSUBPS       Y5, Y6, Y5
 	VADDPS       Y8, Y7, Y6
@@ -2899,16 +4207,104 @@ strip_37:
 	VMOVUPS      Y4, 232(AX)
 	VMOVUPS      Y5, 424(AX)
 	VMOVUPS      Y7, 616(AX)
-	MOVQ         32(AX), BX
+	ADDQ         R12, R11
+	JMP          next_218
+
+none_217:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 232(AX)
+	VMOVUPS Y4, 424(AX)
+	VMOVUPS Y4, 616(AX)
+
+next_218:
+	CMPQ         64(AX), $0x04
+	JG           none_219
+	CMPQ         72(AX), $0x04
+	JLE          none_219
+	VMOVUPS      (BX)(R11*1), Y4
+	VMOVUPS      (SI)(R11*1), Y5
+	VMOVUPS      (DI)(R11*1), Y6
+	VMOVUPS      (R8)(R11*1), Y7
+	VMOVUPS      (R9)(R11*1), Y8
+	VMOVUPS      (R10)(R11*1), Y9
+	VADDPS       Y6, Y5, Y10
+	VSUBPS       Y5, Y6, Y5
+	VADDPS       Y8, Y7, Y6
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y4, Y0, Y4
+	VMOVAPS      Y4, Y4
+	VFNMADD231PS Y1, Y10, Y4
+	VMOVAPS      Y4, Y4
+	VFMADD231PS  Y2, Y6, Y4
+	VMULPS       Y5, Y1, Y5
+	VMOVAPS      Y5, Y5
+	VFMADD231PS  Y3, Y7, Y5
+	VSUBPS       Y10, Y6, Y6
+	VMOVAPS      Y9, Y7
+	VFMADD231PS  Y1, Y6, Y7
+	VMOVUPS      Y4, 264(AX)
+	VMOVUPS      Y5, 456(AX)
+	VMOVUPS      Y7, 648(AX)
+	ADDQ         R12, R11
+	JMP          next_220
+
+none_219:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 264(AX)
+	VMOVUPS Y4, 456(AX)
+	VMOVUPS Y4, 648(AX)
+
+next_220:
+	CMPQ         64(AX), $0x05
+	JG           none_221
+	CMPQ         72(AX), $0x05
+	JLE          none_221
+	VMOVUPS      (BX)(R11*1), Y4
+	VMOVUPS      (SI)(R11*1), Y5
+	VMOVUPS      (DI)(R11*1), Y6
+	VMOVUPS      (R8)(R11*1), Y7
+	VMOVUPS      (R9)(R11*1), Y8
+	VMOVUPS      (R10)(R11*1), Y9
+	VADDPS       Y6, Y5, Y10
+	VSUBPS       Y5, Y6, Y5
+	VADDPS       Y8, Y7, Y6
+	VSUBPS       Y8, Y7, Y7
+	VMULPS       Y4, Y0, Y4
+	VMOVAPS      Y4, Y4
+	VFNMADD231PS Y1, Y10, Y4
+	VMOVAPS      Y4, Y4
+	VFMADD231PS  Y2, Y6, Y4
+	VMULPS       Y5, Y1, Y5
+	VMOVAPS      Y5, Y5
+	VFMADD231PS  Y3, Y7, Y5
+	VSUBPS       Y10, Y6, Y6
+	VMOVAPS      Y9, Y7
+	VFMADD231PS  Y1, Y6, Y7
+	VMOVUPS      Y4, 296(AX)
+	VMOVUPS      Y5, 488(AX)
+	VMOVUPS      Y7, 680(AX)
+	ADDQ         R12, R11
+	JMP          next_222
+
+none_221:
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS Y4, 296(AX)
+	VMOVUPS Y4, 488(AX)
+	VMOVUPS Y4, 680(AX)
+
+next_222:
+	MOVQ         80(AX), BX
 	ADDQ         DX, BX
-	MOVQ         40(AX), SI
-	MOVQ         48(AX), DI
-	VMOVUPS      72(AX), Y4
-	VMOVUPS      104(AX), Y5
-	VMOVUPS      136(AX), Y6
-	VMOVUPS      168(AX), Y7
-	VMOVUPS      200(AX), Y8
-	VMOVUPS      232(AX), Y9
+	MOVQ         88(AX), SI
+	MOVQ         96(AX), DI
+	CMPQ         104(AX), $0x00
+	JLE          whole_223
+	VMOVUPS      136(AX), Y4
+	VMOVUPS      168(AX), Y5
+	VMOVUPS      200(AX), Y6
+	VMOVUPS      232(AX), Y7
+	VMOVUPS      264(AX), Y8
+	VMOVUPS      296(AX), Y9
 	VADDPS       Y6, Y5, Y10
 	VSUBPS       Y5, Y6, Y5
 	VADDPS       Y8, Y7, Y6
@@ -2924,47 +4320,108 @@ strip_37:
 	VSUBPS       Y10, Y6, Y6
 	VMOVAPS      Y9, Y7
 	VFMADD231PS  Y1, Y6, Y7
-	MOVQ         64(AX), R8
+	CMPQ         112(AX), $0x03
+	JL           part_224
+	MOVQ         128(AX), R8
 	TESTQ        R8, R8
-	JZ           nobias_39
+	JZ           nobias_226
 	VMOVUPS      (R8)(DX*1), Y6
 	VADDPS       Y6, Y4, Y4
 	VADDPS       Y6, Y5, Y5
 	VADDPS       Y6, Y7, Y7
 
-nobias_39:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_40
+nobias_226:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_227
 	VADDPS (BX), Y4, Y4
 	VADDPS (BX)(DI*1), Y5, Y5
 	VADDPS (BX)(DI*2), Y7, Y7
 
-fresh_40:
-	MOVQ         56(AX), R8
+fresh_227:
+	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_41
+	JZ           linear_228
 	VXORPS       Y6, Y6, Y6
 	VMAXPS       Y4, Y6, Y4
 	VMAXPS       Y5, Y6, Y5
 	VMAXPS       Y7, Y6, Y7
 	TESTQ        $0x00000004, R8
-	JZ           linear_41
+	JZ           linear_228
 	VBROADCASTSS six256<>+0(SB), Y6
 	VMINPS       Y4, Y6, Y4
 	VMINPS       Y5, Y6, Y5
 	VMINPS       Y7, Y6, Y7
 
-linear_41:
-	VMOVUPS      Y4, (BX)
-	VMOVUPS      Y5, (BX)(DI*1)
-	VMOVUPS      Y7, (BX)(DI*2)
+linear_228:
+	VMOVUPS Y4, (BX)
+	VMOVUPS Y5, (BX)(DI*1)
+	VMOVUPS Y7, (BX)(DI*2)
+	JMP     next_225
+
+part_224:
+	MOVQ    128(AX), R8
+	TESTQ   R8, R8
+	JZ      nobias_229
+	VMOVUPS (R8)(DX*1), Y6
+	VADDPS  Y6, Y4, Y4
+
+nobias_229:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_230
+	VADDPS (BX), Y4, Y4
+
+fresh_230:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_231
+	VXORPS       Y6, Y6, Y6
+	VMAXPS       Y4, Y6, Y4
+	TESTQ        $0x00000004, R8
+	JZ           linear_231
+	VBROADCASTSS six256<>+0(SB), Y6
+	VMINPS       Y4, Y6, Y4
+
+linear_231:
+	VMOVUPS Y4, (BX)
+	CMPQ    112(AX), $0x01
+	JLE     next_225
+	MOVQ    128(AX), R8
+	TESTQ   R8, R8
+	JZ      nobias_232
+	VMOVUPS (R8)(DX*1), Y4
+	VADDPS  Y4, Y5, Y5
+
+nobias_232:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_233
+	VADDPS (BX)(DI*1), Y5, Y5
+
+fresh_233:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_234
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y5, Y4, Y5
+	TESTQ        $0x00000004, R8
+	JZ           linear_234
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y5, Y4, Y5
+
+linear_234:
+	VMOVUPS Y5, (BX)(DI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_225
+
+next_225:
 	ADDQ         SI, BX
-	VMOVUPS      264(AX), Y4
-	VMOVUPS      296(AX), Y5
-	VMOVUPS      328(AX), Y6
-	VMOVUPS      360(AX), Y7
-	VMOVUPS      392(AX), Y8
-	VMOVUPS      424(AX), Y9
+	CMPQ         104(AX), $0x01
+	JLE          whole_223
+	VMOVUPS      328(AX), Y4
+	VMOVUPS      360(AX), Y5
+	VMOVUPS      392(AX), Y6
+	VMOVUPS      424(AX), Y7
+	VMOVUPS      456(AX), Y8
+	VMOVUPS      488(AX), Y9
 	VADDPS       Y6, Y5, Y10
 	VSUBPS       Y5, Y6, Y5
 	VADDPS       Y8, Y7, Y6
@@ -2980,47 +4437,108 @@ linear_41:
 	VSUBPS       Y10, Y6, Y6
 	VMOVAPS      Y9, Y7
 	VFMADD231PS  Y1, Y6, Y7
-	MOVQ         64(AX), R8
+	CMPQ         112(AX), $0x03
+	JL           part_235
+	MOVQ         128(AX), R8
 	TESTQ        R8, R8
-	JZ           nobias_42
+	JZ           nobias_237
 	VMOVUPS      (R8)(DX*1), Y6
 	VADDPS       Y6, Y4, Y4
 	VADDPS       Y6, Y5, Y5
 	VADDPS       Y6, Y7, Y7
 
-nobias_42:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_43
+nobias_237:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_238
 	VADDPS (BX), Y4, Y4
 	VADDPS (BX)(DI*1), Y5, Y5
 	VADDPS (BX)(DI*2), Y7, Y7
 
-fresh_43:
-	MOVQ         56(AX), R8
+fresh_238:
+	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_44
+	JZ           linear_239
 	VXORPS       Y6, Y6, Y6
 	VMAXPS       Y4, Y6, Y4
 	VMAXPS       Y5, Y6, Y5
 	VMAXPS       Y7, Y6, Y7
 	TESTQ        $0x00000004, R8
-	JZ           linear_44
+	JZ           linear_239
 	VBROADCASTSS six256<>+0(SB), Y6
 	VMINPS       Y4, Y6, Y4
 	VMINPS       Y5, Y6, Y5
 	VMINPS       Y7, Y6, Y7
 
-linear_44:
-	VMOVUPS      Y4, (BX)
-	VMOVUPS      Y5, (BX)(DI*1)
-	VMOVUPS      Y7, (BX)(DI*2)
+linear_239:
+	VMOVUPS Y4, (BX)
+	VMOVUPS Y5, (BX)(DI*1)
+	VMOVUPS Y7, (BX)(DI*2)
+	JMP     next_236
+
+part_235:
+	MOVQ    128(AX), R8
+	TESTQ   R8, R8
+	JZ      nobias_240
+	VMOVUPS (R8)(DX*1), Y6
+	VADDPS  Y6, Y4, Y4
+
+nobias_240:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_241
+	VADDPS (BX), Y4, Y4
+
+fresh_241:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_242
+	VXORPS       Y6, Y6, Y6
+	VMAXPS       Y4, Y6, Y4
+	TESTQ        $0x00000004, R8
+	JZ           linear_242
+	VBROADCASTSS six256<>+0(SB), Y6
+	VMINPS       Y4, Y6, Y4
+
+linear_242:
+	VMOVUPS Y4, (BX)
+	CMPQ    112(AX), $0x01
+	JLE     next_236
+	MOVQ    128(AX), R8
+	TESTQ   R8, R8
+	JZ      nobias_243
+	VMOVUPS (R8)(DX*1), Y4
+	VADDPS  Y4, Y5, Y5
+
+nobias_243:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_244
+	VADDPS (BX)(DI*1), Y5, Y5
+
+fresh_244:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_245
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y5, Y4, Y5
+	TESTQ        $0x00000004, R8
+	JZ           linear_245
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y5, Y4, Y5
+
+linear_245:
+	VMOVUPS Y5, (BX)(DI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_236
+
+next_236:
 	ADDQ         SI, BX
-	VMOVUPS      456(AX), Y4
-	VMOVUPS      488(AX), Y5
-	VMOVUPS      520(AX), Y6
-	VMOVUPS      552(AX), Y7
-	VMOVUPS      584(AX), Y8
-	VMOVUPS      616(AX), Y9
+	CMPQ         104(AX), $0x02
+	JLE          whole_223
+	VMOVUPS      520(AX), Y4
+	VMOVUPS      552(AX), Y5
+	VMOVUPS      584(AX), Y6
+	VMOVUPS      616(AX), Y7
+	VMOVUPS      648(AX), Y8
+	VMOVUPS      680(AX), Y9
 	VADDPS       Y6, Y5, Y10
 	VSUBPS       Y5, Y6, Y5
 	VADDPS       Y8, Y7, Y6
@@ -3036,112 +4554,128 @@ linear_44:
 	VSUBPS       Y10, Y6, Y6
 	VMOVAPS      Y9, Y7
 	VFMADD231PS  Y1, Y6, Y7
-	MOVQ         64(AX), SI
+	CMPQ         112(AX), $0x03
+	JL           part_246
+	MOVQ         128(AX), SI
 	TESTQ        SI, SI
-	JZ           nobias_45
+	JZ           nobias_248
 	VMOVUPS      (SI)(DX*1), Y6
 	VADDPS       Y6, Y4, Y4
 	VADDPS       Y6, Y5, Y5
 	VADDPS       Y6, Y7, Y7
 
-nobias_45:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_46
+nobias_248:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_249
 	VADDPS (BX), Y4, Y4
 	VADDPS (BX)(DI*1), Y5, Y5
 	VADDPS (BX)(DI*2), Y7, Y7
 
-fresh_46:
-	MOVQ         56(AX), SI
+fresh_249:
+	MOVQ         120(AX), SI
 	TESTQ        $0x00000006, SI
-	JZ           linear_47
+	JZ           linear_250
 	VXORPS       Y6, Y6, Y6
 	VMAXPS       Y4, Y6, Y4
 	VMAXPS       Y5, Y6, Y5
 	VMAXPS       Y7, Y6, Y7
 	TESTQ        $0x00000004, SI
-	JZ           linear_47
+	JZ           linear_250
 	VBROADCASTSS six256<>+0(SB), Y6
 	VMINPS       Y4, Y6, Y4
 	VMINPS       Y5, Y6, Y5
 	VMINPS       Y7, Y6, Y7
 
-linear_47:
+linear_250:
 	VMOVUPS Y4, (BX)
 	VMOVUPS Y5, (BX)(DI*1)
 	VMOVUPS Y7, (BX)(DI*2)
-	ADDQ    $0x00000020, DX
-	JMP     strip_37
+	JMP     next_247
 
-narrower_38:
+part_246:
+	MOVQ    128(AX), SI
+	TESTQ   SI, SI
+	JZ      nobias_251
+	VMOVUPS (SI)(DX*1), Y6
+	VADDPS  Y6, Y4, Y4
+
+nobias_251:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_252
+	VADDPS (BX), Y4, Y4
+
+fresh_252:
+	MOVQ         120(AX), SI
+	TESTQ        $0x00000006, SI
+	JZ           linear_253
+	VXORPS       Y6, Y6, Y6
+	VMAXPS       Y4, Y6, Y4
+	TESTQ        $0x00000004, SI
+	JZ           linear_253
+	VBROADCASTSS six256<>+0(SB), Y6
+	VMINPS       Y4, Y6, Y4
+
+linear_253:
+	VMOVUPS Y4, (BX)
+	CMPQ    112(AX), $0x01
+	JLE     next_247
+	MOVQ    128(AX), SI
+	TESTQ   SI, SI
+	JZ      nobias_254
+	VMOVUPS (SI)(DX*1), Y4
+	VADDPS  Y4, Y5, Y5
+
+nobias_254:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_255
+	VADDPS (BX)(DI*1), Y5, Y5
+
+fresh_255:
+	MOVQ         120(AX), SI
+	TESTQ        $0x00000006, SI
+	JZ           linear_256
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y5, Y4, Y5
+	TESTQ        $0x00000004, SI
+	JZ           linear_256
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y5, Y4, Y5
+
+linear_256:
+	VMOVUPS Y5, (BX)(DI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_247
+
+next_247:
+whole_223:
+	ADDQ $0x00000020, DX
+	JMP  strip_209
+
+narrower_210:
 	SUBQ         DX, CX
-	JZ           done_48
+	JZ           done_257
 	SHRQ         $0x02, CX
 	LEAQ         tails256<>+32(SB), BX
 	NEGQ         CX
 	VMOVUPS      (BX)(CX*4), Y4
 	MOVQ         8(AX), CX
-	ADDQ         DX, CX
-	MOVQ         24(AX), BX
-	MOVQ         16(AX), SI
-	LEAQ         (SI)(SI*2), DI
-	LEAQ         (SI)(SI*4), R8
-	VMASKMOVPS   (CX), Y4, Y5
-	VMASKMOVPS   (CX)(SI*1), Y4, Y6
-	VMASKMOVPS   (CX)(SI*2), Y4, Y7
-	VMASKMOVPS   (CX)(DI*1), Y4, Y8
-	VMASKMOVPS   (CX)(SI*4), Y4, Y9
-	VMASKMOVPS   (CX)(R8*1), Y4, Y10
-	VADDPS       Y7, Y6, Y11
-	VSUBPS       Y6, Y7, Y6
-	VADDPS       Y9, Y8, Y7
-	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y5, Y0, Y5
-	VMOVAPS      Y5, Y5
-	VFNMADD231PS Y1, Y11, Y5
-	VMOVAPS      Y5, Y5
-	VFMADD231PS  Y2, Y7, Y5
-	VMULPS       Y6, Y1, Y6
-	VMOVAPS      Y6, Y6
-	VFMADD231PS  Y3, Y8, Y6
-	VSUBPS       Y11, Y7, Y7
-	VMOVAPS      Y10, Y8
-	VFMADD231PS  Y1, Y7, Y8
-	VMOVUPS      Y5, 72(AX)
-	VMOVUPS      Y6, 264(AX)
-	VMOVUPS      Y8, 456(AX)
-	ADDQ         BX, CX
-	VMASKMOVPS   (CX), Y4, Y5
-	VMASKMOVPS   (CX)(SI*1), Y4, Y6
-	VMASKMOVPS   (CX)(SI*2), Y4, Y7
-	VMASKMOVPS   (CX)(DI*1), Y4, Y8
-	VMASKMOVPS   (CX)(SI*4), Y4, Y9
-	VMASKMOVPS   (CX)(R8*1), Y4, Y10
-	VADDPS       Y7, Y6, Y11
-	VSUBPS       Y6, Y7, Y6
-	VADDPS       Y9, Y8, Y7
-	VSUBPS       Y9, Y8, Y8
-	VMULPS       Y5, Y0, Y5
-	VMOVAPS      Y5, Y5
-	VFNMADD231PS Y1, Y11, Y5
-	VMOVAPS      Y5, Y5
-	VFMADD231PS  Y2, Y7, Y5
-	VMULPS       Y6, Y1, Y6
-	VMOVAPS      Y6, Y6
-	VFMADD231PS  Y3, Y8, Y6
-	VSUBPS       Y11, Y7, Y7
-	VMOVAPS      Y10, Y8
-	VFMADD231PS  Y1, Y7, Y8
-	VMOVUPS      Y5, 104(AX)
-	VMOVUPS      Y6, 296(AX)
-	VMOVUPS      Y8, 488(AX)
-	ADDQ         BX, CX
-	VMASKMOVPS   (CX), Y4, Y5
-	VMASKMOVPS   (CX)(SI*1), Y4, Y6
-	VMASKMOVPS   (CX)(SI*2), Y4, Y7
-	VMASKMOVPS   (CX)(DI*1), Y4, Y8
-	VMASKMOVPS   (CX)(SI*4), Y4, Y9
-	VMASKMOVPS   (CX)(R8*1), Y4, Y10
+	MOVQ         16(AX), BX
+	MOVQ         24(AX), SI
+	MOVQ         32(AX), DI
+	MOVQ         40(AX), R8
+	MOVQ         48(AX), R9
+	MOVQ         56(AX), R11
+	MOVQ         DX, R10
+	CMPQ         64(AX), $0x00
+	JG           none_258
+	CMPQ         72(AX), $0x00
+	JLE          none_258
+	VMASKMOVPS   (CX)(R10*1), Y4, Y5
+	VMASKMOVPS   (BX)(R10*1), Y4, Y6
+	VMASKMOVPS   (SI)(R10*1), Y4, Y7
+	VMASKMOVPS   (DI)(R10*1), Y4, Y8
+	VMASKMOVPS   (R8)(R10*1), Y4, Y9
+	VMASKMOVPS   (R9)(R10*1), Y4, Y10
 	VADDPS       Y7, Y6, Y11
 	VSUBPS       Y6, Y7, Y6
 	VADDPS       Y9, Y8, Y7
@@ -3160,13 +4694,26 @@ narrower_38:
 	VMOVUPS      Y5, 136(AX)
 	VMOVUPS      Y6, 328(AX)
 	VMOVUPS      Y8, 520(AX)
-	ADDQ         BX, CX
-	VMASKMOVPS   (CX), Y4, Y5
-	VMASKMOVPS   (CX)(SI*1), Y4, Y6
-	VMASKMOVPS   (CX)(SI*2), Y4, Y7
-	VMASKMOVPS   (CX)(DI*1), Y4, Y8
-	VMASKMOVPS   (CX)(SI*4), Y4, Y9
-	VMASKMOVPS   (CX)(R8*1), Y4, Y10
+	ADDQ         R11, R10
+	JMP          next_259
+
+none_258:
+	VXORPS  Y5, Y5, Y5
+	VMOVUPS Y5, 136(AX)
+	VMOVUPS Y5, 328(AX)
+	VMOVUPS Y5, 520(AX)
+
+next_259:
+	CMPQ         64(AX), $0x01
+	JG           none_260
+	CMPQ         72(AX), $0x01
+	JLE          none_260
+	VMASKMOVPS   (CX)(R10*1), Y4, Y5
+	VMASKMOVPS   (BX)(R10*1), Y4, Y6
+	VMASKMOVPS   (SI)(R10*1), Y4, Y7
+	VMASKMOVPS   (DI)(R10*1), Y4, Y8
+	VMASKMOVPS   (R8)(R10*1), Y4, Y9
+	VMASKMOVPS   (R9)(R10*1), Y4, Y10
 	VADDPS       Y7, Y6, Y11
 	VSUBPS       Y6, Y7, Y6
 	VADDPS       Y9, Y8, Y7
@@ -3185,13 +4732,26 @@ narrower_38:
 	VMOVUPS      Y5, 168(AX)
 	VMOVUPS      Y6, 360(AX)
 	VMOVUPS      Y8, 552(AX)
-	ADDQ         BX, CX
-	VMASKMOVPS   (CX), Y4, Y5
-	VMASKMOVPS   (CX)(SI*1), Y4, Y6
-	VMASKMOVPS   (CX)(SI*2), Y4, Y7
-	VMASKMOVPS   (CX)(DI*1), Y4, Y8
-	VMASKMOVPS   (CX)(SI*4), Y4, Y9
-	VMASKMOVPS   (CX)(R8*1), Y4, Y10
+	ADDQ         R11, R10
+	JMP          next_261
+
+none_260:
+	VXORPS  Y5, Y5, Y5
+	VMOVUPS Y5, 168(AX)
+	VMOVUPS Y5, 360(AX)
+	VMOVUPS Y5, 552(AX)
+
+next_261:
+	CMPQ         64(AX), $0x02
+	JG           none_262
+	CMPQ         72(AX), $0x02
+	JLE          none_262
+	VMASKMOVPS   (CX)(R10*1), Y4, Y5
+	VMASKMOVPS   (BX)(R10*1), Y4, Y6
+	VMASKMOVPS   (SI)(R10*1), Y4, Y7
+	VMASKMOVPS   (DI)(R10*1), Y4, Y8
+	VMASKMOVPS   (R8)(R10*1), Y4, Y9
+	VMASKMOVPS   (R9)(R10*1), Y4, Y10
 	VADDPS       Y7, Y6, Y11
 	VSUBPS       Y6, Y7, Y6
 	VADDPS       Y9, Y8, Y7
@@ -3210,13 +4770,26 @@ narrower_38:
 	VMOVUPS      Y5, 200(AX)
 	VMOVUPS      Y6, 392(AX)
 	VMOVUPS      Y8, 584(AX)
-	ADDQ         BX, CX
-	VMASKMOVPS   (CX), Y4, Y5
-	VMASKMOVPS   (CX)(SI*1), Y4, Y6
-	VMASKMOVPS   (CX)(SI*2), Y4, Y7
-	VMASKMOVPS   (CX)(DI*1), Y4, Y8
-	VMASKMOVPS   (CX)(SI*4), Y4, Y9
-	VMASKMOVPS   (CX)(R8*1), Y4, Y10
+	ADDQ         R11, R10
+	JMP          next_263
+
+none_262:
+	VXORPS  Y5, Y5, Y5
+	VMOVUPS Y5, 200(AX)
+	VMOVUPS Y5, 392(AX)
+	VMOVUPS Y5, 584(AX)
+
+next_263:
+	CMPQ         64(AX), $0x03
+	JG           none_264
+	CMPQ         72(AX), $0x03
+	JLE          none_264
+	VMASKMOVPS   (CX)(R10*1), Y4, Y5
+	VMASKMOVPS   (BX)(R10*1), Y4, Y6
+	VMASKMOVPS   (SI)(R10*1), Y4, Y7
+	VMASKMOVPS   (DI)(R10*1), Y4, Y8
+	VMASKMOVPS   (R8)(R10*1), Y4, Y9
+	VMASKMOVPS   (R9)(R10*1), Y4, Y10
 	VADDPS       Y7, Y6, Y11
 	VSUBPS       Y6, Y7, Y6
 	VADDPS       Y9, Y8, Y7
@@ -3235,16 +4808,104 @@ narrower_38:
 	VMOVUPS      Y5, 232(AX)
 	VMOVUPS      Y6, 424(AX)
 	VMOVUPS      Y8, 616(AX)
-	MOVQ         32(AX), CX
+	ADDQ         R11, R10
+	JMP          next_265
+
+none_264:
+	VXORPS  Y5, Y5, Y5
+	VMOVUPS Y5, 232(AX)
+	VMOVUPS Y5, 424(AX)
+	VMOVUPS Y5, 616(AX)
+
+next_265:
+	CMPQ         64(AX), $0x04
+	JG           none_266
+	CMPQ         72(AX), $0x04
+	JLE          none_266
+	VMASKMOVPS   (CX)(R10*1), Y4, Y5
+	VMASKMOVPS   (BX)(R10*1), Y4, Y6
+	VMASKMOVPS   (SI)(R10*1), Y4, Y7
+	VMASKMOVPS   (DI)(R10*1), Y4, Y8
+	VMASKMOVPS   (R8)(R10*1), Y4, Y9
+	VMASKMOVPS   (R9)(R10*1), Y4, Y10
+	VADDPS       Y7, Y6, Y11
+	VSUBPS       Y6, Y7, Y6
+	VADDPS       Y9, Y8, Y7
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y5, Y0, Y5
+	VMOVAPS      Y5, Y5
+	VFNMADD231PS Y1, Y11, Y5
+	VMOVAPS      Y5, Y5
+	VFMADD231PS  Y2, Y7, Y5
+	VMULPS       Y6, Y1, Y6
+	VMOVAPS      Y6, Y6
+	VFMADD231PS  Y3, Y8, Y6
+	VSUBPS       Y11, Y7, Y7
+	VMOVAPS      Y10, Y8
+	VFMADD231PS  Y1, Y7, Y8
+	VMOVUPS      Y5, 264(AX)
+	VMOVUPS      Y6, 456(AX)
+	VMOVUPS      Y8, 648(AX)
+	ADDQ         R11, R10
+	JMP          next_267
+
+none_266:
+	VXORPS  Y5, Y5, Y5
+	VMOVUPS Y5, 264(AX)
+	VMOVUPS Y5, 456(AX)
+	VMOVUPS Y5, 648(AX)
+
+next_267:
+	CMPQ         64(AX), $0x05
+	JG           none_268
+	CMPQ         72(AX), $0x05
+	JLE          none_268
+	VMASKMOVPS   (CX)(R10*1), Y4, Y5
+	VMASKMOVPS   (BX)(R10*1), Y4, Y6
+	VMASKMOVPS   (SI)(R10*1), Y4, Y7
+	VMASKMOVPS   (DI)(R10*1), Y4, Y8
+	VMASKMOVPS   (R8)(R10*1), Y4, Y9
+	VMASKMOVPS   (R9)(R10*1), Y4, Y10
+	VADDPS       Y7, Y6, Y11
+	VSUBPS       Y6, Y7, Y6
+	VADDPS       Y9, Y8, Y7
+	VSUBPS       Y9, Y8, Y8
+	VMULPS       Y5, Y0, Y5
+	VMOVAPS      Y5, Y5
+	VFNMADD231PS Y1, Y11, Y5
+	VMOVAPS      Y5, Y5
+	VFMADD231PS  Y2, Y7, Y5
+	VMULPS       Y6, Y1, Y6
+	VMOVAPS      Y6, Y6
+	VFMADD231PS  Y3, Y8, Y6
+	VSUBPS       Y11, Y7, Y7
+	VMOVAPS      Y10, Y8
+	VFMADD231PS  Y1, Y7, Y8
+	VMOVUPS      Y5, 296(AX)
+	VMOVUPS      Y6, 488(AX)
+	VMOVUPS      Y8, 680(AX)
+	ADDQ         R11, R10
+	JMP          next_269
+
+none_268:
+	VXORPS  Y5, Y5, Y5
+	VMOVUPS Y5, 296(AX)
+	VMOVUPS Y5, 488(AX)
+	VMOVUPS Y5, 680(AX)
+
+next_269:
+	MOVQ         80(AX), CX
 	ADDQ         DX, CX
-	MOVQ         40(AX), BX
-	MOVQ         48(AX), SI
-	VMOVUPS      72(AX), Y5
-	VMOVUPS      104(AX), Y6
-	VMOVUPS      136(AX), Y7
-	VMOVUPS      168(AX), Y8
-	VMOVUPS      200(AX), Y9
-	VMOVUPS      232(AX), Y10
+	MOVQ         88(AX), BX
+	MOVQ         96(AX), SI
+	CMPQ         104(AX), $0x00
+	JLE          whole_270
+	VMOVUPS      136(AX), Y5
+	VMOVUPS      168(AX), Y6
+	VMOVUPS      200(AX), Y7
+	VMOVUPS      232(AX), Y8
+	VMOVUPS      264(AX), Y9
+	VMOVUPS      296(AX), Y10
 	VADDPS       Y7, Y6, Y11
 	VSUBPS       Y6, Y7, Y6
 	VADDPS       Y9, Y8, Y7
@@ -3260,17 +4921,19 @@ narrower_38:
 	VSUBPS       Y11, Y7, Y7
 	VMOVAPS      Y10, Y8
 	VFMADD231PS  Y1, Y7, Y8
-	MOVQ         64(AX), DI
+	CMPQ         112(AX), $0x03
+	JL           part_271
+	MOVQ         128(AX), DI
 	TESTQ        DI, DI
-	JZ           nobias_49
+	JZ           nobias_273
 	VMASKMOVPS   (DI)(DX*1), Y4, Y7
 	VADDPS       Y7, Y5, Y5
 	VADDPS       Y7, Y6, Y6
 	VADDPS       Y7, Y8, Y8
 
-nobias_49:
-	TESTQ      $0x00000001, 56(AX)
-	JZ         fresh_50
+nobias_273:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_274
 	VMASKMOVPS (CX), Y4, Y7
 	VADDPS     Y7, Y5, Y5
 	VMASKMOVPS (CX)(SI*1), Y4, Y7
@@ -3278,32 +4941,93 @@ nobias_49:
 	VMASKMOVPS (CX)(SI*2), Y4, Y7
 	VADDPS     Y7, Y8, Y8
 
-fresh_50:
-	MOVQ         56(AX), DI
+fresh_274:
+	MOVQ         120(AX), DI
 	TESTQ        $0x00000006, DI
-	JZ           linear_51
+	JZ           linear_275
 	VXORPS       Y7, Y7, Y7
 	VMAXPS       Y5, Y7, Y5
 	VMAXPS       Y6, Y7, Y6
 	VMAXPS       Y8, Y7, Y8
 	TESTQ        $0x00000004, DI
-	JZ           linear_51
+	JZ           linear_275
 	VBROADCASTSS six256<>+0(SB), Y7
 	VMINPS       Y5, Y7, Y5
 	VMINPS       Y6, Y7, Y6
 	VMINPS       Y8, Y7, Y8
 
-linear_51:
-	VMASKMOVPS   Y5, Y4, (CX)
-	VMASKMOVPS   Y6, Y4, (CX)(SI*1)
-	VMASKMOVPS   Y8, Y4, (CX)(SI*2)
+linear_275:
+	VMASKMOVPS Y5, Y4, (CX)
+	VMASKMOVPS Y6, Y4, (CX)(SI*1)
+	VMASKMOVPS Y8, Y4, (CX)(SI*2)
+	JMP        next_272
+
+part_271:
+	MOVQ       128(AX), DI
+	TESTQ      DI, DI
+	JZ         nobias_276
+	VMASKMOVPS (DI)(DX*1), Y4, Y7
+	VADDPS     Y7, Y5, Y5
+
+nobias_276:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_277
+	VMASKMOVPS (CX), Y4, Y7
+	VADDPS     Y7, Y5, Y5
+
+fresh_277:
+	MOVQ         120(AX), DI
+	TESTQ        $0x00000006, DI
+	JZ           linear_278
+	VXORPS       Y7, Y7, Y7
+	VMAXPS       Y5, Y7, Y5
+	TESTQ        $0x00000004, DI
+	JZ           linear_278
+	VBROADCASTSS six256<>+0(SB), Y7
+	VMINPS       Y5, Y7, Y5
+
+linear_278:
+	VMASKMOVPS Y5, Y4, (CX)
+	CMPQ       112(AX), $0x01
+	JLE        next_272
+	MOVQ       128(AX), DI
+	TESTQ      DI, DI
+	JZ         nobias_279
+	VMASKMOVPS (DI)(DX*1), Y4, Y5
+	VADDPS     Y5, Y6, Y6
+
+nobias_279:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_280
+	VMASKMOVPS (CX)(SI*1), Y4, Y5
+	VADDPS     Y5, Y6, Y6
+
+fresh_280:
+	MOVQ         120(AX), DI
+	TESTQ        $0x00000006, DI
+	JZ           linear_281
+	VXORPS       Y5, Y5, Y5
+	VMAXPS       Y6, Y5, Y6
+	TESTQ        $0x00000004, DI
+	JZ           linear_281
+	VBROADCASTSS six256<>+0(SB), Y5
+	VMINPS       Y6, Y5, Y6
+
+linear_281:
+	VMASKMOVPS Y6, Y4, (CX)(SI*1)
+	CMPQ       112(AX), $0x02
+	JLE        next_272
+
+next_272:
 	ADDQ         BX, CX
-	VMOVUPS      264(AX), Y5
-	VMOVUPS      296(AX), Y6
-	VMOVUPS      328(AX), Y7
-	VMOVUPS      360(AX), Y8
-	VMOVUPS      392(AX), Y9
-	VMOVUPS      424(AX), Y10
+	CMPQ         104(AX), $0x01
+	JLE          whole_270
+	VMOVUPS      328(AX), Y5
+	VMOVUPS      360(AX), Y6
+	VMOVUPS      392(AX), Y7
+	VMOVUPS      424(AX), Y8
+	VMOVUPS      456(AX), Y9
+	VMOVUPS      488(AX), Y10
 	VADDPS       Y7, Y6, Y11
 	VSUBPS       Y6, Y7, Y6
 	VADDPS       Y9, Y8, Y7
@@ -3319,17 +5043,19 @@ linear_51:
 	VSUBPS       Y11, Y7, Y7
 	VMOVAPS      Y10, Y8
 	VFMADD231PS  Y1, Y7, Y8
-	MOVQ         64(AX), DI
+	CMPQ         112(AX), $0x03
+	JL           part_282
+	MOVQ         128(AX), DI
 	TESTQ        DI, DI
-	JZ           nobias_52
+	JZ           nobias_284
 	VMASKMOVPS   (DI)(DX*1), Y4, Y7
 	VADDPS       Y7, Y5, Y5
 	VADDPS       Y7, Y6, Y6
 	VADDPS       Y7, Y8, Y8
 
-nobias_52:
-	TESTQ      $0x00000001, 56(AX)
-	JZ         fresh_53
+nobias_284:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_285
 	VMASKMOVPS (CX), Y4, Y7
 	VADDPS     Y7, Y5, Y5
 	VMASKMOVPS (CX)(SI*1), Y4, Y7
@@ -3337,32 +5063,93 @@ nobias_52:
 	VMASKMOVPS (CX)(SI*2), Y4, Y7
 	VADDPS     Y7, Y8, Y8
 
-fresh_53:
-	MOVQ         56(AX), DI
+fresh_285:
+	MOVQ         120(AX), DI
 	TESTQ        $0x00000006, DI
-	JZ           linear_54
+	JZ           linear_286
 	VXORPS       Y7, Y7, Y7
 	VMAXPS       Y5, Y7, Y5
 	VMAXPS       Y6, Y7, Y6
 	VMAXPS       Y8, Y7, Y8
 	TESTQ        $0x00000004, DI
-	JZ           linear_54
+	JZ           linear_286
 	VBROADCASTSS six256<>+0(SB), Y7
 	VMINPS       Y5, Y7, Y5
 	VMINPS       Y6, Y7, Y6
 	VMINPS       Y8, Y7, Y8
 
-linear_54:
-	VMASKMOVPS   Y5, Y4, (CX)
-	VMASKMOVPS   Y6, Y4, (CX)(SI*1)
-	VMASKMOVPS   Y8, Y4, (CX)(SI*2)
+linear_286:
+	VMASKMOVPS Y5, Y4, (CX)
+	VMASKMOVPS Y6, Y4, (CX)(SI*1)
+	VMASKMOVPS Y8, Y4, (CX)(SI*2)
+	JMP        next_283
+
+part_282:
+	MOVQ       128(AX), DI
+	TESTQ      DI, DI
+	JZ         nobias_287
+	VMASKMOVPS (DI)(DX*1), Y4, Y7
+	VADDPS     Y7, Y5, Y5
+
+nobias_287:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_288
+	VMASKMOVPS (CX), Y4, Y7
+	VADDPS     Y7, Y5, Y5
+
+fresh_288:
+	MOVQ         120(AX), DI
+	TESTQ        $0x00000006, DI
+	JZ           linear_289
+	VXORPS       Y7, Y7, Y7
+	VMAXPS       Y5, Y7, Y5
+	TESTQ        $0x00000004, DI
+	JZ           linear_289
+	VBROADCASTSS six256<>+0(SB), Y7
+	VMINPS       Y5, Y7, Y5
+
+linear_289:
+	VMASKMOVPS Y5, Y4, (CX)
+	CMPQ       112(AX), $0x01
+	JLE        next_283
+	MOVQ       128(AX), DI
+	TESTQ      DI, DI
+	JZ         nobias_290
+	VMASKMOVPS (DI)(DX*1), Y4, Y5
+	VADDPS     Y5, Y6, Y6
+
+nobias_290:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_291
+	VMASKMOVPS (CX)(SI*1), Y4, Y5
+	VADDPS     Y5, Y6, Y6
+
+fresh_291:
+	MOVQ         120(AX), DI
+	TESTQ        $0x00000006, DI
+	JZ           linear_292
+	VXORPS       Y5, Y5, Y5
+	VMAXPS       Y6, Y5, Y6
+	TESTQ        $0x00000004, DI
+	JZ           linear_292
+	VBROADCASTSS six256<>+0(SB), Y5
+	VMINPS       Y6, Y5, Y6
+
+linear_292:
+	VMASKMOVPS Y6, Y4, (CX)(SI*1)
+	CMPQ       112(AX), $0x02
+	JLE        next_283
+
+next_283:
 	ADDQ         BX, CX
-	VMOVUPS      456(AX), Y5
-	VMOVUPS      488(AX), Y6
-	VMOVUPS      520(AX), Y7
-	VMOVUPS      552(AX), Y8
-	VMOVUPS      584(AX), Y9
-	VMOVUPS      616(AX), Y10
+	CMPQ         104(AX), $0x02
+	JLE          whole_270
+	VMOVUPS      520(AX), Y5
+	VMOVUPS      552(AX), Y6
+	VMOVUPS      584(AX), Y7
+	VMOVUPS      616(AX), Y8
+	VMOVUPS      648(AX), Y9
+	VMOVUPS      680(AX), Y10
 	VADDPS       Y7, Y6, Y11
 	VSUBPS       Y6, Y7, Y6
 	VADDPS       Y9, Y8, Y7
@@ -3378,17 +5165,19 @@ linear_54:
 	VSUBPS       Y11, Y7, Y3
 	VMOVAPS      Y10, Y5
 	VFMADD231PS  Y1, Y3, Y5
-	MOVQ         64(AX), BX
+	CMPQ         112(AX), $0x03
+	JL           part_293
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
-	JZ           nobias_55
+	JZ           nobias_295
 	VMASKMOVPS   (BX)(DX*1), Y4, Y1
 	VADDPS       Y1, Y0, Y0
 	VADDPS       Y1, Y2, Y2
 	VADDPS       Y1, Y5, Y5
 
-nobias_55:
-	TESTQ      $0x00000001, 56(AX)
-	JZ         fresh_56
+nobias_295:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_296
 	VMASKMOVPS (CX), Y4, Y1
 	VADDPS     Y1, Y0, Y0
 	VMASKMOVPS (CX)(SI*1), Y4, Y1
@@ -3396,26 +5185,85 @@ nobias_55:
 	VMASKMOVPS (CX)(SI*2), Y4, Y1
 	VADDPS     Y1, Y5, Y5
 
-fresh_56:
-	MOVQ         56(AX), AX
+fresh_296:
+	MOVQ         120(AX), AX
 	TESTQ        $0x00000006, AX
-	JZ           linear_57
+	JZ           linear_297
 	VXORPS       Y1, Y1, Y1
 	VMAXPS       Y0, Y1, Y0
 	VMAXPS       Y2, Y1, Y2
 	VMAXPS       Y5, Y1, Y5
 	TESTQ        $0x00000004, AX
-	JZ           linear_57
+	JZ           linear_297
 	VBROADCASTSS six256<>+0(SB), Y1
 	VMINPS       Y0, Y1, Y0
 	VMINPS       Y2, Y1, Y2
 	VMINPS       Y5, Y1, Y5
 
-linear_57:
+linear_297:
 	VMASKMOVPS Y0, Y4, (CX)
 	VMASKMOVPS Y2, Y4, (CX)(SI*1)
 	VMASKMOVPS Y5, Y4, (CX)(SI*2)
+	JMP        next_294
 
-done_48:
+part_293:
+	MOVQ       128(AX), BX
+	TESTQ      BX, BX
+	JZ         nobias_298
+	VMASKMOVPS (BX)(DX*1), Y4, Y1
+	VADDPS     Y1, Y0, Y0
+
+nobias_298:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_299
+	VMASKMOVPS (CX), Y4, Y1
+	VADDPS     Y1, Y0, Y0
+
+fresh_299:
+	MOVQ         120(AX), BX
+	TESTQ        $0x00000006, BX
+	JZ           linear_300
+	VXORPS       Y1, Y1, Y1
+	VMAXPS       Y0, Y1, Y0
+	TESTQ        $0x00000004, BX
+	JZ           linear_300
+	VBROADCASTSS six256<>+0(SB), Y1
+	VMINPS       Y0, Y1, Y0
+
+linear_300:
+	VMASKMOVPS Y0, Y4, (CX)
+	CMPQ       112(AX), $0x01
+	JLE        next_294
+	MOVQ       128(AX), BX
+	TESTQ      BX, BX
+	JZ         nobias_301
+	VMASKMOVPS (BX)(DX*1), Y4, Y0
+	VADDPS     Y0, Y2, Y2
+
+nobias_301:
+	TESTQ      $0x00000001, 120(AX)
+	JZ         fresh_302
+	VMASKMOVPS (CX)(SI*1), Y4, Y0
+	VADDPS     Y0, Y2, Y2
+
+fresh_302:
+	MOVQ         120(AX), DX
+	TESTQ        $0x00000006, DX
+	JZ           linear_303
+	VXORPS       Y0, Y0, Y0
+	VMAXPS       Y2, Y0, Y2
+	TESTQ        $0x00000004, DX
+	JZ           linear_303
+	VBROADCASTSS six256<>+0(SB), Y0
+	VMINPS       Y2, Y0, Y2
+
+linear_303:
+	VMASKMOVPS Y2, Y4, (CX)(SI*1)
+	CMPQ       112(AX), $0x02
+	JLE        next_294
+
+next_294:
+whole_270:
+done_257:
 	VZEROUPPER
 	RET

@@ -29,50 +29,23 @@ strip_1:
 	CMPQ         BX, CX
 	JG           narrower_2
 	MOVQ         8(AX), BX
-	ADDQ         DX, BX
-	MOVQ         24(AX), SI
-	MOVQ         16(AX), DI
-	LEAQ         (DI)(DI*2), R8
-	LEAQ         (DI)(DI*4), R9
-	VMOVUPS      (BX), Z3
-	VMOVUPS      (BX)(DI*1), Z4
-	VMOVUPS      (BX)(DI*2), Z5
-	VMOVUPS      (BX)(R8*1), Z6
-	VMOVUPS      (BX)(DI*4), Z7
-	VMOVUPS      (BX)(R9*1), Z8
-	VMOVAPS      Z7, Z9
-	VFNMADD231PS Z1, Z5, Z9
-	VMOVAPS      Z9, Z9
-	VFMADD231PS  Z0, Z3, Z9
-	VMOVAPS      Z8, Z3
-	VFNMADD231PS Z1, Z6, Z3
-	VMOVAPS      Z3, Z3
-	VFMADD231PS  Z0, Z4, Z3
-	VMOVAPS      Z7, Z8
-	VFNMADD231PS Z0, Z5, Z8
-	VMOVAPS      Z6, Z10
-	VFNMADD231PS Z0, Z4, Z10
-	VSUBPS       Z5, Z7, Z5
-	VSUBPS       Z4, Z6, Z4
-	VADDPS       Z10, Z8, Z6
-	VSUBPS       Z10, Z8, Z7
-	VMOVAPS      Z5, Z8
-	VFMADD231PS  Z2, Z4, Z8
-	VMOVAPS      Z5, Z5
-	VFNMADD231PS Z2, Z4, Z5
-	VMOVUPS      Z9, 72(AX)
-	VMOVUPS      Z6, 456(AX)
-	VMOVUPS      Z7, 840(AX)
-	VMOVUPS      Z8, 1224(AX)
-	VMOVUPS      Z5, 1608(AX)
-	VMOVUPS      Z3, 1992(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Z3
-	VMOVUPS      (BX)(DI*1), Z4
-	VMOVUPS      (BX)(DI*2), Z5
-	VMOVUPS      (BX)(R8*1), Z6
-	VMOVUPS      (BX)(DI*4), Z7
-	VMOVUPS      (BX)(R9*1), Z8
+	MOVQ         16(AX), SI
+	MOVQ         24(AX), DI
+	MOVQ         32(AX), R8
+	MOVQ         40(AX), R9
+	MOVQ         48(AX), R10
+	MOVQ         56(AX), R12
+	MOVQ         DX, R11
+	CMPQ         64(AX), $0x00
+	JG           none_3
+	CMPQ         72(AX), $0x00
+	JLE          none_3
+	VMOVUPS      (BX)(R11*1), Z3
+	VMOVUPS      (SI)(R11*1), Z4
+	VMOVUPS      (DI)(R11*1), Z5
+	VMOVUPS      (R8)(R11*1), Z6
+	VMOVUPS      (R9)(R11*1), Z7
+	VMOVUPS      (R10)(R11*1), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -99,13 +72,29 @@ strip_1:
 	VMOVUPS      Z8, 1288(AX)
 	VMOVUPS      Z5, 1672(AX)
 	VMOVUPS      Z3, 2056(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Z3
-	VMOVUPS      (BX)(DI*1), Z4
-	VMOVUPS      (BX)(DI*2), Z5
-	VMOVUPS      (BX)(R8*1), Z6
-	VMOVUPS      (BX)(DI*4), Z7
-	VMOVUPS      (BX)(R9*1), Z8
+	ADDQ         R12, R11
+	JMP          next_4
+
+none_3:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 136(AX)
+	VMOVUPS Z3, 520(AX)
+	VMOVUPS Z3, 904(AX)
+	VMOVUPS Z3, 1288(AX)
+	VMOVUPS Z3, 1672(AX)
+	VMOVUPS Z3, 2056(AX)
+
+next_4:
+	CMPQ         64(AX), $0x01
+	JG           none_5
+	CMPQ         72(AX), $0x01
+	JLE          none_5
+	VMOVUPS      (BX)(R11*1), Z3
+	VMOVUPS      (SI)(R11*1), Z4
+	VMOVUPS      (DI)(R11*1), Z5
+	VMOVUPS      (R8)(R11*1), Z6
+	VMOVUPS      (R9)(R11*1), Z7
+	VMOVUPS      (R10)(R11*1), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -132,13 +121,29 @@ strip_1:
 	VMOVUPS      Z8, 1352(AX)
 	VMOVUPS      Z5, 1736(AX)
 	VMOVUPS      Z3, 2120(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Z3
-	VMOVUPS      (BX)(DI*1), Z4
-	VMOVUPS      (BX)(DI*2), Z5
-	VMOVUPS      (BX)(R8*1), Z6
-	VMOVUPS      (BX)(DI*4), Z7
-	VMOVUPS      (BX)(R9*1), Z8
+	ADDQ         R12, R11
+	JMP          next_6
+
+none_5:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 200(AX)
+	VMOVUPS Z3, 584(AX)
+	VMOVUPS Z3, 968(AX)
+	VMOVUPS Z3, 1352(AX)
+	VMOVUPS Z3, 1736(AX)
+	VMOVUPS Z3, 2120(AX)
+
+next_6:
+	CMPQ         64(AX), $0x02
+	JG           none_7
+	CMPQ         72(AX), $0x02
+	JLE          none_7
+	VMOVUPS      (BX)(R11*1), Z3
+	VMOVUPS      (SI)(R11*1), Z4
+	VMOVUPS      (DI)(R11*1), Z5
+	VMOVUPS      (R8)(R11*1), Z6
+	VMOVUPS      (R9)(R11*1), Z7
+	VMOVUPS      (R10)(R11*1), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -165,13 +170,29 @@ strip_1:
 	VMOVUPS      Z8, 1416(AX)
 	VMOVUPS      Z5, 1800(AX)
 	VMOVUPS      Z3, 2184(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Z3
-	VMOVUPS      (BX)(DI*1), Z4
-	VMOVUPS      (BX)(DI*2), Z5
-	VMOVUPS      (BX)(R8*1), Z6
-	VMOVUPS      (BX)(DI*4), Z7
-	VMOVUPS      (BX)(R9*1), Z8
+	ADDQ         R12, R11
+	JMP          next_8
+
+none_7:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 264(AX)
+	VMOVUPS Z3, 648(AX)
+	VMOVUPS Z3, 1032(AX)
+	VMOVUPS Z3, 1416(AX)
+	VMOVUPS Z3, 1800(AX)
+	VMOVUPS Z3, 2184(AX)
+
+next_8:
+	CMPQ         64(AX), $0x03
+	JG           none_9
+	CMPQ         72(AX), $0x03
+	JLE          none_9
+	VMOVUPS      (BX)(R11*1), Z3
+	VMOVUPS      (SI)(R11*1), Z4
+	VMOVUPS      (DI)(R11*1), Z5
+	VMOVUPS      (R8)(R11*1), Z6
+	VMOVUPS      (R9)(R11*1), Z7
+	VMOVUPS      (R10)(R11*1), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -198,13 +219,29 @@ strip_1:
 	VMOVUPS      Z8, 1480(AX)
 	VMOVUPS      Z5, 1864(AX)
 	VMOVUPS      Z3, 2248(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Z3
-	VMOVUPS      (BX)(DI*1), Z4
-	VMOVUPS      (BX)(DI*2), Z5
-	VMOVUPS      (BX)(R8*1), Z6
-	VMOVUPS      (BX)(DI*4), Z7
-	VMOVUPS      (BX)(R9*1), Z8
+	ADDQ         R12, R11
+	JMP          next_10
+
+none_9:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 328(AX)
+	VMOVUPS Z3, 712(AX)
+	VMOVUPS Z3, 1096(AX)
+	VMOVUPS Z3, 1480(AX)
+	VMOVUPS Z3, 1864(AX)
+	VMOVUPS Z3, 2248(AX)
+
+next_10:
+	CMPQ         64(AX), $0x04
+	JG           none_11
+	CMPQ         72(AX), $0x04
+	JLE          none_11
+	VMOVUPS      (BX)(R11*1), Z3
+	VMOVUPS      (SI)(R11*1), Z4
+	VMOVUPS      (DI)(R11*1), Z5
+	VMOVUPS      (R8)(R11*1), Z6
+	VMOVUPS      (R9)(R11*1), Z7
+	VMOVUPS      (R10)(R11*1), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -231,18 +268,80 @@ strip_1:
 	VMOVUPS      Z8, 1544(AX)
 	VMOVUPS      Z5, 1928(AX)
 	VMOVUPS      Z3, 2312(AX)
-	MOVQ         32(AX), BX
+	ADDQ         R12, R11
+	JMP          next_12
+
+none_11:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 392(AX)
+	VMOVUPS Z3, 776(AX)
+	VMOVUPS Z3, 1160(AX)
+	VMOVUPS Z3, 1544(AX)
+	VMOVUPS Z3, 1928(AX)
+	VMOVUPS Z3, 2312(AX)
+
+next_12:
+	CMPQ         64(AX), $0x05
+	JG           none_13
+	CMPQ         72(AX), $0x05
+	JLE          none_13
+	VMOVUPS      (BX)(R11*1), Z3
+	VMOVUPS      (SI)(R11*1), Z4
+	VMOVUPS      (DI)(R11*1), Z5
+	VMOVUPS      (R8)(R11*1), Z6
+	VMOVUPS      (R9)(R11*1), Z7
+	VMOVUPS      (R10)(R11*1), Z8
+	VMOVAPS      Z7, Z9
+	VFNMADD231PS Z1, Z5, Z9
+	VMOVAPS      Z9, Z9
+	VFMADD231PS  Z0, Z3, Z9
+	VMOVAPS      Z8, Z3
+	VFNMADD231PS Z1, Z6, Z3
+	VMOVAPS      Z3, Z3
+	VFMADD231PS  Z0, Z4, Z3
+	VMOVAPS      Z7, Z8
+	VFNMADD231PS Z0, Z5, Z8
+	VMOVAPS      Z6, Z10
+	VFNMADD231PS Z0, Z4, Z10
+	VSUBPS       Z5, Z7, Z5
+	VSUBPS       Z4, Z6, Z4
+	VADDPS       Z10, Z8, Z6
+	VSUBPS       Z10, Z8, Z7
+	VMOVAPS      Z5, Z8
+	VFMADD231PS  Z2, Z4, Z8
+	VMOVAPS      Z5, Z5
+	VFNMADD231PS Z2, Z4, Z5
+	VMOVUPS      Z9, 456(AX)
+	VMOVUPS      Z6, 840(AX)
+	VMOVUPS      Z7, 1224(AX)
+	VMOVUPS      Z8, 1608(AX)
+	VMOVUPS      Z5, 1992(AX)
+	VMOVUPS      Z3, 2376(AX)
+	ADDQ         R12, R11
+	JMP          next_14
+
+none_13:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 456(AX)
+	VMOVUPS Z3, 840(AX)
+	VMOVUPS Z3, 1224(AX)
+	VMOVUPS Z3, 1608(AX)
+	VMOVUPS Z3, 1992(AX)
+	VMOVUPS Z3, 2376(AX)
+
+next_14:
+	MOVQ         80(AX), BX
 	ADDQ         DX, BX
-	MOVQ         40(AX), SI
-	MOVQ         48(AX), DI
+	MOVQ         88(AX), SI
+	MOVQ         96(AX), DI
 	LEAQ         (DI)(DI*2), R8
 	LEAQ         (DI)(DI*4), R9
-	VMOVUPS      72(AX), Z3
-	VMOVUPS      136(AX), Z4
-	VMOVUPS      200(AX), Z5
-	VMOVUPS      264(AX), Z6
-	VMOVUPS      328(AX), Z7
-	VMOVUPS      392(AX), Z8
+	VMOVUPS      136(AX), Z3
+	VMOVUPS      200(AX), Z4
+	VMOVUPS      264(AX), Z5
+	VMOVUPS      328(AX), Z6
+	VMOVUPS      392(AX), Z7
+	VMOVUPS      456(AX), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -270,12 +369,12 @@ strip_1:
 	VMOVUPS      Z5, (BX)(DI*4)
 	VMOVUPS      Z3, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      456(AX), Z3
-	VMOVUPS      520(AX), Z4
-	VMOVUPS      584(AX), Z5
-	VMOVUPS      648(AX), Z6
-	VMOVUPS      712(AX), Z7
-	VMOVUPS      776(AX), Z8
+	VMOVUPS      520(AX), Z3
+	VMOVUPS      584(AX), Z4
+	VMOVUPS      648(AX), Z5
+	VMOVUPS      712(AX), Z6
+	VMOVUPS      776(AX), Z7
+	VMOVUPS      840(AX), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -303,12 +402,12 @@ strip_1:
 	VMOVUPS      Z5, (BX)(DI*4)
 	VMOVUPS      Z3, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      840(AX), Z3
-	VMOVUPS      904(AX), Z4
-	VMOVUPS      968(AX), Z5
-	VMOVUPS      1032(AX), Z6
-	VMOVUPS      1096(AX), Z7
-	VMOVUPS      1160(AX), Z8
+	VMOVUPS      904(AX), Z3
+	VMOVUPS      968(AX), Z4
+	VMOVUPS      1032(AX), Z5
+	VMOVUPS      1096(AX), Z6
+	VMOVUPS      1160(AX), Z7
+	VMOVUPS      1224(AX), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -336,12 +435,12 @@ strip_1:
 	VMOVUPS      Z5, (BX)(DI*4)
 	VMOVUPS      Z3, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      1224(AX), Z3
-	VMOVUPS      1288(AX), Z4
-	VMOVUPS      1352(AX), Z5
-	VMOVUPS      1416(AX), Z6
-	VMOVUPS      1480(AX), Z7
-	VMOVUPS      1544(AX), Z8
+	VMOVUPS      1288(AX), Z3
+	VMOVUPS      1352(AX), Z4
+	VMOVUPS      1416(AX), Z5
+	VMOVUPS      1480(AX), Z6
+	VMOVUPS      1544(AX), Z7
+	VMOVUPS      1608(AX), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -369,12 +468,12 @@ strip_1:
 	VMOVUPS      Z5, (BX)(DI*4)
 	VMOVUPS      Z3, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      1608(AX), Z3
-	VMOVUPS      1672(AX), Z4
-	VMOVUPS      1736(AX), Z5
-	VMOVUPS      1800(AX), Z6
-	VMOVUPS      1864(AX), Z7
-	VMOVUPS      1928(AX), Z8
+	VMOVUPS      1672(AX), Z3
+	VMOVUPS      1736(AX), Z4
+	VMOVUPS      1800(AX), Z5
+	VMOVUPS      1864(AX), Z6
+	VMOVUPS      1928(AX), Z7
+	VMOVUPS      1992(AX), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -402,12 +501,12 @@ strip_1:
 	VMOVUPS      Z5, (BX)(DI*4)
 	VMOVUPS      Z3, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      1992(AX), Z3
-	VMOVUPS      2056(AX), Z4
-	VMOVUPS      2120(AX), Z5
-	VMOVUPS      2184(AX), Z6
-	VMOVUPS      2248(AX), Z7
-	VMOVUPS      2312(AX), Z8
+	VMOVUPS      2056(AX), Z3
+	VMOVUPS      2120(AX), Z4
+	VMOVUPS      2184(AX), Z5
+	VMOVUPS      2248(AX), Z6
+	VMOVUPS      2312(AX), Z7
+	VMOVUPS      2376(AX), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -439,56 +538,29 @@ strip_1:
 
 narrower_2:
 	SUBQ         DX, CX
-	JZ           done_3
+	JZ           done_16
 	SHRQ         $0x02, CX
 	MOVQ         $0x0000ffff, BX
 	BZHIQ        CX, BX, BX
 	KMOVW        BX, K1
 	MOVQ         8(AX), CX
-	ADDQ         DX, CX
-	MOVQ         24(AX), BX
-	MOVQ         16(AX), SI
-	LEAQ         (SI)(SI*2), DI
-	LEAQ         (SI)(SI*4), R8
-	VMOVUPS.Z    (CX), K1, Z3
-	VMOVUPS.Z    (CX)(SI*1), K1, Z4
-	VMOVUPS.Z    (CX)(SI*2), K1, Z5
-	VMOVUPS.Z    (CX)(DI*1), K1, Z6
-	VMOVUPS.Z    (CX)(SI*4), K1, Z7
-	VMOVUPS.Z    (CX)(R8*1), K1, Z8
-	VMOVAPS      Z7, Z9
-	VFNMADD231PS Z1, Z5, Z9
-	VMOVAPS      Z9, Z9
-	VFMADD231PS  Z0, Z3, Z9
-	VMOVAPS      Z8, Z3
-	VFNMADD231PS Z1, Z6, Z3
-	VMOVAPS      Z3, Z3
-	VFMADD231PS  Z0, Z4, Z3
-	VMOVAPS      Z7, Z8
-	VFNMADD231PS Z0, Z5, Z8
-	VMOVAPS      Z6, Z10
-	VFNMADD231PS Z0, Z4, Z10
-	VSUBPS       Z5, Z7, Z5
-	VSUBPS       Z4, Z6, Z4
-	VADDPS       Z10, Z8, Z6
-	VSUBPS       Z10, Z8, Z7
-	VMOVAPS      Z5, Z8
-	VFMADD231PS  Z2, Z4, Z8
-	VMOVAPS      Z5, Z5
-	VFNMADD231PS Z2, Z4, Z5
-	VMOVUPS      Z9, 72(AX)
-	VMOVUPS      Z6, 456(AX)
-	VMOVUPS      Z7, 840(AX)
-	VMOVUPS      Z8, 1224(AX)
-	VMOVUPS      Z5, 1608(AX)
-	VMOVUPS      Z3, 1992(AX)
-	ADDQ         BX, CX
-	VMOVUPS.Z    (CX), K1, Z3
-	VMOVUPS.Z    (CX)(SI*1), K1, Z4
-	VMOVUPS.Z    (CX)(SI*2), K1, Z5
-	VMOVUPS.Z    (CX)(DI*1), K1, Z6
-	VMOVUPS.Z    (CX)(SI*4), K1, Z7
-	VMOVUPS.Z    (CX)(R8*1), K1, Z8
+	MOVQ         16(AX), BX
+	MOVQ         24(AX), SI
+	MOVQ         32(AX), DI
+	MOVQ         40(AX), R8
+	MOVQ         48(AX), R9
+	MOVQ         56(AX), R11
+	MOVQ         DX, R10
+	CMPQ         64(AX), $0x00
+	JG           none_17
+	CMPQ         72(AX), $0x00
+	JLE          none_17
+	VMOVUPS.Z    (CX)(R10*1), K1, Z3
+	VMOVUPS.Z    (BX)(R10*1), K1, Z4
+	VMOVUPS.Z    (SI)(R10*1), K1, Z5
+	VMOVUPS.Z    (DI)(R10*1), K1, Z6
+	VMOVUPS.Z    (R8)(R10*1), K1, Z7
+	VMOVUPS.Z    (R9)(R10*1), K1, Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -515,13 +587,29 @@ narrower_2:
 	VMOVUPS      Z8, 1288(AX)
 	VMOVUPS      Z5, 1672(AX)
 	VMOVUPS      Z3, 2056(AX)
-	ADDQ         BX, CX
-	VMOVUPS.Z    (CX), K1, Z3
-	VMOVUPS.Z    (CX)(SI*1), K1, Z4
-	VMOVUPS.Z    (CX)(SI*2), K1, Z5
-	VMOVUPS.Z    (CX)(DI*1), K1, Z6
-	VMOVUPS.Z    (CX)(SI*4), K1, Z7
-	VMOVUPS.Z    (CX)(R8*1), K1, Z8
+	ADDQ         R11, R10
+	JMP          next_18
+
+none_17:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 136(AX)
+	VMOVUPS Z3, 520(AX)
+	VMOVUPS Z3, 904(AX)
+	VMOVUPS Z3, 1288(AX)
+	VMOVUPS Z3, 1672(AX)
+	VMOVUPS Z3, 2056(AX)
+
+next_18:
+	CMPQ         64(AX), $0x01
+	JG           none_19
+	CMPQ         72(AX), $0x01
+	JLE          none_19
+	VMOVUPS.Z    (CX)(R10*1), K1, Z3
+	VMOVUPS.Z    (BX)(R10*1), K1, Z4
+	VMOVUPS.Z    (SI)(R10*1), K1, Z5
+	VMOVUPS.Z    (DI)(R10*1), K1, Z6
+	VMOVUPS.Z    (R8)(R10*1), K1, Z7
+	VMOVUPS.Z    (R9)(R10*1), K1, Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -548,13 +636,29 @@ narrower_2:
 	VMOVUPS      Z8, 1352(AX)
 	VMOVUPS      Z5, 1736(AX)
 	VMOVUPS      Z3, 2120(AX)
-	ADDQ         BX, CX
-	VMOVUPS.Z    (CX), K1, Z3
-	VMOVUPS.Z    (CX)(SI*1), K1, Z4
-	VMOVUPS.Z    (CX)(SI*2), K1, Z5
-	VMOVUPS.Z    (CX)(DI*1), K1, Z6
-	VMOVUPS.Z    (CX)(SI*4), K1, Z7
-	VMOVUPS.Z    (CX)(R8*1), K1, Z8
+	ADDQ         R11, R10
+	JMP          next_20
+
+none_19:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 200(AX)
+	VMOVUPS Z3, 584(AX)
+	VMOVUPS Z3, 968(AX)
+	VMOVUPS Z3, 1352(AX)
+	VMOVUPS Z3, 1736(AX)
+	VMOVUPS Z3, 2120(AX)
+
+next_20:
+	CMPQ         64(AX), $0x02
+	JG           none_21
+	CMPQ         72(AX), $0x02
+	JLE          none_21
+	VMOVUPS.Z    (CX)(R10*1), K1, Z3
+	VMOVUPS.Z    (BX)(R10*1), K1, Z4
+	VMOVUPS.Z    (SI)(R10*1), K1, Z5
+	VMOVUPS.Z    (DI)(R10*1), K1, Z6
+	VMOVUPS.Z    (R8)(R10*1), K1, Z7
+	VMOVUPS.Z    (R9)(R10*1), K1, Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -581,13 +685,29 @@ narrower_2:
 	VMOVUPS      Z8, 1416(AX)
 	VMOVUPS      Z5, 1800(AX)
 	VMOVUPS      Z3, 2184(AX)
-	ADDQ         BX, CX
-	VMOVUPS.Z    (CX), K1, Z3
-	VMOVUPS.Z    (CX)(SI*1), K1, Z4
-	VMOVUPS.Z    (CX)(SI*2), K1, Z5
-	VMOVUPS.Z    (CX)(DI*1), K1, Z6
-	VMOVUPS.Z    (CX)(SI*4), K1, Z7
-	VMOVUPS.Z    (CX)(R8*1), K1, Z8
+	ADDQ         R11, R10
+	JMP          next_22
+
+none_21:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 264(AX)
+	VMOVUPS Z3, 648(AX)
+	VMOVUPS Z3, 1032(AX)
+	VMOVUPS Z3, 1416(AX)
+	VMOVUPS Z3, 1800(AX)
+	VMOVUPS Z3, 2184(AX)
+
+next_22:
+	CMPQ         64(AX), $0x03
+	JG           none_23
+	CMPQ         72(AX), $0x03
+	JLE          none_23
+	VMOVUPS.Z    (CX)(R10*1), K1, Z3
+	VMOVUPS.Z    (BX)(R10*1), K1, Z4
+	VMOVUPS.Z    (SI)(R10*1), K1, Z5
+	VMOVUPS.Z    (DI)(R10*1), K1, Z6
+	VMOVUPS.Z    (R8)(R10*1), K1, Z7
+	VMOVUPS.Z    (R9)(R10*1), K1, Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -614,13 +734,29 @@ narrower_2:
 	VMOVUPS      Z8, 1480(AX)
 	VMOVUPS      Z5, 1864(AX)
 	VMOVUPS      Z3, 2248(AX)
-	ADDQ         BX, CX
-	VMOVUPS.Z    (CX), K1, Z3
-	VMOVUPS.Z    (CX)(SI*1), K1, Z4
-	VMOVUPS.Z    (CX)(SI*2), K1, Z5
-	VMOVUPS.Z    (CX)(DI*1), K1, Z6
-	VMOVUPS.Z    (CX)(SI*4), K1, Z7
-	VMOVUPS.Z    (CX)(R8*1), K1, Z8
+	ADDQ         R11, R10
+	JMP          next_24
+
+none_23:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 328(AX)
+	VMOVUPS Z3, 712(AX)
+	VMOVUPS Z3, 1096(AX)
+	VMOVUPS Z3, 1480(AX)
+	VMOVUPS Z3, 1864(AX)
+	VMOVUPS Z3, 2248(AX)
+
+next_24:
+	CMPQ         64(AX), $0x04
+	JG           none_25
+	CMPQ         72(AX), $0x04
+	JLE          none_25
+	VMOVUPS.Z    (CX)(R10*1), K1, Z3
+	VMOVUPS.Z    (BX)(R10*1), K1, Z4
+	VMOVUPS.Z    (SI)(R10*1), K1, Z5
+	VMOVUPS.Z    (DI)(R10*1), K1, Z6
+	VMOVUPS.Z    (R8)(R10*1), K1, Z7
+	VMOVUPS.Z    (R9)(R10*1), K1, Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -647,18 +783,80 @@ narrower_2:
 	VMOVUPS      Z8, 1544(AX)
 	VMOVUPS      Z5, 1928(AX)
 	VMOVUPS      Z3, 2312(AX)
-	MOVQ         32(AX), CX
+	ADDQ         R11, R10
+	JMP          next_26
+
+none_25:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 392(AX)
+	VMOVUPS Z3, 776(AX)
+	VMOVUPS Z3, 1160(AX)
+	VMOVUPS Z3, 1544(AX)
+	VMOVUPS Z3, 1928(AX)
+	VMOVUPS Z3, 2312(AX)
+
+next_26:
+	CMPQ         64(AX), $0x05
+	JG           none_27
+	CMPQ         72(AX), $0x05
+	JLE          none_27
+	VMOVUPS.Z    (CX)(R10*1), K1, Z3
+	VMOVUPS.Z    (BX)(R10*1), K1, Z4
+	VMOVUPS.Z    (SI)(R10*1), K1, Z5
+	VMOVUPS.Z    (DI)(R10*1), K1, Z6
+	VMOVUPS.Z    (R8)(R10*1), K1, Z7
+	VMOVUPS.Z    (R9)(R10*1), K1, Z8
+	VMOVAPS      Z7, Z9
+	VFNMADD231PS Z1, Z5, Z9
+	VMOVAPS      Z9, Z9
+	VFMADD231PS  Z0, Z3, Z9
+	VMOVAPS      Z8, Z3
+	VFNMADD231PS Z1, Z6, Z3
+	VMOVAPS      Z3, Z3
+	VFMADD231PS  Z0, Z4, Z3
+	VMOVAPS      Z7, Z8
+	VFNMADD231PS Z0, Z5, Z8
+	VMOVAPS      Z6, Z10
+	VFNMADD231PS Z0, Z4, Z10
+	VSUBPS       Z5, Z7, Z5
+	VSUBPS       Z4, Z6, Z4
+	VADDPS       Z10, Z8, Z6
+	VSUBPS       Z10, Z8, Z7
+	VMOVAPS      Z5, Z8
+	VFMADD231PS  Z2, Z4, Z8
+	VMOVAPS      Z5, Z5
+	VFNMADD231PS Z2, Z4, Z5
+	VMOVUPS      Z9, 456(AX)
+	VMOVUPS      Z6, 840(AX)
+	VMOVUPS      Z7, 1224(AX)
+	VMOVUPS      Z8, 1608(AX)
+	VMOVUPS      Z5, 1992(AX)
+	VMOVUPS      Z3, 2376(AX)
+	ADDQ         R11, R10
+	JMP          next_28
+
+none_27:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 456(AX)
+	VMOVUPS Z3, 840(AX)
+	VMOVUPS Z3, 1224(AX)
+	VMOVUPS Z3, 1608(AX)
+	VMOVUPS Z3, 1992(AX)
+	VMOVUPS Z3, 2376(AX)
+
+next_28:
+	MOVQ         80(AX), CX
 	ADDQ         DX, CX
-	MOVQ         40(AX), DX
-	MOVQ         48(AX), BX
+	MOVQ         88(AX), DX
+	MOVQ         96(AX), BX
 	LEAQ         (BX)(BX*2), SI
 	LEAQ         (BX)(BX*4), DI
-	VMOVUPS      72(AX), Z3
-	VMOVUPS      136(AX), Z4
-	VMOVUPS      200(AX), Z5
-	VMOVUPS      264(AX), Z6
-	VMOVUPS      328(AX), Z7
-	VMOVUPS      392(AX), Z8
+	VMOVUPS      136(AX), Z3
+	VMOVUPS      200(AX), Z4
+	VMOVUPS      264(AX), Z5
+	VMOVUPS      328(AX), Z6
+	VMOVUPS      392(AX), Z7
+	VMOVUPS      456(AX), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -686,12 +884,12 @@ narrower_2:
 	VMOVUPS      Z5, K1, (CX)(BX*4)
 	VMOVUPS      Z3, K1, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      456(AX), Z3
-	VMOVUPS      520(AX), Z4
-	VMOVUPS      584(AX), Z5
-	VMOVUPS      648(AX), Z6
-	VMOVUPS      712(AX), Z7
-	VMOVUPS      776(AX), Z8
+	VMOVUPS      520(AX), Z3
+	VMOVUPS      584(AX), Z4
+	VMOVUPS      648(AX), Z5
+	VMOVUPS      712(AX), Z6
+	VMOVUPS      776(AX), Z7
+	VMOVUPS      840(AX), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -719,12 +917,12 @@ narrower_2:
 	VMOVUPS      Z5, K1, (CX)(BX*4)
 	VMOVUPS      Z3, K1, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      840(AX), Z3
-	VMOVUPS      904(AX), Z4
-	VMOVUPS      968(AX), Z5
-	VMOVUPS      1032(AX), Z6
-	VMOVUPS      1096(AX), Z7
-	VMOVUPS      1160(AX), Z8
+	VMOVUPS      904(AX), Z3
+	VMOVUPS      968(AX), Z4
+	VMOVUPS      1032(AX), Z5
+	VMOVUPS      1096(AX), Z6
+	VMOVUPS      1160(AX), Z7
+	VMOVUPS      1224(AX), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -752,12 +950,12 @@ narrower_2:
 	VMOVUPS      Z5, K1, (CX)(BX*4)
 	VMOVUPS      Z3, K1, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      1224(AX), Z3
-	VMOVUPS      1288(AX), Z4
-	VMOVUPS      1352(AX), Z5
-	VMOVUPS      1416(AX), Z6
-	VMOVUPS      1480(AX), Z7
-	VMOVUPS      1544(AX), Z8
+	VMOVUPS      1288(AX), Z3
+	VMOVUPS      1352(AX), Z4
+	VMOVUPS      1416(AX), Z5
+	VMOVUPS      1480(AX), Z6
+	VMOVUPS      1544(AX), Z7
+	VMOVUPS      1608(AX), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -785,12 +983,12 @@ narrower_2:
 	VMOVUPS      Z5, K1, (CX)(BX*4)
 	VMOVUPS      Z3, K1, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      1608(AX), Z3
-	VMOVUPS      1672(AX), Z4
-	VMOVUPS      1736(AX), Z5
-	VMOVUPS      1800(AX), Z6
-	VMOVUPS      1864(AX), Z7
-	VMOVUPS      1928(AX), Z8
+	VMOVUPS      1672(AX), Z3
+	VMOVUPS      1736(AX), Z4
+	VMOVUPS      1800(AX), Z5
+	VMOVUPS      1864(AX), Z6
+	VMOVUPS      1928(AX), Z7
+	VMOVUPS      1992(AX), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -818,12 +1016,12 @@ narrower_2:
 	VMOVUPS      Z5, K1, (CX)(BX*4)
 	VMOVUPS      Z3, K1, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      1992(AX), Z3
-	VMOVUPS      2056(AX), Z4
-	VMOVUPS      2120(AX), Z5
-	VMOVUPS      2184(AX), Z6
-	VMOVUPS      2248(AX), Z7
-	VMOVUPS      2312(AX), Z8
+	VMOVUPS      2056(AX), Z3
+	VMOVUPS      2120(AX), Z4
+	VMOVUPS      2184(AX), Z5
+	VMOVUPS      2248(AX), Z6
+	VMOVUPS      2312(AX), Z7
+	VMOVUPS      2376(AX), Z8
 	VMOVAPS      Z7, Z9
 	VFNMADD231PS Z1, Z5, Z9
 	VMOVAPS      Z9, Z9
@@ -851,7 +1049,7 @@ narrower_2:
 	VMOVUPS      Z0, K1, (CX)(BX*4)
 	VMOVUPS      Z1, K1, (CX)(DI*1)
 
-done_3:
+done_16:
 	VZEROUPPER
 	RET
 
@@ -872,46 +1070,28 @@ TEXT ·winoOutput512(SB), NOSPLIT, $0-8
 	XORQ         DX, DX
 	SHLQ         $0x02, CX
 
-strip_4:
+strip_30:
 	LEAQ        64(DX), BX
 	CMPQ        BX, CX
-	JG          narrower_5
+	JG          narrower_31
 	MOVQ        8(AX), BX
-	ADDQ        DX, BX
-	MOVQ        24(AX), SI
-	MOVQ        16(AX), DI
-	LEAQ        (DI)(DI*2), R8
-	LEAQ        (DI)(DI*4), R9
-	VMOVUPS     (BX), Z3
-	VMOVUPS     (BX)(DI*1), Z4
-	VMOVUPS     (BX)(DI*2), Z5
-	VMOVUPS     (BX)(R8*1), Z6
-	VMOVUPS     (BX)(DI*4), Z7
-	VMOVUPS     (BX)(R9*1), Z8
-	VADDPS      Z5, Z4, Z9
-	VSUBPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z5
-	VSUBPS      Z7, Z6, Z6
-	VADDPS      Z9, Z3, Z3
-	VADDPS      Z5, Z3, Z3
-	VMOVAPS     Z4, Z7
-	VFMADD231PS Z0, Z6, Z7
-	VMOVAPS     Z9, Z9
-	VFMADD231PS Z1, Z5, Z9
-	VMOVAPS     Z4, Z4
-	VFMADD231PS Z2, Z6, Z4
-	VADDPS      Z8, Z4, Z4
-	VMOVUPS     Z3, 72(AX)
-	VMOVUPS     Z7, 456(AX)
-	VMOVUPS     Z9, 840(AX)
-	VMOVUPS     Z4, 1224(AX)
-	ADDQ        SI, BX
-	VMOVUPS     (BX), Z3
-	VMOVUPS     (BX)(DI*1), Z4
-	VMOVUPS     (BX)(DI*2), Z5
-	VMOVUPS     (BX)(R8*1), Z6
-	VMOVUPS     (BX)(DI*4), Z7
-	VMOVUPS     (BX)(R9*1), Z8
+	MOVQ        16(AX), SI
+	MOVQ        24(AX), DI
+	MOVQ        32(AX), R8
+	MOVQ        40(AX), R9
+	MOVQ        48(AX), R10
+	MOVQ        56(AX), R12
+	MOVQ        DX, R11
+	CMPQ        64(AX), $0x00
+	JG          none_32
+	CMPQ        72(AX), $0x00
+	JLE         none_32
+	VMOVUPS     (BX)(R11*1), Z3
+	VMOVUPS     (SI)(R11*1), Z4
+	VMOVUPS     (DI)(R11*1), Z5
+	VMOVUPS     (R8)(R11*1), Z6
+	VMOVUPS     (R9)(R11*1), Z7
+	VMOVUPS     (R10)(R11*1), Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -929,13 +1109,27 @@ strip_4:
 	VMOVUPS     Z7, 520(AX)
 	VMOVUPS     Z9, 904(AX)
 	VMOVUPS     Z4, 1288(AX)
-	ADDQ        SI, BX
-	VMOVUPS     (BX), Z3
-	VMOVUPS     (BX)(DI*1), Z4
-	VMOVUPS     (BX)(DI*2), Z5
-	VMOVUPS     (BX)(R8*1), Z6
-	VMOVUPS     (BX)(DI*4), Z7
-	VMOVUPS     (BX)(R9*1), Z8
+	ADDQ        R12, R11
+	JMP         next_33
+
+none_32:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 136(AX)
+	VMOVUPS Z3, 520(AX)
+	VMOVUPS Z3, 904(AX)
+	VMOVUPS Z3, 1288(AX)
+
+next_33:
+	CMPQ        64(AX), $0x01
+	JG          none_34
+	CMPQ        72(AX), $0x01
+	JLE         none_34
+	VMOVUPS     (BX)(R11*1), Z3
+	VMOVUPS     (SI)(R11*1), Z4
+	VMOVUPS     (DI)(R11*1), Z5
+	VMOVUPS     (R8)(R11*1), Z6
+	VMOVUPS     (R9)(R11*1), Z7
+	VMOVUPS     (R10)(R11*1), Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -953,13 +1147,27 @@ strip_4:
 	VMOVUPS     Z7, 584(AX)
 	VMOVUPS     Z9, 968(AX)
 	VMOVUPS     Z4, 1352(AX)
-	ADDQ        SI, BX
-	VMOVUPS     (BX), Z3
-	VMOVUPS     (BX)(DI*1), Z4
-	VMOVUPS     (BX)(DI*2), Z5
-	VMOVUPS     (BX)(R8*1), Z6
-	VMOVUPS     (BX)(DI*4), Z7
-	VMOVUPS     (BX)(R9*1), Z8
+	ADDQ        R12, R11
+	JMP         next_35
+
+none_34:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 200(AX)
+	VMOVUPS Z3, 584(AX)
+	VMOVUPS Z3, 968(AX)
+	VMOVUPS Z3, 1352(AX)
+
+next_35:
+	CMPQ        64(AX), $0x02
+	JG          none_36
+	CMPQ        72(AX), $0x02
+	JLE         none_36
+	VMOVUPS     (BX)(R11*1), Z3
+	VMOVUPS     (SI)(R11*1), Z4
+	VMOVUPS     (DI)(R11*1), Z5
+	VMOVUPS     (R8)(R11*1), Z6
+	VMOVUPS     (R9)(R11*1), Z7
+	VMOVUPS     (R10)(R11*1), Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -977,13 +1185,27 @@ strip_4:
 	VMOVUPS     Z7, 648(AX)
 	VMOVUPS     Z9, 1032(AX)
 	VMOVUPS     Z4, 1416(AX)
-	ADDQ        SI, BX
-	VMOVUPS     (BX), Z3
-	VMOVUPS     (BX)(DI*1), Z4
-	VMOVUPS     (BX)(DI*2), Z5
-	VMOVUPS     (BX)(R8*1), Z6
-	VMOVUPS     (BX)(DI*4), Z7
-	VMOVUPS     (BX)(R9*1), Z8
+	ADDQ        R12, R11
+	JMP         next_37
+
+none_36:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 264(AX)
+	VMOVUPS Z3, 648(AX)
+	VMOVUPS Z3, 1032(AX)
+	VMOVUPS Z3, 1416(AX)
+
+next_37:
+	CMPQ        64(AX), $0x03
+	JG          none_38
+	CMPQ        72(AX), $0x03
+	JLE         none_38
+	VMOVUPS     (BX)(R11*1), Z3
+	VMOVUPS     (SI)(R11*1), Z4
+	VMOVUPS     (DI)(R11*1), Z5
+	VMOVUPS     (R8)(R11*1), Z6
+	VMOVUPS     (R9)(R11*1), Z7
+	VMOVUPS     (R10)(R11*1), Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -1001,13 +1223,27 @@ strip_4:
 	VMOVUPS     Z7, 712(AX)
 	VMOVUPS     Z9, 1096(AX)
 	VMOVUPS     Z4, 1480(AX)
-	ADDQ        SI, BX
-	VMOVUPS     (BX), Z3
-	VMOVUPS     (BX)(DI*1), Z4
-	VMOVUPS     (BX)(DI*2), Z5
-	VMOVUPS     (BX)(R8*1), Z6
-	VMOVUPS     (BX)(DI*4), Z7
-	VMOVUPS     (BX)(R9*1), Z8
+	ADDQ        R12, R11
+	JMP         next_39
+
+none_38:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 328(AX)
+	VMOVUPS Z3, 712(AX)
+	VMOVUPS Z3, 1096(AX)
+	VMOVUPS Z3, 1480(AX)
+
+next_39:
+	CMPQ        64(AX), $0x04
+	JG          none_40
+	CMPQ        72(AX), $0x04
+	JLE         none_40
+	VMOVUPS     (BX)(R11*1), Z3
+	VMOVUPS     (SI)(R11*1), Z4
+	VMOVUPS     (DI)(R11*1), Z5
+	VMOVUPS     (R8)(R11*1), Z6
+	VMOVUPS     (R9)(R11*1), Z7
+	VMOVUPS     (R10)(R11*1), Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -1025,17 +1261,68 @@ strip_4:
 	VMOVUPS     Z7, 776(AX)
 	VMOVUPS     Z9, 1160(AX)
 	VMOVUPS     Z4, 1544(AX)
-	MOVQ        32(AX), BX
+	ADDQ        R12, R11
+	JMP         next_41
+
+none_40:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 392(AX)
+	VMOVUPS Z3, 776(AX)
+	VMOVUPS Z3, 1160(AX)
+	VMOVUPS Z3, 1544(AX)
+
+next_41:
+	CMPQ        64(AX), $0x05
+	JG          none_42
+	CMPQ        72(AX), $0x05
+	JLE         none_42
+	VMOVUPS     (BX)(R11*1), Z3
+	VMOVUPS     (SI)(R11*1), Z4
+	VMOVUPS     (DI)(R11*1), Z5
+	VMOVUPS     (R8)(R11*1), Z6
+	VMOVUPS     (R9)(R11*1), Z7
+	VMOVUPS     (R10)(R11*1), Z8
+	VADDPS      Z5, Z4, Z9
+	VSUBPS      Z5, Z4, Z4
+	VADDPS      Z7, Z6, Z5
+	VSUBPS      Z7, Z6, Z6
+	VADDPS      Z9, Z3, Z3
+	VADDPS      Z5, Z3, Z3
+	VMOVAPS     Z4, Z7
+	VFMADD231PS Z0, Z6, Z7
+	VMOVAPS     Z9, Z9
+	VFMADD231PS Z1, Z5, Z9
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z2, Z6, Z4
+	VADDPS      Z8, Z4, Z4
+	VMOVUPS     Z3, 456(AX)
+	VMOVUPS     Z7, 840(AX)
+	VMOVUPS     Z9, 1224(AX)
+	VMOVUPS     Z4, 1608(AX)
+	ADDQ        R12, R11
+	JMP         next_43
+
+none_42:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 456(AX)
+	VMOVUPS Z3, 840(AX)
+	VMOVUPS Z3, 1224(AX)
+	VMOVUPS Z3, 1608(AX)
+
+next_43:
+	MOVQ        80(AX), BX
 	ADDQ        DX, BX
-	MOVQ        40(AX), SI
-	MOVQ        48(AX), DI
+	MOVQ        88(AX), SI
+	MOVQ        96(AX), DI
 	LEAQ        (DI)(DI*2), R8
-	VMOVUPS     72(AX), Z3
-	VMOVUPS     136(AX), Z4
-	VMOVUPS     200(AX), Z5
-	VMOVUPS     264(AX), Z6
-	VMOVUPS     328(AX), Z7
-	VMOVUPS     392(AX), Z8
+	CMPQ        104(AX), $0x00
+	JLE         whole_44
+	VMOVUPS     136(AX), Z3
+	VMOVUPS     200(AX), Z4
+	VMOVUPS     264(AX), Z5
+	VMOVUPS     328(AX), Z6
+	VMOVUPS     392(AX), Z7
+	VMOVUPS     456(AX), Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -1049,52 +1336,139 @@ strip_4:
 	VMOVAPS     Z4, Z4
 	VFMADD231PS Z2, Z6, Z4
 	VADDPS      Z8, Z4, Z4
-	MOVQ        64(AX), R9
+	CMPQ        112(AX), $0x04
+	JL          part_45
+	MOVQ        128(AX), R9
 	TESTQ       R9, R9
-	JZ          nobias_6
+	JZ          nobias_47
 	VMOVUPS     (R9)(DX*1), Z5
 	VADDPS      Z5, Z3, Z3
 	VADDPS      Z5, Z7, Z7
 	VADDPS      Z5, Z9, Z9
 	VADDPS      Z5, Z4, Z4
 
-nobias_6:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_7
+nobias_47:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_48
 	VADDPS (BX), Z3, Z3
 	VADDPS (BX)(DI*1), Z7, Z7
 	VADDPS (BX)(DI*2), Z9, Z9
 	VADDPS (BX)(R8*1), Z4, Z4
 
-fresh_7:
-	MOVQ         56(AX), R9
+fresh_48:
+	MOVQ         120(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_8
+	JZ           linear_49
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z3, Z5, Z3
 	VMAXPS       Z7, Z5, Z7
 	VMAXPS       Z9, Z5, Z9
 	VMAXPS       Z4, Z5, Z4
 	TESTQ        $0x00000004, R9
-	JZ           linear_8
+	JZ           linear_49
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z3, Z5, Z3
 	VMINPS       Z7, Z5, Z7
 	VMINPS       Z9, Z5, Z9
 	VMINPS       Z4, Z5, Z4
 
-linear_8:
-	VMOVUPS     Z3, (BX)
-	VMOVUPS     Z7, (BX)(DI*1)
-	VMOVUPS     Z9, (BX)(DI*2)
-	VMOVUPS     Z4, (BX)(R8*1)
+linear_49:
+	VMOVUPS Z3, (BX)
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z9, (BX)(DI*2)
+	VMOVUPS Z4, (BX)(R8*1)
+	JMP     next_46
+
+part_45:
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_50
+	VMOVUPS (R9)(DX*1), Z4
+	VADDPS  Z4, Z3, Z3
+
+nobias_50:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_51
+	VADDPS (BX), Z3, Z3
+
+fresh_51:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_52
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, R9
+	JZ           linear_52
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_52:
+	VMOVUPS Z3, (BX)
+	CMPQ    112(AX), $0x01
+	JLE     next_46
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_53
+	VMOVUPS (R9)(DX*1), Z3
+	VADDPS  Z3, Z7, Z7
+
+nobias_53:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_54
+	VADDPS (BX)(DI*1), Z7, Z7
+
+fresh_54:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_55
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z7, Z3, Z7
+	TESTQ        $0x00000004, R9
+	JZ           linear_55
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z7, Z3, Z7
+
+linear_55:
+	VMOVUPS Z7, (BX)(DI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_46
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_56
+	VMOVUPS (R9)(DX*1), Z3
+	VADDPS  Z3, Z9, Z9
+
+nobias_56:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_57
+	VADDPS (BX)(DI*2), Z9, Z9
+
+fresh_57:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_58
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z9, Z3, Z9
+	TESTQ        $0x00000004, R9
+	JZ           linear_58
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z9, Z3, Z9
+
+linear_58:
+	VMOVUPS Z9, (BX)(DI*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_46
+
+next_46:
 	ADDQ        SI, BX
-	VMOVUPS     456(AX), Z3
-	VMOVUPS     520(AX), Z4
-	VMOVUPS     584(AX), Z5
-	VMOVUPS     648(AX), Z6
-	VMOVUPS     712(AX), Z7
-	VMOVUPS     776(AX), Z8
+	CMPQ        104(AX), $0x01
+	JLE         whole_44
+	VMOVUPS     520(AX), Z3
+	VMOVUPS     584(AX), Z4
+	VMOVUPS     648(AX), Z5
+	VMOVUPS     712(AX), Z6
+	VMOVUPS     776(AX), Z7
+	VMOVUPS     840(AX), Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -1108,52 +1482,139 @@ linear_8:
 	VMOVAPS     Z4, Z4
 	VFMADD231PS Z2, Z6, Z4
 	VADDPS      Z8, Z4, Z4
-	MOVQ        64(AX), R9
+	CMPQ        112(AX), $0x04
+	JL          part_59
+	MOVQ        128(AX), R9
 	TESTQ       R9, R9
-	JZ          nobias_9
+	JZ          nobias_61
 	VMOVUPS     (R9)(DX*1), Z5
 	VADDPS      Z5, Z3, Z3
 	VADDPS      Z5, Z7, Z7
 	VADDPS      Z5, Z9, Z9
 	VADDPS      Z5, Z4, Z4
 
-nobias_9:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_10
+nobias_61:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_62
 	VADDPS (BX), Z3, Z3
 	VADDPS (BX)(DI*1), Z7, Z7
 	VADDPS (BX)(DI*2), Z9, Z9
 	VADDPS (BX)(R8*1), Z4, Z4
 
-fresh_10:
-	MOVQ         56(AX), R9
+fresh_62:
+	MOVQ         120(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_11
+	JZ           linear_63
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z3, Z5, Z3
 	VMAXPS       Z7, Z5, Z7
 	VMAXPS       Z9, Z5, Z9
 	VMAXPS       Z4, Z5, Z4
 	TESTQ        $0x00000004, R9
-	JZ           linear_11
+	JZ           linear_63
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z3, Z5, Z3
 	VMINPS       Z7, Z5, Z7
 	VMINPS       Z9, Z5, Z9
 	VMINPS       Z4, Z5, Z4
 
-linear_11:
-	VMOVUPS     Z3, (BX)
-	VMOVUPS     Z7, (BX)(DI*1)
-	VMOVUPS     Z9, (BX)(DI*2)
-	VMOVUPS     Z4, (BX)(R8*1)
+linear_63:
+	VMOVUPS Z3, (BX)
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z9, (BX)(DI*2)
+	VMOVUPS Z4, (BX)(R8*1)
+	JMP     next_60
+
+part_59:
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_64
+	VMOVUPS (R9)(DX*1), Z4
+	VADDPS  Z4, Z3, Z3
+
+nobias_64:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_65
+	VADDPS (BX), Z3, Z3
+
+fresh_65:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_66
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, R9
+	JZ           linear_66
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_66:
+	VMOVUPS Z3, (BX)
+	CMPQ    112(AX), $0x01
+	JLE     next_60
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_67
+	VMOVUPS (R9)(DX*1), Z3
+	VADDPS  Z3, Z7, Z7
+
+nobias_67:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_68
+	VADDPS (BX)(DI*1), Z7, Z7
+
+fresh_68:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_69
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z7, Z3, Z7
+	TESTQ        $0x00000004, R9
+	JZ           linear_69
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z7, Z3, Z7
+
+linear_69:
+	VMOVUPS Z7, (BX)(DI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_60
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_70
+	VMOVUPS (R9)(DX*1), Z3
+	VADDPS  Z3, Z9, Z9
+
+nobias_70:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_71
+	VADDPS (BX)(DI*2), Z9, Z9
+
+fresh_71:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_72
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z9, Z3, Z9
+	TESTQ        $0x00000004, R9
+	JZ           linear_72
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z9, Z3, Z9
+
+linear_72:
+	VMOVUPS Z9, (BX)(DI*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_60
+
+next_60:
 	ADDQ        SI, BX
-	VMOVUPS     840(AX), Z3
-	VMOVUPS     904(AX), Z4
-	VMOVUPS     968(AX), Z5
-	VMOVUPS     1032(AX), Z6
-	VMOVUPS     1096(AX), Z7
-	VMOVUPS     1160(AX), Z8
+	CMPQ        104(AX), $0x02
+	JLE         whole_44
+	VMOVUPS     904(AX), Z3
+	VMOVUPS     968(AX), Z4
+	VMOVUPS     1032(AX), Z5
+	VMOVUPS     1096(AX), Z6
+	VMOVUPS     1160(AX), Z7
+	VMOVUPS     1224(AX), Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -1167,52 +1628,139 @@ linear_11:
 	VMOVAPS     Z4, Z4
 	VFMADD231PS Z2, Z6, Z4
 	VADDPS      Z8, Z4, Z4
-	MOVQ        64(AX), R9
+	CMPQ        112(AX), $0x04
+	JL          part_73
+	MOVQ        128(AX), R9
 	TESTQ       R9, R9
-	JZ          nobias_12
+	JZ          nobias_75
 	VMOVUPS     (R9)(DX*1), Z5
 	VADDPS      Z5, Z3, Z3
 	VADDPS      Z5, Z7, Z7
 	VADDPS      Z5, Z9, Z9
 	VADDPS      Z5, Z4, Z4
 
-nobias_12:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_13
+nobias_75:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_76
 	VADDPS (BX), Z3, Z3
 	VADDPS (BX)(DI*1), Z7, Z7
 	VADDPS (BX)(DI*2), Z9, Z9
 	VADDPS (BX)(R8*1), Z4, Z4
 
-fresh_13:
-	MOVQ         56(AX), R9
+fresh_76:
+	MOVQ         120(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_14
+	JZ           linear_77
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z3, Z5, Z3
 	VMAXPS       Z7, Z5, Z7
 	VMAXPS       Z9, Z5, Z9
 	VMAXPS       Z4, Z5, Z4
 	TESTQ        $0x00000004, R9
-	JZ           linear_14
+	JZ           linear_77
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z3, Z5, Z3
 	VMINPS       Z7, Z5, Z7
 	VMINPS       Z9, Z5, Z9
 	VMINPS       Z4, Z5, Z4
 
-linear_14:
-	VMOVUPS     Z3, (BX)
-	VMOVUPS     Z7, (BX)(DI*1)
-	VMOVUPS     Z9, (BX)(DI*2)
-	VMOVUPS     Z4, (BX)(R8*1)
+linear_77:
+	VMOVUPS Z3, (BX)
+	VMOVUPS Z7, (BX)(DI*1)
+	VMOVUPS Z9, (BX)(DI*2)
+	VMOVUPS Z4, (BX)(R8*1)
+	JMP     next_74
+
+part_73:
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_78
+	VMOVUPS (R9)(DX*1), Z4
+	VADDPS  Z4, Z3, Z3
+
+nobias_78:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_79
+	VADDPS (BX), Z3, Z3
+
+fresh_79:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_80
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, R9
+	JZ           linear_80
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_80:
+	VMOVUPS Z3, (BX)
+	CMPQ    112(AX), $0x01
+	JLE     next_74
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_81
+	VMOVUPS (R9)(DX*1), Z3
+	VADDPS  Z3, Z7, Z7
+
+nobias_81:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_82
+	VADDPS (BX)(DI*1), Z7, Z7
+
+fresh_82:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_83
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z7, Z3, Z7
+	TESTQ        $0x00000004, R9
+	JZ           linear_83
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z7, Z3, Z7
+
+linear_83:
+	VMOVUPS Z7, (BX)(DI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_74
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_84
+	VMOVUPS (R9)(DX*1), Z3
+	VADDPS  Z3, Z9, Z9
+
+nobias_84:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_85
+	VADDPS (BX)(DI*2), Z9, Z9
+
+fresh_85:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_86
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z9, Z3, Z9
+	TESTQ        $0x00000004, R9
+	JZ           linear_86
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z9, Z3, Z9
+
+linear_86:
+	VMOVUPS Z9, (BX)(DI*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_74
+
+next_74:
 	ADDQ        SI, BX
-	VMOVUPS     1224(AX), Z3
-	VMOVUPS     1288(AX), Z4
-	VMOVUPS     1352(AX), Z5
-	VMOVUPS     1416(AX), Z6
-	VMOVUPS     1480(AX), Z7
-	VMOVUPS     1544(AX), Z8
+	CMPQ        104(AX), $0x03
+	JLE         whole_44
+	VMOVUPS     1288(AX), Z3
+	VMOVUPS     1352(AX), Z4
+	VMOVUPS     1416(AX), Z5
+	VMOVUPS     1480(AX), Z6
+	VMOVUPS     1544(AX), Z7
+	VMOVUPS     1608(AX), Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -1226,91 +1774,159 @@ linear_14:
 	VMOVAPS     Z4, Z4
 	VFMADD231PS Z2, Z6, Z4
 	VADDPS      Z8, Z4, Z4
-	MOVQ        64(AX), SI
+	CMPQ        112(AX), $0x04
+	JL          part_87
+	MOVQ        128(AX), SI
 	TESTQ       SI, SI
-	JZ          nobias_15
+	JZ          nobias_89
 	VMOVUPS     (SI)(DX*1), Z5
 	VADDPS      Z5, Z3, Z3
 	VADDPS      Z5, Z7, Z7
 	VADDPS      Z5, Z9, Z9
 	VADDPS      Z5, Z4, Z4
 
-nobias_15:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_16
+nobias_89:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_90
 	VADDPS (BX), Z3, Z3
 	VADDPS (BX)(DI*1), Z7, Z7
 	VADDPS (BX)(DI*2), Z9, Z9
 	VADDPS (BX)(R8*1), Z4, Z4
 
-fresh_16:
-	MOVQ         56(AX), SI
+fresh_90:
+	MOVQ         120(AX), SI
 	TESTQ        $0x00000006, SI
-	JZ           linear_17
+	JZ           linear_91
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z3, Z5, Z3
 	VMAXPS       Z7, Z5, Z7
 	VMAXPS       Z9, Z5, Z9
 	VMAXPS       Z4, Z5, Z4
 	TESTQ        $0x00000004, SI
-	JZ           linear_17
+	JZ           linear_91
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z3, Z5, Z3
 	VMINPS       Z7, Z5, Z7
 	VMINPS       Z9, Z5, Z9
 	VMINPS       Z4, Z5, Z4
 
-linear_17:
+linear_91:
 	VMOVUPS Z3, (BX)
 	VMOVUPS Z7, (BX)(DI*1)
 	VMOVUPS Z9, (BX)(DI*2)
 	VMOVUPS Z4, (BX)(R8*1)
-	ADDQ    $0x00000040, DX
-	JMP     strip_4
+	JMP     next_88
 
-narrower_5:
+part_87:
+	MOVQ    128(AX), SI
+	TESTQ   SI, SI
+	JZ      nobias_92
+	VMOVUPS (SI)(DX*1), Z4
+	VADDPS  Z4, Z3, Z3
+
+nobias_92:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_93
+	VADDPS (BX), Z3, Z3
+
+fresh_93:
+	MOVQ         120(AX), SI
+	TESTQ        $0x00000006, SI
+	JZ           linear_94
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, SI
+	JZ           linear_94
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_94:
+	VMOVUPS Z3, (BX)
+	CMPQ    112(AX), $0x01
+	JLE     next_88
+	MOVQ    128(AX), SI
+	TESTQ   SI, SI
+	JZ      nobias_95
+	VMOVUPS (SI)(DX*1), Z3
+	VADDPS  Z3, Z7, Z7
+
+nobias_95:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_96
+	VADDPS (BX)(DI*1), Z7, Z7
+
+fresh_96:
+	MOVQ         120(AX), SI
+	TESTQ        $0x00000006, SI
+	JZ           linear_97
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z7, Z3, Z7
+	TESTQ        $0x00000004, SI
+	JZ           linear_97
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z7, Z3, Z7
+
+linear_97:
+	VMOVUPS Z7, (BX)(DI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_88
+	MOVQ    128(AX), SI
+	TESTQ   SI, SI
+	JZ      nobias_98
+	VMOVUPS (SI)(DX*1), Z3
+	VADDPS  Z3, Z9, Z9
+
+nobias_98:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_99
+	VADDPS (BX)(DI*2), Z9, Z9
+
+fresh_99:
+	MOVQ         120(AX), SI
+	TESTQ        $0x00000006, SI
+	JZ           linear_100
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z9, Z3, Z9
+	TESTQ        $0x00000004, SI
+	JZ           linear_100
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z9, Z3, Z9
+
+linear_100:
+	VMOVUPS Z9, (BX)(DI*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_88
+
+next_88:
+whole_44:
+	ADDQ $0x00000040, DX
+	JMP  strip_30
+
+narrower_31:
 	SUBQ        DX, CX
-	JZ          done_18
+	JZ          done_101
 	SHRQ        $0x02, CX
 	MOVQ        $0x0000ffff, BX
 	BZHIQ       CX, BX, BX
 	KMOVW       BX, K1
 	MOVQ        8(AX), CX
-	ADDQ        DX, CX
-	MOVQ        24(AX), BX
-	MOVQ        16(AX), SI
-	LEAQ        (SI)(SI*2), DI
-	LEAQ        (SI)(SI*4), R8
-	VMOVUPS.Z   (CX), K1, Z3
-	VMOVUPS.Z   (CX)(SI*1), K1, Z4
-	VMOVUPS.Z   (CX)(SI*2), K1, Z5
-	VMOVUPS.Z   (CX)(DI*1), K1, Z6
-	VMOVUPS.Z   (CX)(SI*4), K1, Z7
-	VMOVUPS.Z   (CX)(R8*1), K1, Z8
-	VADDPS      Z5, Z4, Z9
-	VSUBPS      Z5, Z4, Z4
-	VADDPS      Z7, Z6, Z5
-	VSUBPS      Z7, Z6, Z6
-	VADDPS      Z9, Z3, Z3
-	VADDPS      Z5, Z3, Z3
-	VMOVAPS     Z4, Z7
-	VFMADD231PS Z0, Z6, Z7
-	VMOVAPS     Z9, Z9
-	VFMADD231PS Z1, Z5, Z9
-	VMOVAPS     Z4, Z4
-	VFMADD231PS Z2, Z6, Z4
-	VADDPS      Z8, Z4, Z4
-	VMOVUPS     Z3, 72(AX)
-	VMOVUPS     Z7, 456(AX)
-	VMOVUPS     Z9, 840(AX)
-	VMOVUPS     Z4, 1224(AX)
-	ADDQ        BX, CX
-	VMOVUPS.Z   (CX), K1, Z3
-	VMOVUPS.Z   (CX)(SI*1), K1, Z4
-	VMOVUPS.Z   (CX)(SI*2), K1, Z5
-	VMOVUPS.Z   (CX)(DI*1), K1, Z6
-	VMOVUPS.Z   (CX)(SI*4), K1, Z7
-	VMOVUPS.Z   (CX)(R8*1), K1, Z8
+	MOVQ        16(AX), BX
+	MOVQ        24(AX), SI
+	MOVQ        32(AX), DI
+	MOVQ        40(AX), R8
+	MOVQ        48(AX), R9
+	MOVQ        56(AX), R11
+	MOVQ        DX, R10
+	CMPQ        64(AX), $0x00
+	JG          none_102
+	CMPQ        72(AX), $0x00
+	JLE         none_102
+	VMOVUPS.Z   (CX)(R10*1), K1, Z3
+	VMOVUPS.Z   (BX)(R10*1), K1, Z4
+	VMOVUPS.Z   (SI)(R10*1), K1, Z5
+	VMOVUPS.Z   (DI)(R10*1), K1, Z6
+	VMOVUPS.Z   (R8)(R10*1), K1, Z7
+	VMOVUPS.Z   (R9)(R10*1), K1, Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -1328,13 +1944,27 @@ narrower_5:
 	VMOVUPS     Z7, 520(AX)
 	VMOVUPS     Z9, 904(AX)
 	VMOVUPS     Z4, 1288(AX)
-	ADDQ        BX, CX
-	VMOVUPS.Z   (CX), K1, Z3
-	VMOVUPS.Z   (CX)(SI*1), K1, Z4
-	VMOVUPS.Z   (CX)(SI*2), K1, Z5
-	VMOVUPS.Z   (CX)(DI*1), K1, Z6
-	VMOVUPS.Z   (CX)(SI*4), K1, Z7
-	VMOVUPS.Z   (CX)(R8*1), K1, Z8
+	ADDQ        R11, R10
+	JMP         next_103
+
+none_102:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 136(AX)
+	VMOVUPS Z3, 520(AX)
+	VMOVUPS Z3, 904(AX)
+	VMOVUPS Z3, 1288(AX)
+
+next_103:
+	CMPQ        64(AX), $0x01
+	JG          none_104
+	CMPQ        72(AX), $0x01
+	JLE         none_104
+	VMOVUPS.Z   (CX)(R10*1), K1, Z3
+	VMOVUPS.Z   (BX)(R10*1), K1, Z4
+	VMOVUPS.Z   (SI)(R10*1), K1, Z5
+	VMOVUPS.Z   (DI)(R10*1), K1, Z6
+	VMOVUPS.Z   (R8)(R10*1), K1, Z7
+	VMOVUPS.Z   (R9)(R10*1), K1, Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -1352,13 +1982,27 @@ narrower_5:
 	VMOVUPS     Z7, 584(AX)
 	VMOVUPS     Z9, 968(AX)
 	VMOVUPS     Z4, 1352(AX)
-	ADDQ        BX, CX
-	VMOVUPS.Z   (CX), K1, Z3
-	VMOVUPS.Z   (CX)(SI*1), K1, Z4
-	VMOVUPS.Z   (CX)(SI*2), K1, Z5
-	VMOVUPS.Z   (CX)(DI*1), K1, Z6
-	VMOVUPS.Z   (CX)(SI*4), K1, Z7
-	VMOVUPS.Z   (CX)(R8*1), K1, Z8
+	ADDQ        R11, R10
+	JMP         next_105
+
+none_104:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 200(AX)
+	VMOVUPS Z3, 584(AX)
+	VMOVUPS Z3, 968(AX)
+	VMOVUPS Z3, 1352(AX)
+
+next_105:
+	CMPQ        64(AX), $0x02
+	JG          none_106
+	CMPQ        72(AX), $0x02
+	JLE         none_106
+	VMOVUPS.Z   (CX)(R10*1), K1, Z3
+	VMOVUPS.Z   (BX)(R10*1), K1, Z4
+	VMOVUPS.Z   (SI)(R10*1), K1, Z5
+	VMOVUPS.Z   (DI)(R10*1), K1, Z6
+	VMOVUPS.Z   (R8)(R10*1), K1, Z7
+	VMOVUPS.Z   (R9)(R10*1), K1, Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -1376,13 +2020,27 @@ narrower_5:
 	VMOVUPS     Z7, 648(AX)
 	VMOVUPS     Z9, 1032(AX)
 	VMOVUPS     Z4, 1416(AX)
-	ADDQ        BX, CX
-	VMOVUPS.Z   (CX), K1, Z3
-	VMOVUPS.Z   (CX)(SI*1), K1, Z4
-	VMOVUPS.Z   (CX)(SI*2), K1, Z5
-	VMOVUPS.Z   (CX)(DI*1), K1, Z6
-	VMOVUPS.Z   (CX)(SI*4), K1, Z7
-	VMOVUPS.Z   (CX)(R8*1), K1, Z8
+	ADDQ        R11, R10
+	JMP         next_107
+
+none_106:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 264(AX)
+	VMOVUPS Z3, 648(AX)
+	VMOVUPS Z3, 1032(AX)
+	VMOVUPS Z3, 1416(AX)
+
+next_107:
+	CMPQ        64(AX), $0x03
+	JG          none_108
+	CMPQ        72(AX), $0x03
+	JLE         none_108
+	VMOVUPS.Z   (CX)(R10*1), K1, Z3
+	VMOVUPS.Z   (BX)(R10*1), K1, Z4
+	VMOVUPS.Z   (SI)(R10*1), K1, Z5
+	VMOVUPS.Z   (DI)(R10*1), K1, Z6
+	VMOVUPS.Z   (R8)(R10*1), K1, Z7
+	VMOVUPS.Z   (R9)(R10*1), K1, Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -1400,13 +2058,27 @@ narrower_5:
 	VMOVUPS     Z7, 712(AX)
 	VMOVUPS     Z9, 1096(AX)
 	VMOVUPS     Z4, 1480(AX)
-	ADDQ        BX, CX
-	VMOVUPS.Z   (CX), K1, Z3
-	VMOVUPS.Z   (CX)(SI*1), K1, Z4
-	VMOVUPS.Z   (CX)(SI*2), K1, Z5
-	VMOVUPS.Z   (CX)(DI*1), K1, Z6
-	VMOVUPS.Z   (CX)(SI*4), K1, Z7
-	VMOVUPS.Z   (CX)(R8*1), K1, Z8
+	ADDQ        R11, R10
+	JMP         next_109
+
+none_108:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 328(AX)
+	VMOVUPS Z3, 712(AX)
+	VMOVUPS Z3, 1096(AX)
+	VMOVUPS Z3, 1480(AX)
+
+next_109:
+	CMPQ        64(AX), $0x04
+	JG          none_110
+	CMPQ        72(AX), $0x04
+	JLE         none_110
+	VMOVUPS.Z   (CX)(R10*1), K1, Z3
+	VMOVUPS.Z   (BX)(R10*1), K1, Z4
+	VMOVUPS.Z   (SI)(R10*1), K1, Z5
+	VMOVUPS.Z   (DI)(R10*1), K1, Z6
+	VMOVUPS.Z   (R8)(R10*1), K1, Z7
+	VMOVUPS.Z   (R9)(R10*1), K1, Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -1424,17 +2096,68 @@ narrower_5:
 	VMOVUPS     Z7, 776(AX)
 	VMOVUPS     Z9, 1160(AX)
 	VMOVUPS     Z4, 1544(AX)
-	MOVQ        32(AX), CX
+	ADDQ        R11, R10
+	JMP         next_111
+
+none_110:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 392(AX)
+	VMOVUPS Z3, 776(AX)
+	VMOVUPS Z3, 1160(AX)
+	VMOVUPS Z3, 1544(AX)
+
+next_111:
+	CMPQ        64(AX), $0x05
+	JG          none_112
+	CMPQ        72(AX), $0x05
+	JLE         none_112
+	VMOVUPS.Z   (CX)(R10*1), K1, Z3
+	VMOVUPS.Z   (BX)(R10*1), K1, Z4
+	VMOVUPS.Z   (SI)(R10*1), K1, Z5
+	VMOVUPS.Z   (DI)(R10*1), K1, Z6
+	VMOVUPS.Z   (R8)(R10*1), K1, Z7
+	VMOVUPS.Z   (R9)(R10*1), K1, Z8
+	VADDPS      Z5, Z4, Z9
+	VSUBPS      Z5, Z4, Z4
+	VADDPS      Z7, Z6, Z5
+	VSUBPS      Z7, Z6, Z6
+	VADDPS      Z9, Z3, Z3
+	VADDPS      Z5, Z3, Z3
+	VMOVAPS     Z4, Z7
+	VFMADD231PS Z0, Z6, Z7
+	VMOVAPS     Z9, Z9
+	VFMADD231PS Z1, Z5, Z9
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z2, Z6, Z4
+	VADDPS      Z8, Z4, Z4
+	VMOVUPS     Z3, 456(AX)
+	VMOVUPS     Z7, 840(AX)
+	VMOVUPS     Z9, 1224(AX)
+	VMOVUPS     Z4, 1608(AX)
+	ADDQ        R11, R10
+	JMP         next_113
+
+none_112:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 456(AX)
+	VMOVUPS Z3, 840(AX)
+	VMOVUPS Z3, 1224(AX)
+	VMOVUPS Z3, 1608(AX)
+
+next_113:
+	MOVQ        80(AX), CX
 	ADDQ        DX, CX
-	MOVQ        40(AX), BX
-	MOVQ        48(AX), SI
+	MOVQ        88(AX), BX
+	MOVQ        96(AX), SI
 	LEAQ        (SI)(SI*2), DI
-	VMOVUPS     72(AX), Z3
-	VMOVUPS     136(AX), Z4
-	VMOVUPS     200(AX), Z5
-	VMOVUPS     264(AX), Z6
-	VMOVUPS     328(AX), Z7
-	VMOVUPS     392(AX), Z8
+	CMPQ        104(AX), $0x00
+	JLE         whole_114
+	VMOVUPS     136(AX), Z3
+	VMOVUPS     200(AX), Z4
+	VMOVUPS     264(AX), Z5
+	VMOVUPS     328(AX), Z6
+	VMOVUPS     392(AX), Z7
+	VMOVUPS     456(AX), Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -1448,52 +2171,139 @@ narrower_5:
 	VMOVAPS     Z4, Z4
 	VFMADD231PS Z2, Z6, Z4
 	VADDPS      Z8, Z4, Z4
-	MOVQ        64(AX), R8
+	CMPQ        112(AX), $0x04
+	JL          part_115
+	MOVQ        128(AX), R8
 	TESTQ       R8, R8
-	JZ          nobias_19
+	JZ          nobias_117
 	VMOVUPS.Z   (R8)(DX*1), K1, Z5
 	VADDPS      Z5, Z3, Z3
 	VADDPS      Z5, Z7, Z7
 	VADDPS      Z5, Z9, Z9
 	VADDPS      Z5, Z4, Z4
 
-nobias_19:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_20
+nobias_117:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_118
 	VADDPS (CX), Z3, K1, Z3
 	VADDPS (CX)(SI*1), Z7, K1, Z7
 	VADDPS (CX)(SI*2), Z9, K1, Z9
 	VADDPS (CX)(DI*1), Z4, K1, Z4
 
-fresh_20:
-	MOVQ         56(AX), R8
+fresh_118:
+	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_21
+	JZ           linear_119
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z3, Z5, Z3
 	VMAXPS       Z7, Z5, Z7
 	VMAXPS       Z9, Z5, Z9
 	VMAXPS       Z4, Z5, Z4
 	TESTQ        $0x00000004, R8
-	JZ           linear_21
+	JZ           linear_119
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z3, Z5, Z3
 	VMINPS       Z7, Z5, Z7
 	VMINPS       Z9, Z5, Z9
 	VMINPS       Z4, Z5, Z4
 
-linear_21:
-	VMOVUPS     Z3, K1, (CX)
-	VMOVUPS     Z7, K1, (CX)(SI*1)
-	VMOVUPS     Z9, K1, (CX)(SI*2)
-	VMOVUPS     Z4, K1, (CX)(DI*1)
+linear_119:
+	VMOVUPS Z3, K1, (CX)
+	VMOVUPS Z7, K1, (CX)(SI*1)
+	VMOVUPS Z9, K1, (CX)(SI*2)
+	VMOVUPS Z4, K1, (CX)(DI*1)
+	JMP     next_116
+
+part_115:
+	MOVQ      128(AX), R8
+	TESTQ     R8, R8
+	JZ        nobias_120
+	VMOVUPS.Z (R8)(DX*1), K1, Z4
+	VADDPS    Z4, Z3, Z3
+
+nobias_120:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_121
+	VADDPS (CX), Z3, K1, Z3
+
+fresh_121:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_122
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, R8
+	JZ           linear_122
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_122:
+	VMOVUPS   Z3, K1, (CX)
+	CMPQ      112(AX), $0x01
+	JLE       next_116
+	MOVQ      128(AX), R8
+	TESTQ     R8, R8
+	JZ        nobias_123
+	VMOVUPS.Z (R8)(DX*1), K1, Z3
+	VADDPS    Z3, Z7, Z7
+
+nobias_123:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_124
+	VADDPS (CX)(SI*1), Z7, K1, Z7
+
+fresh_124:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_125
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z7, Z3, Z7
+	TESTQ        $0x00000004, R8
+	JZ           linear_125
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z7, Z3, Z7
+
+linear_125:
+	VMOVUPS   Z7, K1, (CX)(SI*1)
+	CMPQ      112(AX), $0x02
+	JLE       next_116
+	MOVQ      128(AX), R8
+	TESTQ     R8, R8
+	JZ        nobias_126
+	VMOVUPS.Z (R8)(DX*1), K1, Z3
+	VADDPS    Z3, Z9, Z9
+
+nobias_126:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_127
+	VADDPS (CX)(SI*2), Z9, K1, Z9
+
+fresh_127:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_128
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z9, Z3, Z9
+	TESTQ        $0x00000004, R8
+	JZ           linear_128
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z9, Z3, Z9
+
+linear_128:
+	VMOVUPS Z9, K1, (CX)(SI*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_116
+
+next_116:
 	ADDQ        BX, CX
-	VMOVUPS     456(AX), Z3
-	VMOVUPS     520(AX), Z4
-	VMOVUPS     584(AX), Z5
-	VMOVUPS     648(AX), Z6
-	VMOVUPS     712(AX), Z7
-	VMOVUPS     776(AX), Z8
+	CMPQ        104(AX), $0x01
+	JLE         whole_114
+	VMOVUPS     520(AX), Z3
+	VMOVUPS     584(AX), Z4
+	VMOVUPS     648(AX), Z5
+	VMOVUPS     712(AX), Z6
+	VMOVUPS     776(AX), Z7
+	VMOVUPS     840(AX), Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -1507,52 +2317,139 @@ linear_21:
 	VMOVAPS     Z4, Z4
 	VFMADD231PS Z2, Z6, Z4
 	VADDPS      Z8, Z4, Z4
-	MOVQ        64(AX), R8
+	CMPQ        112(AX), $0x04
+	JL          part_129
+	MOVQ        128(AX), R8
 	TESTQ       R8, R8
-	JZ          nobias_22
+	JZ          nobias_131
 	VMOVUPS.Z   (R8)(DX*1), K1, Z5
 	VADDPS      Z5, Z3, Z3
 	VADDPS      Z5, Z7, Z7
 	VADDPS      Z5, Z9, Z9
 	VADDPS      Z5, Z4, Z4
 
-nobias_22:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_23
+nobias_131:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_132
 	VADDPS (CX), Z3, K1, Z3
 	VADDPS (CX)(SI*1), Z7, K1, Z7
 	VADDPS (CX)(SI*2), Z9, K1, Z9
 	VADDPS (CX)(DI*1), Z4, K1, Z4
 
-fresh_23:
-	MOVQ         56(AX), R8
+fresh_132:
+	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_24
+	JZ           linear_133
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z3, Z5, Z3
 	VMAXPS       Z7, Z5, Z7
 	VMAXPS       Z9, Z5, Z9
 	VMAXPS       Z4, Z5, Z4
 	TESTQ        $0x00000004, R8
-	JZ           linear_24
+	JZ           linear_133
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z3, Z5, Z3
 	VMINPS       Z7, Z5, Z7
 	VMINPS       Z9, Z5, Z9
 	VMINPS       Z4, Z5, Z4
 
-linear_24:
-	VMOVUPS     Z3, K1, (CX)
-	VMOVUPS     Z7, K1, (CX)(SI*1)
-	VMOVUPS     Z9, K1, (CX)(SI*2)
-	VMOVUPS     Z4, K1, (CX)(DI*1)
+linear_133:
+	VMOVUPS Z3, K1, (CX)
+	VMOVUPS Z7, K1, (CX)(SI*1)
+	VMOVUPS Z9, K1, (CX)(SI*2)
+	VMOVUPS Z4, K1, (CX)(DI*1)
+	JMP     next_130
+
+part_129:
+	MOVQ      128(AX), R8
+	TESTQ     R8, R8
+	JZ        nobias_134
+	VMOVUPS.Z (R8)(DX*1), K1, Z4
+	VADDPS    Z4, Z3, Z3
+
+nobias_134:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_135
+	VADDPS (CX), Z3, K1, Z3
+
+fresh_135:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_136
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, R8
+	JZ           linear_136
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_136:
+	VMOVUPS   Z3, K1, (CX)
+	CMPQ      112(AX), $0x01
+	JLE       next_130
+	MOVQ      128(AX), R8
+	TESTQ     R8, R8
+	JZ        nobias_137
+	VMOVUPS.Z (R8)(DX*1), K1, Z3
+	VADDPS    Z3, Z7, Z7
+
+nobias_137:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_138
+	VADDPS (CX)(SI*1), Z7, K1, Z7
+
+fresh_138:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_139
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z7, Z3, Z7
+	TESTQ        $0x00000004, R8
+	JZ           linear_139
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z7, Z3, Z7
+
+linear_139:
+	VMOVUPS   Z7, K1, (CX)(SI*1)
+	CMPQ      112(AX), $0x02
+	JLE       next_130
+	MOVQ      128(AX), R8
+	TESTQ     R8, R8
+	JZ        nobias_140
+	VMOVUPS.Z (R8)(DX*1), K1, Z3
+	VADDPS    Z3, Z9, Z9
+
+nobias_140:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_141
+	VADDPS (CX)(SI*2), Z9, K1, Z9
+
+fresh_141:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_142
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z9, Z3, Z9
+	TESTQ        $0x00000004, R8
+	JZ           linear_142
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z9, Z3, Z9
+
+linear_142:
+	VMOVUPS Z9, K1, (CX)(SI*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_130
+
+next_130:
 	ADDQ        BX, CX
-	VMOVUPS     840(AX), Z3
-	VMOVUPS     904(AX), Z4
-	VMOVUPS     968(AX), Z5
-	VMOVUPS     1032(AX), Z6
-	VMOVUPS     1096(AX), Z7
-	VMOVUPS     1160(AX), Z8
+	CMPQ        104(AX), $0x02
+	JLE         whole_114
+	VMOVUPS     904(AX), Z3
+	VMOVUPS     968(AX), Z4
+	VMOVUPS     1032(AX), Z5
+	VMOVUPS     1096(AX), Z6
+	VMOVUPS     1160(AX), Z7
+	VMOVUPS     1224(AX), Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -1566,52 +2463,139 @@ linear_24:
 	VMOVAPS     Z4, Z4
 	VFMADD231PS Z2, Z6, Z4
 	VADDPS      Z8, Z4, Z4
-	MOVQ        64(AX), R8
+	CMPQ        112(AX), $0x04
+	JL          part_143
+	MOVQ        128(AX), R8
 	TESTQ       R8, R8
-	JZ          nobias_25
+	JZ          nobias_145
 	VMOVUPS.Z   (R8)(DX*1), K1, Z5
 	VADDPS      Z5, Z3, Z3
 	VADDPS      Z5, Z7, Z7
 	VADDPS      Z5, Z9, Z9
 	VADDPS      Z5, Z4, Z4
 
-nobias_25:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_26
+nobias_145:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_146
 	VADDPS (CX), Z3, K1, Z3
 	VADDPS (CX)(SI*1), Z7, K1, Z7
 	VADDPS (CX)(SI*2), Z9, K1, Z9
 	VADDPS (CX)(DI*1), Z4, K1, Z4
 
-fresh_26:
-	MOVQ         56(AX), R8
+fresh_146:
+	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_27
+	JZ           linear_147
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z3, Z5, Z3
 	VMAXPS       Z7, Z5, Z7
 	VMAXPS       Z9, Z5, Z9
 	VMAXPS       Z4, Z5, Z4
 	TESTQ        $0x00000004, R8
-	JZ           linear_27
+	JZ           linear_147
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z3, Z5, Z3
 	VMINPS       Z7, Z5, Z7
 	VMINPS       Z9, Z5, Z9
 	VMINPS       Z4, Z5, Z4
 
-linear_27:
-	VMOVUPS     Z3, K1, (CX)
-	VMOVUPS     Z7, K1, (CX)(SI*1)
-	VMOVUPS     Z9, K1, (CX)(SI*2)
-	VMOVUPS     Z4, K1, (CX)(DI*1)
+linear_147:
+	VMOVUPS Z3, K1, (CX)
+	VMOVUPS Z7, K1, (CX)(SI*1)
+	VMOVUPS Z9, K1, (CX)(SI*2)
+	VMOVUPS Z4, K1, (CX)(DI*1)
+	JMP     next_144
+
+part_143:
+	MOVQ      128(AX), R8
+	TESTQ     R8, R8
+	JZ        nobias_148
+	VMOVUPS.Z (R8)(DX*1), K1, Z4
+	VADDPS    Z4, Z3, Z3
+
+nobias_148:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_149
+	VADDPS (CX), Z3, K1, Z3
+
+fresh_149:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_150
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, R8
+	JZ           linear_150
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_150:
+	VMOVUPS   Z3, K1, (CX)
+	CMPQ      112(AX), $0x01
+	JLE       next_144
+	MOVQ      128(AX), R8
+	TESTQ     R8, R8
+	JZ        nobias_151
+	VMOVUPS.Z (R8)(DX*1), K1, Z3
+	VADDPS    Z3, Z7, Z7
+
+nobias_151:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_152
+	VADDPS (CX)(SI*1), Z7, K1, Z7
+
+fresh_152:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_153
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z7, Z3, Z7
+	TESTQ        $0x00000004, R8
+	JZ           linear_153
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z7, Z3, Z7
+
+linear_153:
+	VMOVUPS   Z7, K1, (CX)(SI*1)
+	CMPQ      112(AX), $0x02
+	JLE       next_144
+	MOVQ      128(AX), R8
+	TESTQ     R8, R8
+	JZ        nobias_154
+	VMOVUPS.Z (R8)(DX*1), K1, Z3
+	VADDPS    Z3, Z9, Z9
+
+nobias_154:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_155
+	VADDPS (CX)(SI*2), Z9, K1, Z9
+
+fresh_155:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_156
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z9, Z3, Z9
+	TESTQ        $0x00000004, R8
+	JZ           linear_156
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z9, Z3, Z9
+
+linear_156:
+	VMOVUPS Z9, K1, (CX)(SI*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_144
+
+next_144:
 	ADDQ        BX, CX
-	VMOVUPS     1224(AX), Z3
-	VMOVUPS     1288(AX), Z4
-	VMOVUPS     1352(AX), Z5
-	VMOVUPS     1416(AX), Z6
-	VMOVUPS     1480(AX), Z7
-	VMOVUPS     1544(AX), Z8
+	CMPQ        104(AX), $0x03
+	JLE         whole_114
+	VMOVUPS     1288(AX), Z3
+	VMOVUPS     1352(AX), Z4
+	VMOVUPS     1416(AX), Z5
+	VMOVUPS     1480(AX), Z6
+	VMOVUPS     1544(AX), Z7
+	VMOVUPS     1608(AX), Z8
 	VADDPS      Z5, Z4, Z9
 	VSUBPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
@@ -1625,47 +2609,132 @@ linear_27:
 	VMOVAPS     Z4, Z1
 	VFMADD231PS Z2, Z6, Z1
 	VADDPS      Z8, Z1, Z1
-	MOVQ        64(AX), BX
+	CMPQ        112(AX), $0x04
+	JL          part_157
+	MOVQ        128(AX), BX
 	TESTQ       BX, BX
-	JZ          nobias_28
+	JZ          nobias_159
 	VMOVUPS.Z   (BX)(DX*1), K1, Z2
 	VADDPS      Z2, Z3, Z3
 	VADDPS      Z2, Z7, Z7
 	VADDPS      Z2, Z0, Z0
 	VADDPS      Z2, Z1, Z1
 
-nobias_28:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_29
+nobias_159:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_160
 	VADDPS (CX), Z3, K1, Z3
 	VADDPS (CX)(SI*1), Z7, K1, Z7
 	VADDPS (CX)(SI*2), Z0, K1, Z0
 	VADDPS (CX)(DI*1), Z1, K1, Z1
 
-fresh_29:
-	MOVQ         56(AX), AX
+fresh_160:
+	MOVQ         120(AX), AX
 	TESTQ        $0x00000006, AX
-	JZ           linear_30
+	JZ           linear_161
 	VPXORD       Z2, Z2, Z2
 	VMAXPS       Z3, Z2, Z3
 	VMAXPS       Z7, Z2, Z7
 	VMAXPS       Z0, Z2, Z0
 	VMAXPS       Z1, Z2, Z1
 	TESTQ        $0x00000004, AX
-	JZ           linear_30
+	JZ           linear_161
 	VBROADCASTSS six512<>+0(SB), Z2
 	VMINPS       Z3, Z2, Z3
 	VMINPS       Z7, Z2, Z7
 	VMINPS       Z0, Z2, Z0
 	VMINPS       Z1, Z2, Z1
 
-linear_30:
+linear_161:
 	VMOVUPS Z3, K1, (CX)
 	VMOVUPS Z7, K1, (CX)(SI*1)
 	VMOVUPS Z0, K1, (CX)(SI*2)
 	VMOVUPS Z1, K1, (CX)(DI*1)
+	JMP     next_158
 
-done_18:
+part_157:
+	MOVQ      128(AX), BX
+	TESTQ     BX, BX
+	JZ        nobias_162
+	VMOVUPS.Z (BX)(DX*1), K1, Z1
+	VADDPS    Z1, Z3, Z3
+
+nobias_162:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_163
+	VADDPS (CX), Z3, K1, Z3
+
+fresh_163:
+	MOVQ         120(AX), BX
+	TESTQ        $0x00000006, BX
+	JZ           linear_164
+	VPXORD       Z1, Z1, Z1
+	VMAXPS       Z3, Z1, Z3
+	TESTQ        $0x00000004, BX
+	JZ           linear_164
+	VBROADCASTSS six512<>+0(SB), Z1
+	VMINPS       Z3, Z1, Z3
+
+linear_164:
+	VMOVUPS   Z3, K1, (CX)
+	CMPQ      112(AX), $0x01
+	JLE       next_158
+	MOVQ      128(AX), BX
+	TESTQ     BX, BX
+	JZ        nobias_165
+	VMOVUPS.Z (BX)(DX*1), K1, Z1
+	VADDPS    Z1, Z7, Z7
+
+nobias_165:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_166
+	VADDPS (CX)(SI*1), Z7, K1, Z7
+
+fresh_166:
+	MOVQ         120(AX), BX
+	TESTQ        $0x00000006, BX
+	JZ           linear_167
+	VPXORD       Z1, Z1, Z1
+	VMAXPS       Z7, Z1, Z7
+	TESTQ        $0x00000004, BX
+	JZ           linear_167
+	VBROADCASTSS six512<>+0(SB), Z1
+	VMINPS       Z7, Z1, Z7
+
+linear_167:
+	VMOVUPS   Z7, K1, (CX)(SI*1)
+	CMPQ      112(AX), $0x02
+	JLE       next_158
+	MOVQ      128(AX), BX
+	TESTQ     BX, BX
+	JZ        nobias_168
+	VMOVUPS.Z (BX)(DX*1), K1, Z1
+	VADDPS    Z1, Z0, Z0
+
+nobias_168:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_169
+	VADDPS (CX)(SI*2), Z0, K1, Z0
+
+fresh_169:
+	MOVQ         120(AX), DX
+	TESTQ        $0x00000006, DX
+	JZ           linear_170
+	VPXORD       Z1, Z1, Z1
+	VMAXPS       Z0, Z1, Z0
+	TESTQ        $0x00000004, DX
+	JZ           linear_170
+	VBROADCASTSS six512<>+0(SB), Z1
+	VMINPS       Z0, Z1, Z0
+
+linear_170:
+	VMOVUPS Z0, K1, (CX)(SI*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_158
+
+next_158:
+whole_114:
+done_101:
 	VZEROUPPER
 	RET
 
@@ -1689,43 +2758,22 @@ TEXT ·winoWeights512(SB), NOSPLIT, $0-8
 	XORQ         DX, DX
 	SHLQ         $0x02, CX
 
-strip_31:
+strip_171:
 	LEAQ         64(DX), BX
 	CMPQ         BX, CX
-	JG           narrower_32
+	JG           narrower_172
 	MOVQ         8(AX), BX
-	ADDQ         DX, BX
-	MOVQ         24(AX), SI
-	MOVQ         16(AX), DI
-	VMOVUPS      (BX), Z4
-	VMOVUPS      (BX)(DI*1), Z5
-	VMOVUPS      (BX)(DI*2), Z6
-	VADDPS       Z6, Z4, Z7
-	VMULPS       Z7, Z1, Z7
-	VPXORD       Z8, Z8, Z8
-	VSUBPS       Z7, Z8, Z7
-	VMULPS       Z6, Z1, Z8
-	VMOVAPS      Z8, Z8
-	VFMADD231PS  Z2, Z4, Z8
-	VMULPS       Z4, Z0, Z4
-	VMOVAPS      Z7, Z9
-	VFNMADD231PS Z1, Z5, Z9
-	VMOVAPS      Z7, Z7
-	VFMADD231PS  Z1, Z5, Z7
-	VMOVAPS      Z8, Z10
-	VFMADD231PS  Z3, Z5, Z10
-	VMOVAPS      Z8, Z8
-	VFNMADD231PS Z3, Z5, Z8
-	VMOVUPS      Z4, 72(AX)
-	VMOVUPS      Z9, 264(AX)
-	VMOVUPS      Z7, 456(AX)
-	VMOVUPS      Z10, 648(AX)
-	VMOVUPS      Z8, 840(AX)
-	VMOVUPS      Z6, 1032(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Z4
-	VMOVUPS      (BX)(DI*1), Z5
-	VMOVUPS      (BX)(DI*2), Z6
+	MOVQ         16(AX), SI
+	MOVQ         24(AX), DI
+	MOVQ         56(AX), R9
+	MOVQ         DX, R8
+	CMPQ         64(AX), $0x00
+	JG           none_173
+	CMPQ         72(AX), $0x00
+	JLE          none_173
+	VMOVUPS      (BX)(R8*1), Z4
+	VMOVUPS      (SI)(R8*1), Z5
+	VMOVUPS      (DI)(R8*1), Z6
 	VADDPS       Z6, Z4, Z7
 	VMULPS       Z7, Z1, Z7
 	VPXORD       Z8, Z8, Z8
@@ -1748,10 +2796,26 @@ strip_31:
 	VMOVUPS      Z10, 712(AX)
 	VMOVUPS      Z8, 904(AX)
 	VMOVUPS      Z6, 1096(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Z4
-	VMOVUPS      (BX)(DI*1), Z5
-	VMOVUPS      (BX)(DI*2), Z6
+	ADDQ         R9, R8
+	JMP          next_174
+
+none_173:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 136(AX)
+	VMOVUPS Z4, 328(AX)
+	VMOVUPS Z4, 520(AX)
+	VMOVUPS Z4, 712(AX)
+	VMOVUPS Z4, 904(AX)
+	VMOVUPS Z4, 1096(AX)
+
+next_174:
+	CMPQ         64(AX), $0x01
+	JG           none_175
+	CMPQ         72(AX), $0x01
+	JLE          none_175
+	VMOVUPS      (BX)(R8*1), Z4
+	VMOVUPS      (SI)(R8*1), Z5
+	VMOVUPS      (DI)(R8*1), Z6
 	VADDPS       Z6, Z4, Z7
 	VMULPS       Z7, Z1, Z7
 	VPXORD       Z8, Z8, Z8
@@ -1774,15 +2838,70 @@ strip_31:
 	VMOVUPS      Z10, 776(AX)
 	VMOVUPS      Z8, 968(AX)
 	VMOVUPS      Z6, 1160(AX)
-	MOVQ         32(AX), BX
+	ADDQ         R9, R8
+	JMP          next_176
+
+none_175:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 200(AX)
+	VMOVUPS Z4, 392(AX)
+	VMOVUPS Z4, 584(AX)
+	VMOVUPS Z4, 776(AX)
+	VMOVUPS Z4, 968(AX)
+	VMOVUPS Z4, 1160(AX)
+
+next_176:
+	CMPQ         64(AX), $0x02
+	JG           none_177
+	CMPQ         72(AX), $0x02
+	JLE          none_177
+	VMOVUPS      (BX)(R8*1), Z4
+	VMOVUPS      (SI)(R8*1), Z5
+	VMOVUPS      (DI)(R8*1), Z6
+	VADDPS       Z6, Z4, Z7
+	VMULPS       Z7, Z1, Z7
+	VPXORD       Z8, Z8, Z8
+	VSUBPS       Z7, Z8, Z7
+	VMULPS       Z6, Z1, Z8
+	VMOVAPS      Z8, Z8
+	VFMADD231PS  Z2, Z4, Z8
+	VMULPS       Z4, Z0, Z4
+	VMOVAPS      Z7, Z9
+	VFNMADD231PS Z1, Z5, Z9
+	VMOVAPS      Z7, Z7
+	VFMADD231PS  Z1, Z5, Z7
+	VMOVAPS      Z8, Z10
+	VFMADD231PS  Z3, Z5, Z10
+	VMOVAPS      Z8, Z8
+	VFNMADD231PS Z3, Z5, Z8
+	VMOVUPS      Z4, 264(AX)
+	VMOVUPS      Z9, 456(AX)
+	VMOVUPS      Z7, 648(AX)
+	VMOVUPS      Z10, 840(AX)
+	VMOVUPS      Z8, 1032(AX)
+	VMOVUPS      Z6, 1224(AX)
+	ADDQ         R9, R8
+	JMP          next_178
+
+none_177:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 264(AX)
+	VMOVUPS Z4, 456(AX)
+	VMOVUPS Z4, 648(AX)
+	VMOVUPS Z4, 840(AX)
+	VMOVUPS Z4, 1032(AX)
+	VMOVUPS Z4, 1224(AX)
+
+next_178:
+	MOVQ         80(AX), BX
 	ADDQ         DX, BX
-	MOVQ         40(AX), SI
-	MOVQ         48(AX), DI
+	MOVQ         88(AX), SI
+	MOVQ         96(AX), DI
 	LEAQ         (DI)(DI*2), R8
 	LEAQ         (DI)(DI*4), R9
-	VMOVUPS      72(AX), Z4
-	VMOVUPS      136(AX), Z5
-	VMOVUPS      200(AX), Z6
+	VMOVUPS      136(AX), Z4
+	VMOVUPS      200(AX), Z5
+	VMOVUPS      264(AX), Z6
 	VADDPS       Z6, Z4, Z7
 	VMULPS       Z7, Z1, Z7
 	VPXORD       Z8, Z8, Z8
@@ -1806,9 +2925,9 @@ strip_31:
 	VMOVUPS      Z8, (BX)(DI*4)
 	VMOVUPS      Z6, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      264(AX), Z4
-	VMOVUPS      328(AX), Z5
-	VMOVUPS      392(AX), Z6
+	VMOVUPS      328(AX), Z4
+	VMOVUPS      392(AX), Z5
+	VMOVUPS      456(AX), Z6
 	VADDPS       Z6, Z4, Z7
 	VMULPS       Z7, Z1, Z7
 	VPXORD       Z8, Z8, Z8
@@ -1832,9 +2951,9 @@ strip_31:
 	VMOVUPS      Z8, (BX)(DI*4)
 	VMOVUPS      Z6, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      456(AX), Z4
-	VMOVUPS      520(AX), Z5
-	VMOVUPS      584(AX), Z6
+	VMOVUPS      520(AX), Z4
+	VMOVUPS      584(AX), Z5
+	VMOVUPS      648(AX), Z6
 	VADDPS       Z6, Z4, Z7
 	VMULPS       Z7, Z1, Z7
 	VPXORD       Z8, Z8, Z8
@@ -1858,9 +2977,9 @@ strip_31:
 	VMOVUPS      Z8, (BX)(DI*4)
 	VMOVUPS      Z6, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      648(AX), Z4
-	VMOVUPS      712(AX), Z5
-	VMOVUPS      776(AX), Z6
+	VMOVUPS      712(AX), Z4
+	VMOVUPS      776(AX), Z5
+	VMOVUPS      840(AX), Z6
 	VADDPS       Z6, Z4, Z7
 	VMULPS       Z7, Z1, Z7
 	VPXORD       Z8, Z8, Z8
@@ -1884,9 +3003,9 @@ strip_31:
 	VMOVUPS      Z8, (BX)(DI*4)
 	VMOVUPS      Z6, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      840(AX), Z4
-	VMOVUPS      904(AX), Z5
-	VMOVUPS      968(AX), Z6
+	VMOVUPS      904(AX), Z4
+	VMOVUPS      968(AX), Z5
+	VMOVUPS      1032(AX), Z6
 	VADDPS       Z6, Z4, Z7
 	VMULPS       Z7, Z1, Z7
 	VPXORD       Z8, Z8, Z8
@@ -1910,9 +3029,9 @@ strip_31:
 	VMOVUPS      Z8, (BX)(DI*4)
 	VMOVUPS      Z6, (BX)(R9*1)
 	ADDQ         SI, BX
-	VMOVUPS      1032(AX), Z4
-	VMOVUPS      1096(AX), Z5
-	VMOVUPS      1160(AX), Z6
+	VMOVUPS      1096(AX), Z4
+	VMOVUPS      1160(AX), Z5
+	VMOVUPS      1224(AX), Z6
 	VADDPS       Z6, Z4, Z7
 	VMULPS       Z7, Z1, Z7
 	VPXORD       Z8, Z8, Z8
@@ -1936,48 +3055,27 @@ strip_31:
 	VMOVUPS      Z8, (BX)(DI*4)
 	VMOVUPS      Z6, (BX)(R9*1)
 	ADDQ         $0x00000040, DX
-	JMP          strip_31
+	JMP          strip_171
 
-narrower_32:
+narrower_172:
 	SUBQ         DX, CX
-	JZ           done_33
+	JZ           done_180
 	SHRQ         $0x02, CX
 	MOVQ         $0x0000ffff, BX
 	BZHIQ        CX, BX, BX
 	KMOVW        BX, K1
 	MOVQ         8(AX), CX
-	ADDQ         DX, CX
-	MOVQ         24(AX), BX
-	MOVQ         16(AX), SI
-	VMOVUPS.Z    (CX), K1, Z4
-	VMOVUPS.Z    (CX)(SI*1), K1, Z5
-	VMOVUPS.Z    (CX)(SI*2), K1, Z6
-	VADDPS       Z6, Z4, Z7
-	VMULPS       Z7, Z1, Z7
-	VPXORD       Z8, Z8, Z8
-	VSUBPS       Z7, Z8, Z7
-	VMULPS       Z6, Z1, Z8
-	VMOVAPS      Z8, Z8
-	VFMADD231PS  Z2, Z4, Z8
-	VMULPS       Z4, Z0, Z4
-	VMOVAPS      Z7, Z9
-	VFNMADD231PS Z1, Z5, Z9
-	VMOVAPS      Z7, Z7
-	VFMADD231PS  Z1, Z5, Z7
-	VMOVAPS      Z8, Z10
-	VFMADD231PS  Z3, Z5, Z10
-	VMOVAPS      Z8, Z8
-	VFNMADD231PS Z3, Z5, Z8
-	VMOVUPS      Z4, 72(AX)
-	VMOVUPS      Z9, 264(AX)
-	VMOVUPS      Z7, 456(AX)
-	VMOVUPS      Z10, 648(AX)
-	VMOVUPS      Z8, 840(AX)
-	VMOVUPS      Z6, 1032(AX)
-	ADDQ         BX, CX
-	VMOVUPS.Z    (CX), K1, Z4
-	VMOVUPS.Z    (CX)(SI*1), K1, Z5
-	VMOVUPS.Z    (CX)(SI*2), K1, Z6
+	MOVQ         16(AX), BX
+	MOVQ         24(AX), SI
+	MOVQ         56(AX), R8
+	MOVQ         DX, DI
+	CMPQ         64(AX), $0x00
+	JG           none_181
+	CMPQ         72(AX), $0x00
+	JLE          none_181
+	VMOVUPS.Z    (CX)(DI*1), K1, Z4
+	VMOVUPS.Z    (BX)(DI*1), K1, Z5
+	VMOVUPS.Z    (SI)(DI*1), K1, Z6
 	VADDPS       Z6, Z4, Z7
 	VMULPS       Z7, Z1, Z7
 	VPXORD       Z8, Z8, Z8
@@ -2000,10 +3098,26 @@ narrower_32:
 	VMOVUPS      Z10, 712(AX)
 	VMOVUPS      Z8, 904(AX)
 	VMOVUPS      Z6, 1096(AX)
-	ADDQ         BX, CX
-	VMOVUPS.Z    (CX), K1, Z4
-	VMOVUPS.Z    (CX)(SI*1), K1, Z5
-	VMOVUPS.Z    (CX)(SI*2), K1, Z6
+	ADDQ         R8, DI
+	JMP          next_182
+
+none_181:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 136(AX)
+	VMOVUPS Z4, 328(AX)
+	VMOVUPS Z4, 520(AX)
+	VMOVUPS Z4, 712(AX)
+	VMOVUPS Z4, 904(AX)
+	VMOVUPS Z4, 1096(AX)
+
+next_182:
+	CMPQ         64(AX), $0x01
+	JG           none_183
+	CMPQ         72(AX), $0x01
+	JLE          none_183
+	VMOVUPS.Z    (CX)(DI*1), K1, Z4
+	VMOVUPS.Z    (BX)(DI*1), K1, Z5
+	VMOVUPS.Z    (SI)(DI*1), K1, Z6
 	VADDPS       Z6, Z4, Z7
 	VMULPS       Z7, Z1, Z7
 	VPXORD       Z8, Z8, Z8
@@ -2026,15 +3140,70 @@ narrower_32:
 	VMOVUPS      Z10, 776(AX)
 	VMOVUPS      Z8, 968(AX)
 	VMOVUPS      Z6, 1160(AX)
-	MOVQ         32(AX), CX
+	ADDQ         R8, DI
+	JMP          next_184
+
+none_183:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 200(AX)
+	VMOVUPS Z4, 392(AX)
+	VMOVUPS Z4, 584(AX)
+	VMOVUPS Z4, 776(AX)
+	VMOVUPS Z4, 968(AX)
+	VMOVUPS Z4, 1160(AX)
+
+next_184:
+	CMPQ         64(AX), $0x02
+	JG           none_185
+	CMPQ         72(AX), $0x02
+	JLE          none_185
+	VMOVUPS.Z    (CX)(DI*1), K1, Z4
+	VMOVUPS.Z    (BX)(DI*1), K1, Z5
+	VMOVUPS.Z    (SI)(DI*1), K1, Z6
+	VADDPS       Z6, Z4, Z7
+	VMULPS       Z7, Z1, Z7
+	VPXORD       Z8, Z8, Z8
+	VSUBPS       Z7, Z8, Z7
+	VMULPS       Z6, Z1, Z8
+	VMOVAPS      Z8, Z8
+	VFMADD231PS  Z2, Z4, Z8
+	VMULPS       Z4, Z0, Z4
+	VMOVAPS      Z7, Z9
+	VFNMADD231PS Z1, Z5, Z9
+	VMOVAPS      Z7, Z7
+	VFMADD231PS  Z1, Z5, Z7
+	VMOVAPS      Z8, Z10
+	VFMADD231PS  Z3, Z5, Z10
+	VMOVAPS      Z8, Z8
+	VFNMADD231PS Z3, Z5, Z8
+	VMOVUPS      Z4, 264(AX)
+	VMOVUPS      Z9, 456(AX)
+	VMOVUPS      Z7, 648(AX)
+	VMOVUPS      Z10, 840(AX)
+	VMOVUPS      Z8, 1032(AX)
+	VMOVUPS      Z6, 1224(AX)
+	ADDQ         R8, DI
+	JMP          next_186
+
+none_185:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 264(AX)
+	VMOVUPS Z4, 456(AX)
+	VMOVUPS Z4, 648(AX)
+	VMOVUPS Z4, 840(AX)
+	VMOVUPS Z4, 1032(AX)
+	VMOVUPS Z4, 1224(AX)
+
+next_186:
+	MOVQ         80(AX), CX
 	ADDQ         DX, CX
-	MOVQ         40(AX), DX
-	MOVQ         48(AX), BX
+	MOVQ         88(AX), DX
+	MOVQ         96(AX), BX
 	LEAQ         (BX)(BX*2), SI
 	LEAQ         (BX)(BX*4), DI
-	VMOVUPS      72(AX), Z4
-	VMOVUPS      136(AX), Z5
-	VMOVUPS      200(AX), Z6
+	VMOVUPS      136(AX), Z4
+	VMOVUPS      200(AX), Z5
+	VMOVUPS      264(AX), Z6
 	VADDPS       Z6, Z4, Z7
 	VMULPS       Z7, Z1, Z7
 	VPXORD       Z8, Z8, Z8
@@ -2058,9 +3227,9 @@ narrower_32:
 	VMOVUPS      Z8, K1, (CX)(BX*4)
 	VMOVUPS      Z6, K1, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      264(AX), Z4
-	VMOVUPS      328(AX), Z5
-	VMOVUPS      392(AX), Z6
+	VMOVUPS      328(AX), Z4
+	VMOVUPS      392(AX), Z5
+	VMOVUPS      456(AX), Z6
 	VADDPS       Z6, Z4, Z7
 	VMULPS       Z7, Z1, Z7
 	VPXORD       Z8, Z8, Z8
@@ -2084,9 +3253,9 @@ narrower_32:
 	VMOVUPS      Z8, K1, (CX)(BX*4)
 	VMOVUPS      Z6, K1, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      456(AX), Z4
-	VMOVUPS      520(AX), Z5
-	VMOVUPS      584(AX), Z6
+	VMOVUPS      520(AX), Z4
+	VMOVUPS      584(AX), Z5
+	VMOVUPS      648(AX), Z6
 	VADDPS       Z6, Z4, Z7
 	VMULPS       Z7, Z1, Z7
 	VPXORD       Z8, Z8, Z8
@@ -2110,9 +3279,9 @@ narrower_32:
 	VMOVUPS      Z8, K1, (CX)(BX*4)
 	VMOVUPS      Z6, K1, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      648(AX), Z4
-	VMOVUPS      712(AX), Z5
-	VMOVUPS      776(AX), Z6
+	VMOVUPS      712(AX), Z4
+	VMOVUPS      776(AX), Z5
+	VMOVUPS      840(AX), Z6
 	VADDPS       Z6, Z4, Z7
 	VMULPS       Z7, Z1, Z7
 	VPXORD       Z8, Z8, Z8
@@ -2136,9 +3305,9 @@ narrower_32:
 	VMOVUPS      Z8, K1, (CX)(BX*4)
 	VMOVUPS      Z6, K1, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      840(AX), Z4
-	VMOVUPS      904(AX), Z5
-	VMOVUPS      968(AX), Z6
+	VMOVUPS      904(AX), Z4
+	VMOVUPS      968(AX), Z5
+	VMOVUPS      1032(AX), Z6
 	VADDPS       Z6, Z4, Z7
 	VMULPS       Z7, Z1, Z7
 	VPXORD       Z8, Z8, Z8
@@ -2162,9 +3331,9 @@ narrower_32:
 	VMOVUPS      Z8, K1, (CX)(BX*4)
 	VMOVUPS      Z6, K1, (CX)(DI*1)
 	ADDQ         DX, CX
-	VMOVUPS      1032(AX), Z4
-	VMOVUPS      1096(AX), Z5
-	VMOVUPS      1160(AX), Z6
+	VMOVUPS      1096(AX), Z4
+	VMOVUPS      1160(AX), Z5
+	VMOVUPS      1224(AX), Z6
 	VADDPS       Z6, Z4, Z7
 	VMULPS       Z7, Z1, Z7
 	VPXORD       Z8, Z8, Z8
@@ -2188,7 +3357,7 @@ narrower_32:
 	VMOVUPS      Z7, K1, (CX)(BX*4)
 	VMOVUPS      Z6, K1, (CX)(DI*1)
 
-done_33:
+done_180:
 	VZEROUPPER
 	RET
 
@@ -2209,41 +3378,24 @@ TEXT ·winoOutGrad512(SB), NOSPLIT, $0-8
 	XORQ         DX, DX
 	SHLQ         $0x02, CX
 
-strip_34:
+strip_188:
 	LEAQ        64(DX), BX
 	CMPQ        BX, CX
-	JG          narrower_35
+	JG          narrower_189
 	MOVQ        8(AX), BX
-	ADDQ        DX, BX
-	MOVQ        24(AX), SI
-	MOVQ        16(AX), DI
-	LEAQ        (DI)(DI*2), R8
-	VMOVUPS     (BX), Z3
-	VMOVUPS     (BX)(DI*1), Z4
-	VMOVUPS     (BX)(DI*2), Z5
-	VMOVUPS     (BX)(R8*1), Z6
-	VADDPS      Z5, Z3, Z7
-	VADDPS      Z6, Z4, Z8
-	VMOVAPS     Z3, Z9
-	VFMADD231PS Z1, Z5, Z9
-	VMULPS      Z4, Z0, Z4
-	VMOVAPS     Z4, Z4
-	VFMADD231PS Z2, Z6, Z4
-	VADDPS      Z8, Z7, Z5
-	VSUBPS      Z8, Z7, Z7
-	VADDPS      Z4, Z9, Z8
-	VSUBPS      Z4, Z9, Z4
-	VMOVUPS     Z3, 72(AX)
-	VMOVUPS     Z5, 328(AX)
-	VMOVUPS     Z7, 584(AX)
-	VMOVUPS     Z8, 840(AX)
-	VMOVUPS     Z4, 1096(AX)
-	VMOVUPS     Z6, 1352(AX)
-	ADDQ        SI, BX
-	VMOVUPS     (BX), Z3
-	VMOVUPS     (BX)(DI*1), Z4
-	VMOVUPS     (BX)(DI*2), Z5
-	VMOVUPS     (BX)(R8*1), Z6
+	MOVQ        16(AX), SI
+	MOVQ        24(AX), DI
+	MOVQ        32(AX), R8
+	MOVQ        56(AX), R10
+	MOVQ        DX, R9
+	CMPQ        64(AX), $0x00
+	JG          none_190
+	CMPQ        72(AX), $0x00
+	JLE         none_190
+	VMOVUPS     (BX)(R9*1), Z3
+	VMOVUPS     (SI)(R9*1), Z4
+	VMOVUPS     (DI)(R9*1), Z5
+	VMOVUPS     (R8)(R9*1), Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2261,11 +3413,27 @@ strip_34:
 	VMOVUPS     Z8, 904(AX)
 	VMOVUPS     Z4, 1160(AX)
 	VMOVUPS     Z6, 1416(AX)
-	ADDQ        SI, BX
-	VMOVUPS     (BX), Z3
-	VMOVUPS     (BX)(DI*1), Z4
-	VMOVUPS     (BX)(DI*2), Z5
-	VMOVUPS     (BX)(R8*1), Z6
+	ADDQ        R10, R9
+	JMP         next_191
+
+none_190:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 136(AX)
+	VMOVUPS Z3, 392(AX)
+	VMOVUPS Z3, 648(AX)
+	VMOVUPS Z3, 904(AX)
+	VMOVUPS Z3, 1160(AX)
+	VMOVUPS Z3, 1416(AX)
+
+next_191:
+	CMPQ        64(AX), $0x01
+	JG          none_192
+	CMPQ        72(AX), $0x01
+	JLE         none_192
+	VMOVUPS     (BX)(R9*1), Z3
+	VMOVUPS     (SI)(R9*1), Z4
+	VMOVUPS     (DI)(R9*1), Z5
+	VMOVUPS     (R8)(R9*1), Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2283,11 +3451,27 @@ strip_34:
 	VMOVUPS     Z8, 968(AX)
 	VMOVUPS     Z4, 1224(AX)
 	VMOVUPS     Z6, 1480(AX)
-	ADDQ        SI, BX
-	VMOVUPS     (BX), Z3
-	VMOVUPS     (BX)(DI*1), Z4
-	VMOVUPS     (BX)(DI*2), Z5
-	VMOVUPS     (BX)(R8*1), Z6
+	ADDQ        R10, R9
+	JMP         next_193
+
+none_192:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 200(AX)
+	VMOVUPS Z3, 456(AX)
+	VMOVUPS Z3, 712(AX)
+	VMOVUPS Z3, 968(AX)
+	VMOVUPS Z3, 1224(AX)
+	VMOVUPS Z3, 1480(AX)
+
+next_193:
+	CMPQ        64(AX), $0x02
+	JG          none_194
+	CMPQ        72(AX), $0x02
+	JLE         none_194
+	VMOVUPS     (BX)(R9*1), Z3
+	VMOVUPS     (SI)(R9*1), Z4
+	VMOVUPS     (DI)(R9*1), Z5
+	VMOVUPS     (R8)(R9*1), Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2305,16 +3489,67 @@ strip_34:
 	VMOVUPS     Z8, 1032(AX)
 	VMOVUPS     Z4, 1288(AX)
 	VMOVUPS     Z6, 1544(AX)
-	MOVQ        32(AX), BX
+	ADDQ        R10, R9
+	JMP         next_195
+
+none_194:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 264(AX)
+	VMOVUPS Z3, 520(AX)
+	VMOVUPS Z3, 776(AX)
+	VMOVUPS Z3, 1032(AX)
+	VMOVUPS Z3, 1288(AX)
+	VMOVUPS Z3, 1544(AX)
+
+next_195:
+	CMPQ        64(AX), $0x03
+	JG          none_196
+	CMPQ        72(AX), $0x03
+	JLE         none_196
+	VMOVUPS     (BX)(R9*1), Z3
+	VMOVUPS     (SI)(R9*1), Z4
+	VMOVUPS     (DI)(R9*1), Z5
+	VMOVUPS     (R8)(R9*1), Z6
+	VADDPS      Z5, Z3, Z7
+	VADDPS      Z6, Z4, Z8
+	VMOVAPS     Z3, Z9
+	VFMADD231PS Z1, Z5, Z9
+	VMULPS      Z4, Z0, Z4
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z2, Z6, Z4
+	VADDPS      Z8, Z7, Z5
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z4, Z9, Z8
+	VSUBPS      Z4, Z9, Z4
+	VMOVUPS     Z3, 328(AX)
+	VMOVUPS     Z5, 584(AX)
+	VMOVUPS     Z7, 840(AX)
+	VMOVUPS     Z8, 1096(AX)
+	VMOVUPS     Z4, 1352(AX)
+	VMOVUPS     Z6, 1608(AX)
+	ADDQ        R10, R9
+	JMP         next_197
+
+none_196:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 328(AX)
+	VMOVUPS Z3, 584(AX)
+	VMOVUPS Z3, 840(AX)
+	VMOVUPS Z3, 1096(AX)
+	VMOVUPS Z3, 1352(AX)
+	VMOVUPS Z3, 1608(AX)
+
+next_197:
+	MOVQ        80(AX), BX
 	ADDQ        DX, BX
-	MOVQ        40(AX), SI
-	MOVQ        48(AX), DI
+	MOVQ        88(AX), SI
+	MOVQ        96(AX), DI
 	LEAQ        (DI)(DI*2), R8
 	LEAQ        (DI)(DI*4), R9
-	VMOVUPS     72(AX), Z3
-	VMOVUPS     136(AX), Z4
-	VMOVUPS     200(AX), Z5
-	VMOVUPS     264(AX), Z6
+	VMOVUPS     136(AX), Z3
+	VMOVUPS     200(AX), Z4
+	VMOVUPS     264(AX), Z5
+	VMOVUPS     328(AX), Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2333,10 +3568,10 @@ strip_34:
 	VMOVUPS     Z4, (BX)(DI*4)
 	VMOVUPS     Z6, (BX)(R9*1)
 	ADDQ        SI, BX
-	VMOVUPS     328(AX), Z3
-	VMOVUPS     392(AX), Z4
-	VMOVUPS     456(AX), Z5
-	VMOVUPS     520(AX), Z6
+	VMOVUPS     392(AX), Z3
+	VMOVUPS     456(AX), Z4
+	VMOVUPS     520(AX), Z5
+	VMOVUPS     584(AX), Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2355,10 +3590,10 @@ strip_34:
 	VMOVUPS     Z4, (BX)(DI*4)
 	VMOVUPS     Z6, (BX)(R9*1)
 	ADDQ        SI, BX
-	VMOVUPS     584(AX), Z3
-	VMOVUPS     648(AX), Z4
-	VMOVUPS     712(AX), Z5
-	VMOVUPS     776(AX), Z6
+	VMOVUPS     648(AX), Z3
+	VMOVUPS     712(AX), Z4
+	VMOVUPS     776(AX), Z5
+	VMOVUPS     840(AX), Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2377,10 +3612,10 @@ strip_34:
 	VMOVUPS     Z4, (BX)(DI*4)
 	VMOVUPS     Z6, (BX)(R9*1)
 	ADDQ        SI, BX
-	VMOVUPS     840(AX), Z3
-	VMOVUPS     904(AX), Z4
-	VMOVUPS     968(AX), Z5
-	VMOVUPS     1032(AX), Z6
+	VMOVUPS     904(AX), Z3
+	VMOVUPS     968(AX), Z4
+	VMOVUPS     1032(AX), Z5
+	VMOVUPS     1096(AX), Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2399,10 +3634,10 @@ strip_34:
 	VMOVUPS     Z4, (BX)(DI*4)
 	VMOVUPS     Z6, (BX)(R9*1)
 	ADDQ        SI, BX
-	VMOVUPS     1096(AX), Z3
-	VMOVUPS     1160(AX), Z4
-	VMOVUPS     1224(AX), Z5
-	VMOVUPS     1288(AX), Z6
+	VMOVUPS     1160(AX), Z3
+	VMOVUPS     1224(AX), Z4
+	VMOVUPS     1288(AX), Z5
+	VMOVUPS     1352(AX), Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2421,10 +3656,10 @@ strip_34:
 	VMOVUPS     Z4, (BX)(DI*4)
 	VMOVUPS     Z6, (BX)(R9*1)
 	ADDQ        SI, BX
-	VMOVUPS     1352(AX), Z3
-	VMOVUPS     1416(AX), Z4
-	VMOVUPS     1480(AX), Z5
-	VMOVUPS     1544(AX), Z6
+	VMOVUPS     1416(AX), Z3
+	VMOVUPS     1480(AX), Z4
+	VMOVUPS     1544(AX), Z5
+	VMOVUPS     1608(AX), Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2443,46 +3678,29 @@ strip_34:
 	VMOVUPS     Z4, (BX)(DI*4)
 	VMOVUPS     Z6, (BX)(R9*1)
 	ADDQ        $0x00000040, DX
-	JMP         strip_34
+	JMP         strip_188
 
-narrower_35:
+narrower_189:
 	SUBQ        DX, CX
-	JZ          done_36
+	JZ          done_199
 	SHRQ        $0x02, CX
 	MOVQ        $0x0000ffff, BX
 	BZHIQ       CX, BX, BX
 	KMOVW       BX, K1
 	MOVQ        8(AX), CX
-	ADDQ        DX, CX
-	MOVQ        24(AX), BX
-	MOVQ        16(AX), SI
-	LEAQ        (SI)(SI*2), DI
-	VMOVUPS.Z   (CX), K1, Z3
-	VMOVUPS.Z   (CX)(SI*1), K1, Z4
-	VMOVUPS.Z   (CX)(SI*2), K1, Z5
-	VMOVUPS.Z   (CX)(DI*1), K1, Z6
-	VADDPS      Z5, Z3, Z7
-	VADDPS      Z6, Z4, Z8
-	VMOVAPS     Z3, Z9
-	VFMADD231PS Z1, Z5, Z9
-	VMULPS      Z4, Z0, Z4
-	VMOVAPS     Z4, Z4
-	VFMADD231PS Z2, Z6, Z4
-	VADDPS      Z8, Z7, Z5
-	VSUBPS      Z8, Z7, Z7
-	VADDPS      Z4, Z9, Z8
-	VSUBPS      Z4, Z9, Z4
-	VMOVUPS     Z3, 72(AX)
-	VMOVUPS     Z5, 328(AX)
-	VMOVUPS     Z7, 584(AX)
-	VMOVUPS     Z8, 840(AX)
-	VMOVUPS     Z4, 1096(AX)
-	VMOVUPS     Z6, 1352(AX)
-	ADDQ        BX, CX
-	VMOVUPS.Z   (CX), K1, Z3
-	VMOVUPS.Z   (CX)(SI*1), K1, Z4
-	VMOVUPS.Z   (CX)(SI*2), K1, Z5
-	VMOVUPS.Z   (CX)(DI*1), K1, Z6
+	MOVQ        16(AX), BX
+	MOVQ        24(AX), SI
+	MOVQ        32(AX), DI
+	MOVQ        56(AX), R9
+	MOVQ        DX, R8
+	CMPQ        64(AX), $0x00
+	JG          none_200
+	CMPQ        72(AX), $0x00
+	JLE         none_200
+	VMOVUPS.Z   (CX)(R8*1), K1, Z3
+	VMOVUPS.Z   (BX)(R8*1), K1, Z4
+	VMOVUPS.Z   (SI)(R8*1), K1, Z5
+	VMOVUPS.Z   (DI)(R8*1), K1, Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2500,11 +3718,27 @@ narrower_35:
 	VMOVUPS     Z8, 904(AX)
 	VMOVUPS     Z4, 1160(AX)
 	VMOVUPS     Z6, 1416(AX)
-	ADDQ        BX, CX
-	VMOVUPS.Z   (CX), K1, Z3
-	VMOVUPS.Z   (CX)(SI*1), K1, Z4
-	VMOVUPS.Z   (CX)(SI*2), K1, Z5
-	VMOVUPS.Z   (CX)(DI*1), K1, Z6
+	ADDQ        R9, R8
+	JMP         next_201
+
+none_200:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 136(AX)
+	VMOVUPS Z3, 392(AX)
+	VMOVUPS Z3, 648(AX)
+	VMOVUPS Z3, 904(AX)
+	VMOVUPS Z3, 1160(AX)
+	VMOVUPS Z3, 1416(AX)
+
+next_201:
+	CMPQ        64(AX), $0x01
+	JG          none_202
+	CMPQ        72(AX), $0x01
+	JLE         none_202
+	VMOVUPS.Z   (CX)(R8*1), K1, Z3
+	VMOVUPS.Z   (BX)(R8*1), K1, Z4
+	VMOVUPS.Z   (SI)(R8*1), K1, Z5
+	VMOVUPS.Z   (DI)(R8*1), K1, Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2522,11 +3756,27 @@ narrower_35:
 	VMOVUPS     Z8, 968(AX)
 	VMOVUPS     Z4, 1224(AX)
 	VMOVUPS     Z6, 1480(AX)
-	ADDQ        BX, CX
-	VMOVUPS.Z   (CX), K1, Z3
-	VMOVUPS.Z   (CX)(SI*1), K1, Z4
-	VMOVUPS.Z   (CX)(SI*2), K1, Z5
-	VMOVUPS.Z   (CX)(DI*1), K1, Z6
+	ADDQ        R9, R8
+	JMP         next_203
+
+none_202:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 200(AX)
+	VMOVUPS Z3, 456(AX)
+	VMOVUPS Z3, 712(AX)
+	VMOVUPS Z3, 968(AX)
+	VMOVUPS Z3, 1224(AX)
+	VMOVUPS Z3, 1480(AX)
+
+next_203:
+	CMPQ        64(AX), $0x02
+	JG          none_204
+	CMPQ        72(AX), $0x02
+	JLE         none_204
+	VMOVUPS.Z   (CX)(R8*1), K1, Z3
+	VMOVUPS.Z   (BX)(R8*1), K1, Z4
+	VMOVUPS.Z   (SI)(R8*1), K1, Z5
+	VMOVUPS.Z   (DI)(R8*1), K1, Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2544,16 +3794,67 @@ narrower_35:
 	VMOVUPS     Z8, 1032(AX)
 	VMOVUPS     Z4, 1288(AX)
 	VMOVUPS     Z6, 1544(AX)
-	MOVQ        32(AX), CX
+	ADDQ        R9, R8
+	JMP         next_205
+
+none_204:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 264(AX)
+	VMOVUPS Z3, 520(AX)
+	VMOVUPS Z3, 776(AX)
+	VMOVUPS Z3, 1032(AX)
+	VMOVUPS Z3, 1288(AX)
+	VMOVUPS Z3, 1544(AX)
+
+next_205:
+	CMPQ        64(AX), $0x03
+	JG          none_206
+	CMPQ        72(AX), $0x03
+	JLE         none_206
+	VMOVUPS.Z   (CX)(R8*1), K1, Z3
+	VMOVUPS.Z   (BX)(R8*1), K1, Z4
+	VMOVUPS.Z   (SI)(R8*1), K1, Z5
+	VMOVUPS.Z   (DI)(R8*1), K1, Z6
+	VADDPS      Z5, Z3, Z7
+	VADDPS      Z6, Z4, Z8
+	VMOVAPS     Z3, Z9
+	VFMADD231PS Z1, Z5, Z9
+	VMULPS      Z4, Z0, Z4
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z2, Z6, Z4
+	VADDPS      Z8, Z7, Z5
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z4, Z9, Z8
+	VSUBPS      Z4, Z9, Z4
+	VMOVUPS     Z3, 328(AX)
+	VMOVUPS     Z5, 584(AX)
+	VMOVUPS     Z7, 840(AX)
+	VMOVUPS     Z8, 1096(AX)
+	VMOVUPS     Z4, 1352(AX)
+	VMOVUPS     Z6, 1608(AX)
+	ADDQ        R9, R8
+	JMP         next_207
+
+none_206:
+	VPXORD  Z3, Z3, Z3
+	VMOVUPS Z3, 328(AX)
+	VMOVUPS Z3, 584(AX)
+	VMOVUPS Z3, 840(AX)
+	VMOVUPS Z3, 1096(AX)
+	VMOVUPS Z3, 1352(AX)
+	VMOVUPS Z3, 1608(AX)
+
+next_207:
+	MOVQ        80(AX), CX
 	ADDQ        DX, CX
-	MOVQ        40(AX), DX
-	MOVQ        48(AX), BX
+	MOVQ        88(AX), DX
+	MOVQ        96(AX), BX
 	LEAQ        (BX)(BX*2), SI
 	LEAQ        (BX)(BX*4), DI
-	VMOVUPS     72(AX), Z3
-	VMOVUPS     136(AX), Z4
-	VMOVUPS     200(AX), Z5
-	VMOVUPS     264(AX), Z6
+	VMOVUPS     136(AX), Z3
+	VMOVUPS     200(AX), Z4
+	VMOVUPS     264(AX), Z5
+	VMOVUPS     328(AX), Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2572,10 +3873,10 @@ narrower_35:
 	VMOVUPS     Z4, K1, (CX)(BX*4)
 	VMOVUPS     Z6, K1, (CX)(DI*1)
 	ADDQ        DX, CX
-	VMOVUPS     328(AX), Z3
-	VMOVUPS     392(AX), Z4
-	VMOVUPS     456(AX), Z5
-	VMOVUPS     520(AX), Z6
+	VMOVUPS     392(AX), Z3
+	VMOVUPS     456(AX), Z4
+	VMOVUPS     520(AX), Z5
+	VMOVUPS     584(AX), Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2594,10 +3895,10 @@ narrower_35:
 	VMOVUPS     Z4, K1, (CX)(BX*4)
 	VMOVUPS     Z6, K1, (CX)(DI*1)
 	ADDQ        DX, CX
-	VMOVUPS     584(AX), Z3
-	VMOVUPS     648(AX), Z4
-	VMOVUPS     712(AX), Z5
-	VMOVUPS     776(AX), Z6
+	VMOVUPS     648(AX), Z3
+	VMOVUPS     712(AX), Z4
+	VMOVUPS     776(AX), Z5
+	VMOVUPS     840(AX), Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2616,10 +3917,10 @@ narrower_35:
 	VMOVUPS     Z4, K1, (CX)(BX*4)
 	VMOVUPS     Z6, K1, (CX)(DI*1)
 	ADDQ        DX, CX
-	VMOVUPS     840(AX), Z3
-	VMOVUPS     904(AX), Z4
-	VMOVUPS     968(AX), Z5
-	VMOVUPS     1032(AX), Z6
+	VMOVUPS     904(AX), Z3
+	VMOVUPS     968(AX), Z4
+	VMOVUPS     1032(AX), Z5
+	VMOVUPS     1096(AX), Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2638,10 +3939,10 @@ narrower_35:
 	VMOVUPS     Z4, K1, (CX)(BX*4)
 	VMOVUPS     Z6, K1, (CX)(DI*1)
 	ADDQ        DX, CX
-	VMOVUPS     1096(AX), Z3
-	VMOVUPS     1160(AX), Z4
-	VMOVUPS     1224(AX), Z5
-	VMOVUPS     1288(AX), Z6
+	VMOVUPS     1160(AX), Z3
+	VMOVUPS     1224(AX), Z4
+	VMOVUPS     1288(AX), Z5
+	VMOVUPS     1352(AX), Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2660,10 +3961,10 @@ narrower_35:
 	VMOVUPS     Z4, K1, (CX)(BX*4)
 	VMOVUPS     Z6, K1, (CX)(DI*1)
 	ADDQ        DX, CX
-	VMOVUPS     1352(AX), Z3
-	VMOVUPS     1416(AX), Z4
-	VMOVUPS     1480(AX), Z5
-	VMOVUPS     1544(AX), Z6
+	VMOVUPS     1416(AX), Z3
+	VMOVUPS     1480(AX), Z4
+	VMOVUPS     1544(AX), Z5
+	VMOVUPS     1608(AX), Z6
 	VADDPS      Z5, Z3, Z7
 	VADDPS      Z6, Z4, Z8
 	VMOVAPS     Z3, Z9
@@ -2682,7 +3983,7 @@ narrower_35:
 	VMOVUPS     Z0, K1, (CX)(BX*4)
 	VMOVUPS     Z6, K1, (CX)(DI*1)
 
-done_36:
+done_199:
 	VZEROUPPER
 	RET
 
@@ -2706,47 +4007,28 @@ TEXT ·winoWeightGrad512(SB), NOSPLIT, $0-8
 	XORQ         DX, DX
 	SHLQ         $0x02, CX
 
-strip_37:
+strip_209:
 	LEAQ         64(DX), BX
 	CMPQ         BX, CX
-	JG           narrower_38
+	JG           narrower_210
 	MOVQ         8(AX), BX
-	ADDQ         DX, BX
-	MOVQ         24(AX), SI
-	MOVQ         16(AX), DI
-	LEAQ         (DI)(DI*2), R8
-	LEAQ         (DI)(DI*4), R9
-	VMOVUPS      (BX), Z4
-	VMOVUPS      (BX)(DI*1), Z5
-	VMOVUPS      (BX)(DI*2), Z6
-	VMOVUPS      (BX)(R8*1), Z7
-	VMOVUPS      (BX)(DI*4), Z8
-	VMOVUPS      (BX)(R9*1), Z9
-	VADDPS       Z6, Z5, Z10
-	VSUBPS       Z5, Z6, Z5
-	VADDPS       Z8, Z7, Z6
-	VSUBPS       Z8, Z7, Z7
-	VMULPS       Z4, Z0, Z4
-	VMOVAPS      Z4, Z4
-	VFNMADD231PS Z1, Z10, Z4
-	VMOVAPS      Z4, Z4
-	VFMADD231PS  Z2, Z6, Z4
-	VMULPS       Z5, Z1, Z5
-	VMOVAPS      Z5, Z5
-	VFMADD231PS  Z3, Z7, Z5
-	VSUBPS       Z10, Z6, Z6
-	VMOVAPS      Z9, Z7
-	VFMADD231PS  Z1, Z6, Z7
-	VMOVUPS      Z4, 72(AX)
-	VMOVUPS      Z5, 456(AX)
-	VMOVUPS      Z7, 840(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Z4
-	VMOVUPS      (BX)(DI*1), Z5
-	VMOVUPS      (BX)(DI*2), Z6
-	VMOVUPS      (BX)(R8*1), Z7
-	VMOVUPS      (BX)(DI*4), Z8
-	VMOVUPS      (BX)(R9*1), Z9
+	MOVQ         16(AX), SI
+	MOVQ         24(AX), DI
+	MOVQ         32(AX), R8
+	MOVQ         40(AX), R9
+	MOVQ         48(AX), R10
+	MOVQ         56(AX), R12
+	MOVQ         DX, R11
+	CMPQ         64(AX), $0x00
+	JG           none_211
+	CMPQ         72(AX), $0x00
+	JLE          none_211
+	VMOVUPS      (BX)(R11*1), Z4
+	VMOVUPS      (SI)(R11*1), Z5
+	VMOVUPS      (DI)(R11*1), Z6
+	VMOVUPS      (R8)(R11*1), Z7
+	VMOVUPS      (R9)(R11*1), Z8
+	VMOVUPS      (R10)(R11*1), Z9
 	VADDPS       Z6, Z5, Z10
 	VSUBPS       Z5, Z6, Z5
 	VADDPS       Z8, Z7, Z6
@@ -2765,13 +4047,26 @@ strip_37:
 	VMOVUPS      Z4, 136(AX)
 	VMOVUPS      Z5, 520(AX)
 	VMOVUPS      Z7, 904(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Z4
-	VMOVUPS      (BX)(DI*1), Z5
-	VMOVUPS      (BX)(DI*2), Z6
-	VMOVUPS      (BX)(R8*1), Z7
-	VMOVUPS      (BX)(DI*4), Z8
-	VMOVUPS      (BX)(R9*1), Z9
+	ADDQ         R12, R11
+	JMP          next_212
+
+none_211:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 136(AX)
+	VMOVUPS Z4, 520(AX)
+	VMOVUPS Z4, 904(AX)
+
+next_212:
+	CMPQ         64(AX), $0x01
+	JG           none_213
+	CMPQ         72(AX), $0x01
+	JLE          none_213
+	VMOVUPS      (BX)(R11*1), Z4
+	VMOVUPS      (SI)(R11*1), Z5
+	VMOVUPS      (DI)(R11*1), Z6
+	VMOVUPS      (R8)(R11*1), Z7
+	VMOVUPS      (R9)(R11*1), Z8
+	VMOVUPS      (R10)(R11*1), Z9
 	VADDPS       Z6, Z5, Z10
 	VSUBPS       Z5, Z6, Z5
 	VADDPS       Z8, Z7, Z6
@@ -2790,13 +4085,26 @@ strip_37:
 	VMOVUPS      Z4, 200(AX)
 	VMOVUPS      Z5, 584(AX)
 	VMOVUPS      Z7, 968(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Z4
-	VMOVUPS      (BX)(DI*1), Z5
-	VMOVUPS      (BX)(DI*2), Z6
-	VMOVUPS      (BX)(R8*1), Z7
-	VMOVUPS      (BX)(DI*4), Z8
-	VMOVUPS      (BX)(R9*1), Z9
+	ADDQ         R12, R11
+	JMP          next_214
+
+none_213:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 200(AX)
+	VMOVUPS Z4, 584(AX)
+	VMOVUPS Z4, 968(AX)
+
+next_214:
+	CMPQ         64(AX), $0x02
+	JG           none_215
+	CMPQ         72(AX), $0x02
+	JLE          none_215
+	VMOVUPS      (BX)(R11*1), Z4
+	VMOVUPS      (SI)(R11*1), Z5
+	VMOVUPS      (DI)(R11*1), Z6
+	VMOVUPS      (R8)(R11*1), Z7
+	VMOVUPS      (R9)(R11*1), Z8
+	VMOVUPS      (R10)(R11*1), Z9
 	VADDPS       Z6, Z5, Z10
 	VSUBPS       Z5, Z6, Z5
 	VADDPS       Z8, Z7, Z6
@@ -2815,13 +4123,26 @@ strip_37:
 	VMOVUPS      Z4, 264(AX)
 	VMOVUPS      Z5, 648(AX)
 	VMOVUPS      Z7, 1032(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Z4
-	VMOVUPS      (BX)(DI*1), Z5
-	VMOVUPS      (BX)(DI*2), Z6
-	VMOVUPS      (BX)(R8*1), Z7
-	VMOVUPS      (BX)(DI*4), Z8
-	VMOVUPS      (BX)(R9*1), Z9
+	ADDQ         R12, R11
+	JMP          next_216
+
+none_215:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 264(AX)
+	VMOVUPS Z4, 648(AX)
+	VMOVUPS Z4, 1032(AX)
+
+next_216:
+	CMPQ         64(AX), $0x03
+	JG           none_217
+	CMPQ         72(AX), $0x03
+	JLE          none_217
+	VMOVUPS      (BX)(R11*1), Z4
+	VMOVUPS      (SI)(R11*1), Z5
+	VMOVUPS      (DI)(R11*1), Z6
+	VMOVUPS      (R8)(R11*1), Z7
+	VMOVUPS      (R9)(R11*1), Z8
+	VMOVUPS      (R10)(R11*1), Z9
 	VADDPS       Z6, Z5, Z10
 	VSUBPS       Z5, Z6, Z5
 	VADDPS       Z8, Z7, Z6
@@ -2840,13 +4161,26 @@ strip_37:
 	VMOVUPS      Z4, 328(AX)
 	VMOVUPS      Z5, 712(AX)
 	VMOVUPS      Z7, 1096(AX)
-	ADDQ         SI, BX
-	VMOVUPS      (BX), Z4
-	VMOVUPS      (BX)(DI*1), Z5
-	VMOVUPS      (BX)(DI*2), Z6
-	VMOVUPS      (BX)(R8*1), Z7
-	VMOVUPS      (BX)(DI*4), Z8
-	VMOVUPS      (BX)(R9*1), Z9
+	ADDQ         R12, R11
+	JMP          next_218
+
+none_217:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 328(AX)
+	VMOVUPS Z4, 712(AX)
+	VMOVUPS Z4, 1096(AX)
+
+next_218:
+	CMPQ         64(AX), $0x04
+	JG           none_219
+	CMPQ         72(AX), $0x04
+	JLE          none_219
+	VMOVUPS      (BX)(R11*1), Z4
+	VMOVUPS      (SI)(R11*1), Z5
+	VMOVUPS      (DI)(R11*1), Z6
+	VMOVUPS      (R8)(R11*1), Z7
+	VMOVUPS      (R9)(R11*1), Z8
+	VMOVUPS      (R10)(R11*1), Z9
 	VADDPS       Z6, Z5, Z10
 	VSUBPS       Z5, Z6, Z5
 	VADDPS       Z8, Z7, Z6
@@ -2865,16 +4199,66 @@ strip_37:
 	VMOVUPS      Z4, 392(AX)
 	VMOVUPS      Z5, 776(AX)
 	VMOVUPS      Z7, 1160(AX)
-	MOVQ         32(AX), BX
+	ADDQ         R12, R11
+	JMP          next_220
+
+none_219:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 392(AX)
+	VMOVUPS Z4, 776(AX)
+	VMOVUPS Z4, 1160(AX)
+
+next_220:
+	CMPQ         64(AX), $0x05
+	JG           none_221
+	CMPQ         72(AX), $0x05
+	JLE          none_221
+	VMOVUPS      (BX)(R11*1), Z4
+	VMOVUPS      (SI)(R11*1), Z5
+	VMOVUPS      (DI)(R11*1), Z6
+	VMOVUPS      (R8)(R11*1), Z7
+	VMOVUPS      (R9)(R11*1), Z8
+	VMOVUPS      (R10)(R11*1), Z9
+	VADDPS       Z6, Z5, Z10
+	VSUBPS       Z5, Z6, Z5
+	VADDPS       Z8, Z7, Z6
+	VSUBPS       Z8, Z7, Z7
+	VMULPS       Z4, Z0, Z4
+	VMOVAPS      Z4, Z4
+	VFNMADD231PS Z1, Z10, Z4
+	VMOVAPS      Z4, Z4
+	VFMADD231PS  Z2, Z6, Z4
+	VMULPS       Z5, Z1, Z5
+	VMOVAPS      Z5, Z5
+	VFMADD231PS  Z3, Z7, Z5
+	VSUBPS       Z10, Z6, Z6
+	VMOVAPS      Z9, Z7
+	VFMADD231PS  Z1, Z6, Z7
+	VMOVUPS      Z4, 456(AX)
+	VMOVUPS      Z5, 840(AX)
+	VMOVUPS      Z7, 1224(AX)
+	ADDQ         R12, R11
+	JMP          next_222
+
+none_221:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 456(AX)
+	VMOVUPS Z4, 840(AX)
+	VMOVUPS Z4, 1224(AX)
+
+next_222:
+	MOVQ         80(AX), BX
 	ADDQ         DX, BX
-	MOVQ         40(AX), SI
-	MOVQ         48(AX), DI
-	VMOVUPS      72(AX), Z4
-	VMOVUPS      136(AX), Z5
-	VMOVUPS      200(AX), Z6
-	VMOVUPS      264(AX), Z7
-	VMOVUPS      328(AX), Z8
-	VMOVUPS      392(AX), Z9
+	MOVQ         88(AX), SI
+	MOVQ         96(AX), DI
+	CMPQ         104(AX), $0x00
+	JLE          whole_223
+	VMOVUPS      136(AX), Z4
+	VMOVUPS      200(AX), Z5
+	VMOVUPS      264(AX), Z6
+	VMOVUPS      328(AX), Z7
+	VMOVUPS      392(AX), Z8
+	VMOVUPS      456(AX), Z9
 	VADDPS       Z6, Z5, Z10
 	VSUBPS       Z5, Z6, Z5
 	VADDPS       Z8, Z7, Z6
@@ -2890,47 +4274,108 @@ strip_37:
 	VSUBPS       Z10, Z6, Z6
 	VMOVAPS      Z9, Z7
 	VFMADD231PS  Z1, Z6, Z7
-	MOVQ         64(AX), R8
+	CMPQ         112(AX), $0x03
+	JL           part_224
+	MOVQ         128(AX), R8
 	TESTQ        R8, R8
-	JZ           nobias_39
+	JZ           nobias_226
 	VMOVUPS      (R8)(DX*1), Z6
 	VADDPS       Z6, Z4, Z4
 	VADDPS       Z6, Z5, Z5
 	VADDPS       Z6, Z7, Z7
 
-nobias_39:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_40
+nobias_226:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_227
 	VADDPS (BX), Z4, Z4
 	VADDPS (BX)(DI*1), Z5, Z5
 	VADDPS (BX)(DI*2), Z7, Z7
 
-fresh_40:
-	MOVQ         56(AX), R8
+fresh_227:
+	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_41
+	JZ           linear_228
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	VMAXPS       Z5, Z6, Z5
 	VMAXPS       Z7, Z6, Z7
 	TESTQ        $0x00000004, R8
-	JZ           linear_41
+	JZ           linear_228
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 	VMINPS       Z5, Z6, Z5
 	VMINPS       Z7, Z6, Z7
 
-linear_41:
-	VMOVUPS      Z4, (BX)
-	VMOVUPS      Z5, (BX)(DI*1)
-	VMOVUPS      Z7, (BX)(DI*2)
+linear_228:
+	VMOVUPS Z4, (BX)
+	VMOVUPS Z5, (BX)(DI*1)
+	VMOVUPS Z7, (BX)(DI*2)
+	JMP     next_225
+
+part_224:
+	MOVQ    128(AX), R8
+	TESTQ   R8, R8
+	JZ      nobias_229
+	VMOVUPS (R8)(DX*1), Z6
+	VADDPS  Z6, Z4, Z4
+
+nobias_229:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_230
+	VADDPS (BX), Z4, Z4
+
+fresh_230:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_231
+	VPXORD       Z6, Z6, Z6
+	VMAXPS       Z4, Z6, Z4
+	TESTQ        $0x00000004, R8
+	JZ           linear_231
+	VBROADCASTSS six512<>+0(SB), Z6
+	VMINPS       Z4, Z6, Z4
+
+linear_231:
+	VMOVUPS Z4, (BX)
+	CMPQ    112(AX), $0x01
+	JLE     next_225
+	MOVQ    128(AX), R8
+	TESTQ   R8, R8
+	JZ      nobias_232
+	VMOVUPS (R8)(DX*1), Z4
+	VADDPS  Z4, Z5, Z5
+
+nobias_232:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_233
+	VADDPS (BX)(DI*1), Z5, Z5
+
+fresh_233:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_234
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z5, Z4, Z5
+	TESTQ        $0x00000004, R8
+	JZ           linear_234
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z5, Z4, Z5
+
+linear_234:
+	VMOVUPS Z5, (BX)(DI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_225
+
+next_225:
 	ADDQ         SI, BX
-	VMOVUPS      456(AX), Z4
-	VMOVUPS      520(AX), Z5
-	VMOVUPS      584(AX), Z6
-	VMOVUPS      648(AX), Z7
-	VMOVUPS      712(AX), Z8
-	VMOVUPS      776(AX), Z9
+	CMPQ         104(AX), $0x01
+	JLE          whole_223
+	VMOVUPS      520(AX), Z4
+	VMOVUPS      584(AX), Z5
+	VMOVUPS      648(AX), Z6
+	VMOVUPS      712(AX), Z7
+	VMOVUPS      776(AX), Z8
+	VMOVUPS      840(AX), Z9
 	VADDPS       Z6, Z5, Z10
 	VSUBPS       Z5, Z6, Z5
 	VADDPS       Z8, Z7, Z6
@@ -2946,47 +4391,108 @@ linear_41:
 	VSUBPS       Z10, Z6, Z6
 	VMOVAPS      Z9, Z7
 	VFMADD231PS  Z1, Z6, Z7
-	MOVQ         64(AX), R8
+	CMPQ         112(AX), $0x03
+	JL           part_235
+	MOVQ         128(AX), R8
 	TESTQ        R8, R8
-	JZ           nobias_42
+	JZ           nobias_237
 	VMOVUPS      (R8)(DX*1), Z6
 	VADDPS       Z6, Z4, Z4
 	VADDPS       Z6, Z5, Z5
 	VADDPS       Z6, Z7, Z7
 
-nobias_42:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_43
+nobias_237:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_238
 	VADDPS (BX), Z4, Z4
 	VADDPS (BX)(DI*1), Z5, Z5
 	VADDPS (BX)(DI*2), Z7, Z7
 
-fresh_43:
-	MOVQ         56(AX), R8
+fresh_238:
+	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_44
+	JZ           linear_239
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	VMAXPS       Z5, Z6, Z5
 	VMAXPS       Z7, Z6, Z7
 	TESTQ        $0x00000004, R8
-	JZ           linear_44
+	JZ           linear_239
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 	VMINPS       Z5, Z6, Z5
 	VMINPS       Z7, Z6, Z7
 
-linear_44:
-	VMOVUPS      Z4, (BX)
-	VMOVUPS      Z5, (BX)(DI*1)
-	VMOVUPS      Z7, (BX)(DI*2)
+linear_239:
+	VMOVUPS Z4, (BX)
+	VMOVUPS Z5, (BX)(DI*1)
+	VMOVUPS Z7, (BX)(DI*2)
+	JMP     next_236
+
+part_235:
+	MOVQ    128(AX), R8
+	TESTQ   R8, R8
+	JZ      nobias_240
+	VMOVUPS (R8)(DX*1), Z6
+	VADDPS  Z6, Z4, Z4
+
+nobias_240:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_241
+	VADDPS (BX), Z4, Z4
+
+fresh_241:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_242
+	VPXORD       Z6, Z6, Z6
+	VMAXPS       Z4, Z6, Z4
+	TESTQ        $0x00000004, R8
+	JZ           linear_242
+	VBROADCASTSS six512<>+0(SB), Z6
+	VMINPS       Z4, Z6, Z4
+
+linear_242:
+	VMOVUPS Z4, (BX)
+	CMPQ    112(AX), $0x01
+	JLE     next_236
+	MOVQ    128(AX), R8
+	TESTQ   R8, R8
+	JZ      nobias_243
+	VMOVUPS (R8)(DX*1), Z4
+	VADDPS  Z4, Z5, Z5
+
+nobias_243:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_244
+	VADDPS (BX)(DI*1), Z5, Z5
+
+fresh_244:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_245
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z5, Z4, Z5
+	TESTQ        $0x00000004, R8
+	JZ           linear_245
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z5, Z4, Z5
+
+linear_245:
+	VMOVUPS Z5, (BX)(DI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_236
+
+next_236:
 	ADDQ         SI, BX
-	VMOVUPS      840(AX), Z4
-	VMOVUPS      904(AX), Z5
-	VMOVUPS      968(AX), Z6
-	VMOVUPS      1032(AX), Z7
-	VMOVUPS      1096(AX), Z8
-	VMOVUPS      1160(AX), Z9
+	CMPQ         104(AX), $0x02
+	JLE          whole_223
+	VMOVUPS      904(AX), Z4
+	VMOVUPS      968(AX), Z5
+	VMOVUPS      1032(AX), Z6
+	VMOVUPS      1096(AX), Z7
+	VMOVUPS      1160(AX), Z8
+	VMOVUPS      1224(AX), Z9
 	VADDPS       Z6, Z5, Z10
 	VSUBPS       Z5, Z6, Z5
 	VADDPS       Z8, Z7, Z6
@@ -3002,87 +4508,128 @@ linear_44:
 	VSUBPS       Z10, Z6, Z6
 	VMOVAPS      Z9, Z7
 	VFMADD231PS  Z1, Z6, Z7
-	MOVQ         64(AX), SI
+	CMPQ         112(AX), $0x03
+	JL           part_246
+	MOVQ         128(AX), SI
 	TESTQ        SI, SI
-	JZ           nobias_45
+	JZ           nobias_248
 	VMOVUPS      (SI)(DX*1), Z6
 	VADDPS       Z6, Z4, Z4
 	VADDPS       Z6, Z5, Z5
 	VADDPS       Z6, Z7, Z7
 
-nobias_45:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_46
+nobias_248:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_249
 	VADDPS (BX), Z4, Z4
 	VADDPS (BX)(DI*1), Z5, Z5
 	VADDPS (BX)(DI*2), Z7, Z7
 
-fresh_46:
-	MOVQ         56(AX), SI
+fresh_249:
+	MOVQ         120(AX), SI
 	TESTQ        $0x00000006, SI
-	JZ           linear_47
+	JZ           linear_250
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	VMAXPS       Z5, Z6, Z5
 	VMAXPS       Z7, Z6, Z7
 	TESTQ        $0x00000004, SI
-	JZ           linear_47
+	JZ           linear_250
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 	VMINPS       Z5, Z6, Z5
 	VMINPS       Z7, Z6, Z7
 
-linear_47:
+linear_250:
 	VMOVUPS Z4, (BX)
 	VMOVUPS Z5, (BX)(DI*1)
 	VMOVUPS Z7, (BX)(DI*2)
-	ADDQ    $0x00000040, DX
-	JMP     strip_37
+	JMP     next_247
 
-narrower_38:
+part_246:
+	MOVQ    128(AX), SI
+	TESTQ   SI, SI
+	JZ      nobias_251
+	VMOVUPS (SI)(DX*1), Z6
+	VADDPS  Z6, Z4, Z4
+
+nobias_251:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_252
+	VADDPS (BX), Z4, Z4
+
+fresh_252:
+	MOVQ         120(AX), SI
+	TESTQ        $0x00000006, SI
+	JZ           linear_253
+	VPXORD       Z6, Z6, Z6
+	VMAXPS       Z4, Z6, Z4
+	TESTQ        $0x00000004, SI
+	JZ           linear_253
+	VBROADCASTSS six512<>+0(SB), Z6
+	VMINPS       Z4, Z6, Z4
+
+linear_253:
+	VMOVUPS Z4, (BX)
+	CMPQ    112(AX), $0x01
+	JLE     next_247
+	MOVQ    128(AX), SI
+	TESTQ   SI, SI
+	JZ      nobias_254
+	VMOVUPS (SI)(DX*1), Z4
+	VADDPS  Z4, Z5, Z5
+
+nobias_254:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_255
+	VADDPS (BX)(DI*1), Z5, Z5
+
+fresh_255:
+	MOVQ         120(AX), SI
+	TESTQ        $0x00000006, SI
+	JZ           linear_256
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z5, Z4, Z5
+	TESTQ        $0x00000004, SI
+	JZ           linear_256
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z5, Z4, Z5
+
+linear_256:
+	VMOVUPS Z5, (BX)(DI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_247
+
+next_247:
+whole_223:
+	ADDQ $0x00000040, DX
+	JMP  strip_209
+
+narrower_210:
 	SUBQ         DX, CX
-	JZ           done_48
+	JZ           done_257
 	SHRQ         $0x02, CX
 	MOVQ         $0x0000ffff, BX
 	BZHIQ        CX, BX, BX
 	KMOVW        BX, K1
 	MOVQ         8(AX), CX
-	ADDQ         DX, CX
-	MOVQ         24(AX), BX
-	MOVQ         16(AX), SI
-	LEAQ         (SI)(SI*2), DI
-	LEAQ         (SI)(SI*4), R8
-	VMOVUPS.Z    (CX), K1, Z4
-	VMOVUPS.Z    (CX)(SI*1), K1, Z5
-	VMOVUPS.Z    (CX)(SI*2), K1, Z6
-	VMOVUPS.Z    (CX)(DI*1), K1, Z7
-	VMOVUPS.Z    (CX)(SI*4), K1, Z8
-	VMOVUPS.Z    (CX)(R8*1), K1, Z9
-	VADDPS       Z6, Z5, Z10
-	VSUBPS       Z5, Z6, Z5
-	VADDPS       Z8, Z7, Z6
-	VSUBPS       Z8, Z7, Z7
-	VMULPS       Z4, Z0, Z4
-	VMOVAPS      Z4, Z4
-	VFNMADD231PS Z1, Z10, Z4
-	VMOVAPS      Z4, Z4
-	VFMADD231PS  Z2, Z6, Z4
-	VMULPS       Z5, Z1, Z5
-	VMOVAPS      Z5, Z5
-	VFMADD231PS  Z3, Z7, Z5
-	VSUBPS       Z10, Z6, Z6
-	VMOVAPS      Z9, Z7
-	VFMADD231PS  Z1, Z6, Z7
-	VMOVUPS      Z4, 72(AX)
-	VMOVUPS      Z5, 456(AX)
-	VMOVUPS      Z7, 840(AX)
-	ADDQ         BX, CX
-	VMOVUPS.Z    (CX), K1, Z4
-	VMOVUPS.Z    (CX)(SI*1), K1, Z5
-	VMOVUPS.Z    (CX)(SI*2), K1, Z6
-	VMOVUPS.Z    (CX)(DI*1), K1, Z7
-	VMOVUPS.Z    (CX)(SI*4), K1, Z8
-	VMOVUPS.Z    (CX)(R8*1), K1, Z9
+	MOVQ         16(AX), BX
+	MOVQ         24(AX), SI
+	MOVQ         32(AX), DI
+	MOVQ         40(AX), R8
+	MOVQ         48(AX), R9
+	MOVQ         56(AX), R11
+	MOVQ         DX, R10
+	CMPQ         64(AX), $0x00
+	JG           none_258
+	CMPQ         72(AX), $0x00
+	JLE          none_258
+	VMOVUPS.Z    (CX)(R10*1), K1, Z4
+	VMOVUPS.Z    (BX)(R10*1), K1, Z5
+	VMOVUPS.Z    (SI)(R10*1), K1, Z6
+	VMOVUPS.Z    (DI)(R10*1), K1, Z7
+	VMOVUPS.Z    (R8)(R10*1), K1, Z8
+	VMOVUPS.Z    (R9)(R10*1), K1, Z9
 	VADDPS       Z6, Z5, Z10
 	VSUBPS       Z5, Z6, Z5
 	VADDPS       Z8, Z7, Z6
@@ -3101,13 +4648,26 @@ narrower_38:
 	VMOVUPS      Z4, 136(AX)
 	VMOVUPS      Z5, 520(AX)
 	VMOVUPS      Z7, 904(AX)
-	ADDQ         BX, CX
-	VMOVUPS.Z    (CX), K1, Z4
-	VMOVUPS.Z    (CX)(SI*1), K1, Z5
-	VMOVUPS.Z    (CX)(SI*2), K1, Z6
-	VMOVUPS.Z    (CX)(DI*1), K1, Z7
-	VMOVUPS.Z    (CX)(SI*4), K1, Z8
-	VMOVUPS.Z    (CX)(R8*1), K1, Z9
+	ADDQ         R11, R10
+	JMP          next_259
+
+none_258:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 136(AX)
+	VMOVUPS Z4, 520(AX)
+	VMOVUPS Z4, 904(AX)
+
+next_259:
+	CMPQ         64(AX), $0x01
+	JG           none_260
+	CMPQ         72(AX), $0x01
+	JLE          none_260
+	VMOVUPS.Z    (CX)(R10*1), K1, Z4
+	VMOVUPS.Z    (BX)(R10*1), K1, Z5
+	VMOVUPS.Z    (SI)(R10*1), K1, Z6
+	VMOVUPS.Z    (DI)(R10*1), K1, Z7
+	VMOVUPS.Z    (R8)(R10*1), K1, Z8
+	VMOVUPS.Z    (R9)(R10*1), K1, Z9
 	VADDPS       Z6, Z5, Z10
 	VSUBPS       Z5, Z6, Z5
 	VADDPS       Z8, Z7, Z6
@@ -3126,13 +4686,26 @@ narrower_38:
 	VMOVUPS      Z4, 200(AX)
 	VMOVUPS      Z5, 584(AX)
 	VMOVUPS      Z7, 968(AX)
-	ADDQ         BX, CX
-	VMOVUPS.Z    (CX), K1, Z4
-	VMOVUPS.Z    (CX)(SI*1), K1, Z5
-	VMOVUPS.Z    (CX)(SI*2), K1, Z6
-	VMOVUPS.Z    (CX)(DI*1), K1, Z7
-	VMOVUPS.Z    (CX)(SI*4), K1, Z8
-	VMOVUPS.Z    (CX)(R8*1), K1, Z9
+	ADDQ         R11, R10
+	JMP          next_261
+
+none_260:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 200(AX)
+	VMOVUPS Z4, 584(AX)
+	VMOVUPS Z4, 968(AX)
+
+next_261:
+	CMPQ         64(AX), $0x02
+	JG           none_262
+	CMPQ         72(AX), $0x02
+	JLE          none_262
+	VMOVUPS.Z    (CX)(R10*1), K1, Z4
+	VMOVUPS.Z    (BX)(R10*1), K1, Z5
+	VMOVUPS.Z    (SI)(R10*1), K1, Z6
+	VMOVUPS.Z    (DI)(R10*1), K1, Z7
+	VMOVUPS.Z    (R8)(R10*1), K1, Z8
+	VMOVUPS.Z    (R9)(R10*1), K1, Z9
 	VADDPS       Z6, Z5, Z10
 	VSUBPS       Z5, Z6, Z5
 	VADDPS       Z8, Z7, Z6
@@ -3151,13 +4724,26 @@ narrower_38:
 	VMOVUPS      Z4, 264(AX)
 	VMOVUPS      Z5, 648(AX)
 	VMOVUPS      Z7, 1032(AX)
-	ADDQ         BX, CX
-	VMOVUPS.Z    (CX), K1, Z4
-	VMOVUPS.Z    (CX)(SI*1), K1, Z5
-	VMOVUPS.Z    (CX)(SI*2), K1, Z6
-	VMOVUPS.Z    (CX)(DI*1), K1, Z7
-	VMOVUPS.Z    (CX)(SI*4), K1, Z8
-	VMOVUPS.Z    (CX)(R8*1), K1, Z9
+	ADDQ         R11, R10
+	JMP          next_263
+
+none_262:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 264(AX)
+	VMOVUPS Z4, 648(AX)
+	VMOVUPS Z4, 1032(AX)
+
+next_263:
+	CMPQ         64(AX), $0x03
+	JG           none_264
+	CMPQ         72(AX), $0x03
+	JLE          none_264
+	VMOVUPS.Z    (CX)(R10*1), K1, Z4
+	VMOVUPS.Z    (BX)(R10*1), K1, Z5
+	VMOVUPS.Z    (SI)(R10*1), K1, Z6
+	VMOVUPS.Z    (DI)(R10*1), K1, Z7
+	VMOVUPS.Z    (R8)(R10*1), K1, Z8
+	VMOVUPS.Z    (R9)(R10*1), K1, Z9
 	VADDPS       Z6, Z5, Z10
 	VSUBPS       Z5, Z6, Z5
 	VADDPS       Z8, Z7, Z6
@@ -3176,13 +4762,26 @@ narrower_38:
 	VMOVUPS      Z4, 328(AX)
 	VMOVUPS      Z5, 712(AX)
 	VMOVUPS      Z7, 1096(AX)
-	ADDQ         BX, CX
-	VMOVUPS.Z    (CX), K1, Z4
-	VMOVUPS.Z    (CX)(SI*1), K1, Z5
-	VMOVUPS.Z    (CX)(SI*2), K1, Z6
-	VMOVUPS.Z    (CX)(DI*1), K1, Z7
-	VMOVUPS.Z    (CX)(SI*4), K1, Z8
-	VMOVUPS.Z    (CX)(R8*1), K1, Z9
+	ADDQ         R11, R10
+	JMP          next_265
+
+none_264:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 328(AX)
+	VMOVUPS Z4, 712(AX)
+	VMOVUPS Z4, 1096(AX)
+
+next_265:
+	CMPQ         64(AX), $0x04
+	JG           none_266
+	CMPQ         72(AX), $0x04
+	JLE          none_266
+	VMOVUPS.Z    (CX)(R10*1), K1, Z4
+	VMOVUPS.Z    (BX)(R10*1), K1, Z5
+	VMOVUPS.Z    (SI)(R10*1), K1, Z6
+	VMOVUPS.Z    (DI)(R10*1), K1, Z7
+	VMOVUPS.Z    (R8)(R10*1), K1, Z8
+	VMOVUPS.Z    (R9)(R10*1), K1, Z9
 	VADDPS       Z6, Z5, Z10
 	VSUBPS       Z5, Z6, Z5
 	VADDPS       Z8, Z7, Z6
@@ -3201,16 +4800,66 @@ narrower_38:
 	VMOVUPS      Z4, 392(AX)
 	VMOVUPS      Z5, 776(AX)
 	VMOVUPS      Z7, 1160(AX)
-	MOVQ         32(AX), CX
+	ADDQ         R11, R10
+	JMP          next_267
+
+none_266:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 392(AX)
+	VMOVUPS Z4, 776(AX)
+	VMOVUPS Z4, 1160(AX)
+
+next_267:
+	CMPQ         64(AX), $0x05
+	JG           none_268
+	CMPQ         72(AX), $0x05
+	JLE          none_268
+	VMOVUPS.Z    (CX)(R10*1), K1, Z4
+	VMOVUPS.Z    (BX)(R10*1), K1, Z5
+	VMOVUPS.Z    (SI)(R10*1), K1, Z6
+	VMOVUPS.Z    (DI)(R10*1), K1, Z7
+	VMOVUPS.Z    (R8)(R10*1), K1, Z8
+	VMOVUPS.Z    (R9)(R10*1), K1, Z9
+	VADDPS       Z6, Z5, Z10
+	VSUBPS       Z5, Z6, Z5
+	VADDPS       Z8, Z7, Z6
+	VSUBPS       Z8, Z7, Z7
+	VMULPS       Z4, Z0, Z4
+	VMOVAPS      Z4, Z4
+	VFNMADD231PS Z1, Z10, Z4
+	VMOVAPS      Z4, Z4
+	VFMADD231PS  Z2, Z6, Z4
+	VMULPS       Z5, Z1, Z5
+	VMOVAPS      Z5, Z5
+	VFMADD231PS  Z3, Z7, Z5
+	VSUBPS       Z10, Z6, Z6
+	VMOVAPS      Z9, Z7
+	VFMADD231PS  Z1, Z6, Z7
+	VMOVUPS      Z4, 456(AX)
+	VMOVUPS      Z5, 840(AX)
+	VMOVUPS      Z7, 1224(AX)
+	ADDQ         R11, R10
+	JMP          next_269
+
+none_268:
+	VPXORD  Z4, Z4, Z4
+	VMOVUPS Z4, 456(AX)
+	VMOVUPS Z4, 840(AX)
+	VMOVUPS Z4, 1224(AX)
+
+next_269:
+	MOVQ         80(AX), CX
 	ADDQ         DX, CX
-	MOVQ         40(AX), BX
-	MOVQ         48(AX), SI
-	VMOVUPS      72(AX), Z4
-	VMOVUPS      136(AX), Z5
-	VMOVUPS      200(AX), Z6
-	VMOVUPS      264(AX), Z7
-	VMOVUPS      328(AX), Z8
-	VMOVUPS      392(AX), Z9
+	MOVQ         88(AX), BX
+	MOVQ         96(AX), SI
+	CMPQ         104(AX), $0x00
+	JLE          whole_270
+	VMOVUPS      136(AX), Z4
+	VMOVUPS      200(AX), Z5
+	VMOVUPS      264(AX), Z6
+	VMOVUPS      328(AX), Z7
+	VMOVUPS      392(AX), Z8
+	VMOVUPS      456(AX), Z9
 	VADDPS       Z6, Z5, Z10
 	VSUBPS       Z5, Z6, Z5
 	VADDPS       Z8, Z7, Z6
@@ -3226,47 +4875,108 @@ narrower_38:
 	VSUBPS       Z10, Z6, Z6
 	VMOVAPS      Z9, Z7
 	VFMADD231PS  Z1, Z6, Z7
-	MOVQ         64(AX), DI
+	CMPQ         112(AX), $0x03
+	JL           part_271
+	MOVQ         128(AX), DI
 	TESTQ        DI, DI
-	JZ           nobias_49
+	JZ           nobias_273
 	VMOVUPS.Z    (DI)(DX*1), K1, Z6
 	VADDPS       Z6, Z4, Z4
 	VADDPS       Z6, Z5, Z5
 	VADDPS       Z6, Z7, Z7
 
-nobias_49:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_50
+nobias_273:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_274
 	VADDPS (CX), Z4, K1, Z4
 	VADDPS (CX)(SI*1), Z5, K1, Z5
 	VADDPS (CX)(SI*2), Z7, K1, Z7
 
-fresh_50:
-	MOVQ         56(AX), DI
+fresh_274:
+	MOVQ         120(AX), DI
 	TESTQ        $0x00000006, DI
-	JZ           linear_51
+	JZ           linear_275
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	VMAXPS       Z5, Z6, Z5
 	VMAXPS       Z7, Z6, Z7
 	TESTQ        $0x00000004, DI
-	JZ           linear_51
+	JZ           linear_275
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 	VMINPS       Z5, Z6, Z5
 	VMINPS       Z7, Z6, Z7
 
-linear_51:
-	VMOVUPS      Z4, K1, (CX)
-	VMOVUPS      Z5, K1, (CX)(SI*1)
-	VMOVUPS      Z7, K1, (CX)(SI*2)
+linear_275:
+	VMOVUPS Z4, K1, (CX)
+	VMOVUPS Z5, K1, (CX)(SI*1)
+	VMOVUPS Z7, K1, (CX)(SI*2)
+	JMP     next_272
+
+part_271:
+	MOVQ      128(AX), DI
+	TESTQ     DI, DI
+	JZ        nobias_276
+	VMOVUPS.Z (DI)(DX*1), K1, Z6
+	VADDPS    Z6, Z4, Z4
+
+nobias_276:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_277
+	VADDPS (CX), Z4, K1, Z4
+
+fresh_277:
+	MOVQ         120(AX), DI
+	TESTQ        $0x00000006, DI
+	JZ           linear_278
+	VPXORD       Z6, Z6, Z6
+	VMAXPS       Z4, Z6, Z4
+	TESTQ        $0x00000004, DI
+	JZ           linear_278
+	VBROADCASTSS six512<>+0(SB), Z6
+	VMINPS       Z4, Z6, Z4
+
+linear_278:
+	VMOVUPS   Z4, K1, (CX)
+	CMPQ      112(AX), $0x01
+	JLE       next_272
+	MOVQ      128(AX), DI
+	TESTQ     DI, DI
+	JZ        nobias_279
+	VMOVUPS.Z (DI)(DX*1), K1, Z4
+	VADDPS    Z4, Z5, Z5
+
+nobias_279:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_280
+	VADDPS (CX)(SI*1), Z5, K1, Z5
+
+fresh_280:
+	MOVQ         120(AX), DI
+	TESTQ        $0x00000006, DI
+	JZ           linear_281
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z5, Z4, Z5
+	TESTQ        $0x00000004, DI
+	JZ           linear_281
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z5, Z4, Z5
+
+linear_281:
+	VMOVUPS Z5, K1, (CX)(SI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_272
+
+next_272:
 	ADDQ         BX, CX
-	VMOVUPS      456(AX), Z4
-	VMOVUPS      520(AX), Z5
-	VMOVUPS      584(AX), Z6
-	VMOVUPS      648(AX), Z7
-	VMOVUPS      712(AX), Z8
-	VMOVUPS      776(AX), Z9
+	CMPQ         104(AX), $0x01
+	JLE          whole_270
+	VMOVUPS      520(AX), Z4
+	VMOVUPS      584(AX), Z5
+	VMOVUPS      648(AX), Z6
+	VMOVUPS      712(AX), Z7
+	VMOVUPS      776(AX), Z8
+	VMOVUPS      840(AX), Z9
 	VADDPS       Z6, Z5, Z10
 	VSUBPS       Z5, Z6, Z5
 	VADDPS       Z8, Z7, Z6
@@ -3282,47 +4992,108 @@ linear_51:
 	VSUBPS       Z10, Z6, Z6
 	VMOVAPS      Z9, Z7
 	VFMADD231PS  Z1, Z6, Z7
-	MOVQ         64(AX), DI
+	CMPQ         112(AX), $0x03
+	JL           part_282
+	MOVQ         128(AX), DI
 	TESTQ        DI, DI
-	JZ           nobias_52
+	JZ           nobias_284
 	VMOVUPS.Z    (DI)(DX*1), K1, Z6
 	VADDPS       Z6, Z4, Z4
 	VADDPS       Z6, Z5, Z5
 	VADDPS       Z6, Z7, Z7
 
-nobias_52:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_53
+nobias_284:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_285
 	VADDPS (CX), Z4, K1, Z4
 	VADDPS (CX)(SI*1), Z5, K1, Z5
 	VADDPS (CX)(SI*2), Z7, K1, Z7
 
-fresh_53:
-	MOVQ         56(AX), DI
+fresh_285:
+	MOVQ         120(AX), DI
 	TESTQ        $0x00000006, DI
-	JZ           linear_54
+	JZ           linear_286
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	VMAXPS       Z5, Z6, Z5
 	VMAXPS       Z7, Z6, Z7
 	TESTQ        $0x00000004, DI
-	JZ           linear_54
+	JZ           linear_286
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 	VMINPS       Z5, Z6, Z5
 	VMINPS       Z7, Z6, Z7
 
-linear_54:
-	VMOVUPS      Z4, K1, (CX)
-	VMOVUPS      Z5, K1, (CX)(SI*1)
-	VMOVUPS      Z7, K1, (CX)(SI*2)
+linear_286:
+	VMOVUPS Z4, K1, (CX)
+	VMOVUPS Z5, K1, (CX)(SI*1)
+	VMOVUPS Z7, K1, (CX)(SI*2)
+	JMP     next_283
+
+part_282:
+	MOVQ      128(AX), DI
+	TESTQ     DI, DI
+	JZ        nobias_287
+	VMOVUPS.Z (DI)(DX*1), K1, Z6
+	VADDPS    Z6, Z4, Z4
+
+nobias_287:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_288
+	VADDPS (CX), Z4, K1, Z4
+
+fresh_288:
+	MOVQ         120(AX), DI
+	TESTQ        $0x00000006, DI
+	JZ           linear_289
+	VPXORD       Z6, Z6, Z6
+	VMAXPS       Z4, Z6, Z4
+	TESTQ        $0x00000004, DI
+	JZ           linear_289
+	VBROADCASTSS six512<>+0(SB), Z6
+	VMINPS       Z4, Z6, Z4
+
+linear_289:
+	VMOVUPS   Z4, K1, (CX)
+	CMPQ      112(AX), $0x01
+	JLE       next_283
+	MOVQ      128(AX), DI
+	TESTQ     DI, DI
+	JZ        nobias_290
+	VMOVUPS.Z (DI)(DX*1), K1, Z4
+	VADDPS    Z4, Z5, Z5
+
+nobias_290:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_291
+	VADDPS (CX)(SI*1), Z5, K1, Z5
+
+fresh_291:
+	MOVQ         120(AX), DI
+	TESTQ        $0x00000006, DI
+	JZ           linear_292
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z5, Z4, Z5
+	TESTQ        $0x00000004, DI
+	JZ           linear_292
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z5, Z4, Z5
+
+linear_292:
+	VMOVUPS Z5, K1, (CX)(SI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_283
+
+next_283:
 	ADDQ         BX, CX
-	VMOVUPS      840(AX), Z4
-	VMOVUPS      904(AX), Z5
-	VMOVUPS      968(AX), Z6
-	VMOVUPS      1032(AX), Z7
-	VMOVUPS      1096(AX), Z8
-	VMOVUPS      1160(AX), Z9
+	CMPQ         104(AX), $0x02
+	JLE          whole_270
+	VMOVUPS      904(AX), Z4
+	VMOVUPS      968(AX), Z5
+	VMOVUPS      1032(AX), Z6
+	VMOVUPS      1096(AX), Z7
+	VMOVUPS      1160(AX), Z8
+	VMOVUPS      1224(AX), Z9
 	VADDPS       Z6, Z5, Z10
 	VSUBPS       Z5, Z6, Z5
 	VADDPS       Z8, Z7, Z6
@@ -3338,41 +5109,100 @@ linear_54:
 	VSUBPS       Z10, Z6, Z3
 	VMOVAPS      Z9, Z4
 	VFMADD231PS  Z1, Z3, Z4
-	MOVQ         64(AX), BX
+	CMPQ         112(AX), $0x03
+	JL           part_293
+	MOVQ         128(AX), BX
 	TESTQ        BX, BX
-	JZ           nobias_55
+	JZ           nobias_295
 	VMOVUPS.Z    (BX)(DX*1), K1, Z1
 	VADDPS       Z1, Z0, Z0
 	VADDPS       Z1, Z2, Z2
 	VADDPS       Z1, Z4, Z4
 
-nobias_55:
-	TESTQ  $0x00000001, 56(AX)
-	JZ     fresh_56
+nobias_295:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_296
 	VADDPS (CX), Z0, K1, Z0
 	VADDPS (CX)(SI*1), Z2, K1, Z2
 	VADDPS (CX)(SI*2), Z4, K1, Z4
 
-fresh_56:
-	MOVQ         56(AX), AX
+fresh_296:
+	MOVQ         120(AX), AX
 	TESTQ        $0x00000006, AX
-	JZ           linear_57
+	JZ           linear_297
 	VPXORD       Z1, Z1, Z1
 	VMAXPS       Z0, Z1, Z0
 	VMAXPS       Z2, Z1, Z2
 	VMAXPS       Z4, Z1, Z4
 	TESTQ        $0x00000004, AX
-	JZ           linear_57
+	JZ           linear_297
 	VBROADCASTSS six512<>+0(SB), Z1
 	VMINPS       Z0, Z1, Z0
 	VMINPS       Z2, Z1, Z2
 	VMINPS       Z4, Z1, Z4
 
-linear_57:
+linear_297:
 	VMOVUPS Z0, K1, (CX)
 	VMOVUPS Z2, K1, (CX)(SI*1)
 	VMOVUPS Z4, K1, (CX)(SI*2)
+	JMP     next_294
 
-done_48:
+part_293:
+	MOVQ      128(AX), BX
+	TESTQ     BX, BX
+	JZ        nobias_298
+	VMOVUPS.Z (BX)(DX*1), K1, Z1
+	VADDPS    Z1, Z0, Z0
+
+nobias_298:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_299
+	VADDPS (CX), Z0, K1, Z0
+
+fresh_299:
+	MOVQ         120(AX), BX
+	TESTQ        $0x00000006, BX
+	JZ           linear_300
+	VPXORD       Z1, Z1, Z1
+	VMAXPS       Z0, Z1, Z0
+	TESTQ        $0x00000004, BX
+	JZ           linear_300
+	VBROADCASTSS six512<>+0(SB), Z1
+	VMINPS       Z0, Z1, Z0
+
+linear_300:
+	VMOVUPS   Z0, K1, (CX)
+	CMPQ      112(AX), $0x01
+	JLE       next_294
+	MOVQ      128(AX), BX
+	TESTQ     BX, BX
+	JZ        nobias_301
+	VMOVUPS.Z (BX)(DX*1), K1, Z0
+	VADDPS    Z0, Z2, Z2
+
+nobias_301:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_302
+	VADDPS (CX)(SI*1), Z2, K1, Z2
+
+fresh_302:
+	MOVQ         120(AX), DX
+	TESTQ        $0x00000006, DX
+	JZ           linear_303
+	VPXORD       Z0, Z0, Z0
+	VMAXPS       Z2, Z0, Z2
+	TESTQ        $0x00000004, DX
+	JZ           linear_303
+	VBROADCASTSS six512<>+0(SB), Z0
+	VMINPS       Z2, Z0, Z2
+
+linear_303:
+	VMOVUPS Z2, K1, (CX)(SI*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_294
+
+next_294:
+whole_270:
+done_257:
 	VZEROUPPER
 	RET

@@ -2,17 +2,46 @@ package kernel
 
 import "unsafe"
 
-// winoArgs describes a transform of a patch: element (i, j) of the source is c channels at src + i*sh + j*sw, of the
-// result at dst + i*dh + j*dw (bytes). The result of transforms to outputs and weights passes through the epilogue.
+// winoArgs describes a transform of a patch with c channels. Row i of the source lies at rows[i], which points at column
+// from; columns before from and from to on are zero. Element (i, j) of the result goes to dst + i*dh + j*dw. Results of
+// transforms to outputs and weights pass through the epilogue; only the first high rows and wide columns are stored.
+// Distances in bytes.
 type winoArgs struct {
-	c      int
-	src    ptr
-	sh, sw int
-	dst    ptr
-	dh, dw int
-	flags  uint64
-	bias   ptr
-	tmp    [36 * 16]float32 //nolint:unused // the assembly's scratch, at wTmp in gen/winograd.go
+	c          int
+	rows       [6]ptr
+	sw         int
+	from, to   int
+	dst        ptr
+	dh, dw     int
+	high, wide int
+	flags      uint64
+	bias       ptr
+	tmp        [36 * 16]float32 //nolint:unused // the assembly's scratch, at wTmp in gen/winograd.go
+}
+
+// source sets the rows of a patch of n by n elements, sh and sw bytes apart.
+func (p *winoArgs) source(src ptr, n, sh, sw int) {
+	for i := range n {
+		p.rows[i] = unsafe.Add(src, i*sh)
+	}
+	p.sw, p.from, p.to = sw, 0, n
+}
+
+// patch sets the rows of the n by n patch at (y0, x0) of an image of h by w pixels with c channels. Rows outside the image
+// lie in zeros, which holds n*c of them.
+func (p *winoArgs) patch(img []float32, zeros ptr, n, y0, x0, h, w, c int) {
+	lo, hi := max(x0, 0), min(x0+n, w)
+	if lo >= hi {
+		lo, hi = x0, x0
+	}
+	p.sw, p.from, p.to = 4*c, lo-x0, hi-x0
+	for i := range n {
+		if y := y0 + i; y >= 0 && y < h && lo < hi {
+			p.rows[i] = addr(img, (y*w+lo)*c)
+		} else {
+			p.rows[i] = zeros
+		}
+	}
 }
 
 // winoImpl is one variant's transforms of Winograd's F(4×4, 3×3).
@@ -74,20 +103,27 @@ func genericWinoWeightGrad(p *winoArgs) {
 
 // winoTransform applies f to the columns of the in by in patch, then to the rows of what that gives.
 func winoTransform(p *winoArgs, in, out int, f func(x [6]float32) [6]float32) {
+	high, wide := out, out
+	if out < 6 && in > 4 { // those with an epilogue
+		high, wide = p.high, p.wide
+	}
 	for ch := range p.c {
 		var mid [6][6]float32
 		var x [6]float32
 		for j := range in {
 			for i := range in {
-				x[i] = f32(p.src, i*p.sh+j*p.sw+4*ch)
+				x[i] = 0
+				if j >= p.from && j < p.to {
+					x[i] = f32(p.rows[i], (j-p.from)*p.sw+4*ch)
+				}
 			}
 			for i, v := range f(x) {
 				mid[i][j] = v
 			}
 		}
-		for i := range out {
+		for i := range high {
 			o := f(mid[i])
-			for j := range out {
+			for j := range wide {
 				v, d := o[j], (*float32)(unsafe.Add(p.dst, i*p.dh+j*p.dw+4*ch))
 				if p.bias != nil {
 					v += f32(p.bias, 4*ch)

@@ -105,7 +105,8 @@ func (w *Winograd) TransformWeightsInput(s *Scratch, weights, u []float32) error
 func (w *Winograd) transformWeights(im *impl, s *Scratch, src ptr, u []float32, dir int) {
 	plane := 4 * w.c.s.IC * w.c.s.OC
 	t := &s.wino
-	t.c, t.src, t.sh, t.sw = w.c.s.IC*w.c.s.OC, src, 3*plane*dir, plane*dir
+	t.c = w.c.s.IC * w.c.s.OC
+	t.source(src, 3, 3*plane*dir, plane*dir)
 	t.dst, t.dh, t.dw, t.flags, t.bias = addr(u, 0), 6*plane, plane, 0, nil
 	im.wino.weights(t)
 }
@@ -179,7 +180,8 @@ func (w *Winograd) FinishGradWeights(s *Scratch, du, dw []float32) error {
 	s = s.orNew()
 	plane := 4 * w.c.s.IC * w.c.s.OC
 	t := &s.wino
-	t.c, t.src, t.sh, t.sw = w.c.s.IC*w.c.s.OC, addr(du, 0), 6*plane, plane
+	t.c, t.high, t.wide = w.c.s.IC*w.c.s.OC, 3, 3
+	t.source(addr(du, 0), 6, 6*plane, plane)
 	t.dst, t.dh, t.dw, t.flags, t.bias = addr(dw, 0), 3*plane, plane, flagAccumulate, nil
 	im.wino.weightGrad(t)
 	return nil

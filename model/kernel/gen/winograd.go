@@ -9,13 +9,16 @@ import (
 
 // Offsets in winoArgs.
 const (
-	wC = 8 * iota
-	wSrc
-	wSH
-	wSW
+	wC    = 0
+	wRows = 8
+	wSW   = 8 * (iota + 5)
+	wFrom
+	wTo
 	wDst
 	wDH
 	wDW
+	wHigh
+	wWide
 	wFlags
 	wBias
 	wTmp
@@ -60,42 +63,86 @@ func (g *isa) winoTransform(t transform) {
 	}
 	g.strips(g.field(p, wC), []int{1}, func(_ int, off reg.GPVirtual, tl *tail) {
 		tmp := func(i, j int) Mem { return Mem{Base: p, Disp: wTmp + (i*t.in+j)*g.bytes()} }
-		src, sw := g.atField(p, wSrc, off), g.field(p, wSW)
-		rows := g.multiples(g.field(p, wSH), t.in)
-		for j := range t.in {
-			x := g.vecs(t.in)
-			for i := range x {
-				g.load(rowMem(src, rows, i), x[i], tl)
-			}
-			for i, v := range t.f(g, x, k) {
-				g.VMOVUPS(v, tmp(i, j))
-			}
-			if j < t.in-1 {
-				g.ADDQ(sw, src)
-			}
-		}
+		g.winoColumns(p, off, t, k, tmp, tl)
 		dst, dh := g.atField(p, wDst, off), g.field(p, wDH)
 		cols := g.multiples(g.field(p, wDW), t.out)
+		done := g.label("whole")
 		for i := range t.out {
+			if t.epilogue {
+				g.CMPQ(Mem{Base: p, Disp: wHigh}, U8(i))
+				g.JLE(LabelRef(done))
+			}
 			x := g.vecs(t.in)
 			for j := range x {
 				g.VMOVUPS(tmp(i, j), x[j])
 			}
 			out := t.f(g, x, k)
 			if t.epilogue {
-				g.winoEpilogue(p, off, dst, cols, out, tl)
-			}
-			for j, v := range out {
-				g.store(v, rowMem(dst, cols, j), tl)
+				g.winoRow(p, off, dst, cols, out, tl)
+			} else {
+				for j, v := range out {
+					g.store(v, rowMem(dst, cols, j), tl)
+				}
 			}
 			if i < t.out-1 {
 				g.ADDQ(dh, dst)
 			}
 		}
+		g.Label(done)
 	})
 }
 
-func (g *isa) winoEpilogue(p, off, dst reg.GPVirtual, cols [8]reg.Register, v []reg.VecVirtual, tl *tail) {
+// winoColumns applies t to the columns of the patch; those outside are zero.
+func (g *isa) winoColumns(p, off reg.GPVirtual, t transform, k []reg.VecVirtual, tmp func(i, j int) Mem, tl *tail) {
+	rows := make([]reg.GPVirtual, t.in)
+	for i := range rows {
+		rows[i] = g.field(p, wRows+8*i)
+	}
+	at, sw := g.GP64(), g.field(p, wSW)
+	g.MOVQ(off, at)
+	for j := range t.in {
+		none, next := g.label("none"), g.label("next")
+		g.CMPQ(Mem{Base: p, Disp: wFrom}, U8(j))
+		g.JG(LabelRef(none))
+		g.CMPQ(Mem{Base: p, Disp: wTo}, U8(j))
+		g.JLE(LabelRef(none))
+		x := g.vecs(t.in)
+		for i := range x {
+			g.load(Mem{Base: rows[i], Index: at, Scale: 1}, x[i], tl)
+		}
+		for i, v := range t.f(g, x, k) {
+			g.VMOVUPS(v, tmp(i, j))
+		}
+		g.ADDQ(sw, at)
+		g.JMP(LabelRef(next))
+		g.Label(none)
+		z := g.vec()
+		g.zero(z)
+		for i := range t.out {
+			g.VMOVUPS(z, tmp(i, j))
+		}
+		g.Label(next)
+	}
+}
+
+// winoRow stores a row of results, as many as there are columns, through the epilogue.
+func (g *isa) winoRow(p, off, dst reg.GPVirtual, cols [8]reg.Register, out []reg.VecVirtual, tl *tail) {
+	part, next := g.label("part"), g.label("next")
+	g.CMPQ(Mem{Base: p, Disp: wWide}, U8(len(out)))
+	g.JL(LabelRef(part))
+	cell := func(j int) Mem { return rowMem(dst, cols, j) }
+	g.winoEpilogue(p, off, cell, out, tl)
+	g.JMP(LabelRef(next))
+	g.Label(part)
+	for j := range len(out) - 1 {
+		g.winoEpilogue(p, off, func(int) Mem { return cell(j) }, out[j:j+1], tl)
+		g.CMPQ(Mem{Base: p, Disp: wWide}, U8(j+1))
+		g.JLE(LabelRef(next))
+	}
+	g.Label(next)
+}
+
+func (g *isa) winoEpilogue(p, off reg.GPVirtual, cell func(j int) Mem, v []reg.VecVirtual, tl *tail) {
 	nobias, fresh := g.label("nobias"), g.label("fresh")
 	tmp, bias := g.vec(), g.field(p, wBias)
 	g.TESTQ(bias, bias)
@@ -108,10 +155,13 @@ func (g *isa) winoEpilogue(p, off, dst reg.GPVirtual, cols [8]reg.Register, v []
 	g.TESTQ(U32(flagAccumulate), Mem{Base: p, Disp: wFlags})
 	g.JZ(LabelRef(fresh))
 	for j, a := range v {
-		g.add(rowMem(dst, cols, j), a, tmp, tl)
+		g.add(cell(j), a, tmp, tl)
 	}
 	g.Label(fresh)
 	g.activate(g.field(p, wFlags), v, tmp)
+	for j, a := range v {
+		g.store(a, cell(j), tl)
+	}
 }
 
 // Small arithmetic on new vectors.
