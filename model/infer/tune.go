@@ -78,7 +78,7 @@ func alternatives(s step, all bool) (map[string]step, error) {
 	}
 	found := map[string]step{}
 	if k, err := kernel.NewWinograd(sh); err == nil && sh.H*sh.W > 1 {
-		if pays, _, _ := k.Pays(); pays || all {
+		if pays, _, _ := k.Pays(1); pays || all {
 			w4 := &winogradStep{u, k, make([]float32, k.TransformedSize()), bias, act, sum}
 			if err := k.TransformWeights(nil, w, w4.u); err != nil {
 				return nil, err

@@ -63,11 +63,13 @@ func NewWinograd(sh ConvShape) (*Winograd, error) {
 func (w *Winograd) Conv() *Conv { return w.c }
 
 // Pays estimates, from the shape alone and so always the same, for which operations Winograd's algorithm is faster than
-// the direct one when several images are computed per call.
-func (w *Winograd) Pays() (forward, gradWeights, gradInput bool) {
-	direct := w.c.MACs()
-	f, b := w.fwd.cost() < direct, w.bwd.cost() < direct
-	return f, f, b
+// the direct one when that many images are computed per call. For the gradient of the weights each call also has to write,
+// and someone to add and to bring back, a transformed gradient.
+func (w *Winograd) Pays(images int) (forward, gradWeights, gradInput bool) {
+	const perSum = 32 // of an element of the transformed gradient, in multiplications, as measured
+	direct, f := w.c.MACs(), w.fwd.cost()
+	sums := perSum * int64(w.TransformedSize()) / int64(max(1, images))
+	return f < direct, f+sums < direct, w.bwd.cost() < direct
 }
 
 // cost counts multiplications of products, and transformed elements as what they were measured to take.
@@ -140,21 +142,23 @@ func (w *Winograd) GradInput(s *Scratch, dy, u, dx []float32, n0, n1 int) error 
 func (w *Winograd) GradWeights(s *Scratch, x, dy, dw []float32, n0, n1 int) error {
 	s = s.orNew()
 	s.winoU = grow(s.winoU, w.TransformedSize())
-	clear(s.winoU)
-	if err := w.GradWeightsTransformed(s, x, dy, s.winoU, n0, n1); err != nil {
+	if err := w.GradWeightsTransformed(s, x, dy, s.winoU, n0, n1, false); err != nil {
 		return err
 	}
 	return w.FinishGradWeights(s, s.winoU, dw)
 }
 
-// GradWeightsTransformed adds the gradient over images [n0, n1) in the transformed domain to du (TransformedSize
-// elements), block by block; a block has as many images as fit the cache, counted from n0. What several calls or
+// GradWeightsTransformed writes the gradient over images [n0, n1) in the transformed domain to du (TransformedSize
+// elements), or adds it, block by block; a block has as many images as fit the cache, counted from n0. What several calls or
 // goroutines gathered is added in a fixed order and brought back by FinishGradWeights.
-func (w *Winograd) GradWeightsTransformed(s *Scratch, x, dy, du []float32, n0, n1 int) error {
+func (w *Winograd) GradWeightsTransformed(s *Scratch, x, dy, du []float32, n0, n1 int, add bool) error {
 	im, err := current()
 	if err := firstErr(err, checkLen("du", du, w.TransformedSize()), checkImages("x", x, w.c.inSize, n0, n1),
-		checkImages("dy", dy, w.c.outSize, n0, n1)); err != nil || n0 == n1 {
+		checkImages("dy", dy, w.c.outSize, n0, n1)); err != nil {
 		return err
+	}
+	if n0 == n1 && !add {
+		clear(du)
 	}
 	s = s.orNew()
 	p := &w.fwd
@@ -162,10 +166,14 @@ func (w *Winograd) GradWeightsTransformed(s *Scratch, x, dy, du []float32, n0, n
 		n := min(p.images, n1-i)
 		va := p.inputs(im, s, x, i, n)
 		vb := p.outGrads(im, s, dy, i, n)
+		var flags uint64
+		if add || i > n0 {
+			flags = flagAccumulate
+		}
 		for k := range 36 {
 			m := matrix{m: p.ic, n: p.oc, k: n * p.th * p.tw, a: addr(s.winoA, k*va), as: 1, ak: p.ic, b: addr(s.winoB, k*vb), ldb: p.oc,
 				c: addr(du, k*p.ic*p.oc), ldc: p.oc}
-			m.run(im, s, nil, flagAccumulate)
+			m.run(im, s, nil, flags)
 		}
 	}
 	return nil

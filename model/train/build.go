@@ -211,7 +211,7 @@ func (c *builder) conv(i int, o model.Conv) (unit, error) {
 	u := &conv{k: k, in: port{value: c.in(i, 0)}, mask: masker{out: c.output(i, true)}}
 	u.w, u.gw = c.p.find(i, model.Weight)
 	u.b, u.gb = c.p.find(i, model.Bias)
-	u.wino = newWinograd(k.Shape(), u.in.needGrad)
+	u.wino = newWinograd(k.Shape(), max(1, c.n/maxLanes), u.in.needGrad)
 	if u.in.needGrad && !u.wino.dx {
 		u.wt = make([]float32, len(u.w))
 	}

@@ -43,13 +43,14 @@ type winograd struct {
 	w, wt, gw       []float32 // transformed weights, the same for the way back, transformed gradient
 }
 
-func newWinograd(s kernel.ConvShape, needGrad bool) (g winograd) {
+// newWinograd chooses for lanes of that many images.
+func newWinograd(s kernel.ConvShape, images int, needGrad bool) (g winograd) {
 	k, err := kernel.NewWinograd(s)
 	if err != nil {
 		return g // not a shape for it
 	}
 	g.k = k
-	g.forward, g.dw, g.dx = k.Pays()
+	g.forward, g.dw, g.dx = k.Pays(images)
 	if g.forward {
 		g.w = make([]float32, k.TransformedSize())
 	}
@@ -96,13 +97,13 @@ func (u *conv) backward(w *worker, c chunk) error {
 		return err
 	}
 	acc := u.acc[c.lane]
-	if c.first {
+	if c.first && !u.wino.dw {
 		clear(acc)
 	}
 	n := c.n1 - c.n0
 	gw, gb := acc[:len(acc)-len(u.b)], acc[len(acc)-len(u.b):]
 	if u.wino.dw {
-		err = u.wino.k.GradWeightsTransformed(&w.s, u.in.x(c.n0, c.n1), dy, gw, 0, n)
+		err = u.wino.k.GradWeightsTransformed(&w.s, u.in.x(c.n0, c.n1), dy, gw, 0, n, !c.first)
 	} else {
 		err = u.k.GradWeights(&w.s, u.in.x(c.n0, c.n1), dy, gw, 0, n)
 	}
@@ -110,6 +111,9 @@ func (u *conv) backward(w *worker, c chunk) error {
 		return err
 	}
 	if u.b != nil {
+		if c.first {
+			clear(gb)
+		}
 		if err := kernel.ColumnSums(dy, gb, len(u.b), 0, n*u.k.OutH()*u.k.OutW()); err != nil {
 			return err
 		}
