@@ -153,7 +153,7 @@ func (p *prepareForwardTask) do(w *worker, i int) error { return (*p)[i].prepare
 // examples needs a fixed order.
 const maxLanes = 8
 
-// cacheFloats is what the chunk of a pass should fit: about half of a core's
+// cacheFloats is what a chunk in one unit should fit: about half of a core's
 // second-level cache.
 const cacheFloats = 512 << 10 / 4
 
@@ -168,16 +168,9 @@ func (b *block) layOut(n int) {
 		lanes = append(lanes, [2]int{i * n / parts, (i + 1) * n / parts})
 	}
 	for _, p := range append(append([]*pass{}, b.fwd...), b.bwd...) {
-		size := 1
-		for _, u := range p.units {
-			size += u.result().size
-			for _, in := range u.ports() {
-				size += in.size
-			}
-		}
-		p.lanes, p.chunk = lanes, max(1, cacheFloats/size)
-		if longest := (n + parts - 1) / parts; !b.lanes || p.chunk > longest {
-			p.chunk = longest
+		p.lanes, p.chunk = lanes, (n+parts-1)/parts
+		if most := max(1, cacheFloats/p.size()); b.lanes && most < p.chunk {
+			p.chunk = evenly(p.chunk, most)
 		}
 		slot := 0
 		for _, l := range lanes {
@@ -185,6 +178,29 @@ func (b *block) layOut(n int) {
 			slot += (l[1] - l[0] + p.chunk - 1) / p.chunk
 		}
 	}
+}
+
+// size is how many elements of one example the largest unit of a pass touches:
+// it is what lies between two units that has to stay in the cache.
+func (p *pass) size() int {
+	most := 1
+	for _, u := range p.units {
+		size := u.result().size
+		for _, in := range u.ports() {
+			size += in.size
+		}
+		if p.backward {
+			size *= 2
+		}
+		most = max(most, size)
+	}
+	return most
+}
+
+// evenly is the size of the fewest, most even parts of n of at most limit.
+func evenly(n, limit int) int {
+	parts := (n + limit - 1) / limit
+	return (n + parts - 1) / parts
 }
 
 // chunks is the number of chunks of a pass.
