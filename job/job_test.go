@@ -89,7 +89,9 @@ func TestErrorsNameFieldLineValueAndRemedy(t *testing.T) {
 	}{
 		//nolint:misspell // the misspelling is what it tests
 		{"unknown field", base + "modle: 3\n", []string{"line 3", "modle", `did you mean "model"`}},
-		{"field of a later version", base + "space: {quantize: [int8]}\n", []string{"line 3", "space.quantize", "unknown field"}},
+		{"field of a later version", base + "space: {distill: [true]}\n", []string{"line 3", "space.distill", "unknown field"}},
+		{"quantization", base + "space: {quantize: [int4]}\n", []string{"line 3", "space.quantize", "int4", "none, int8"}},
+		{"quantization twice", base + "space: {quantize: [int8, int8]}\n", []string{"line 3", "space.quantize", "twice"}},
 		{"nested unknown", base + "train:\n  epoch: 3\n", []string{"line 4", "train.epoch", `did you mean "epochs"`}},
 		{"wrong type", base + "train: {batch: many}\n", []string{"train.batch", "many", "whole number"}},
 		{"fraction", base + "train: {batch: 1.5}\n", []string{"train.batch", "1.5", "whole number"}},

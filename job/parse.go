@@ -219,7 +219,7 @@ func (r *reader) positive(f field, want string) float64 {
 }
 
 func (r *reader) space(v field, f *File, known Names) {
-	m := r.object(v, "strategies", "sparsity", "schedules", "finetune")
+	m := r.object(v, "strategies", "sparsity", "schedules", "quantize", "finetune")
 	s := &espalierv1.SpaceSpec{}
 	f.Spec.Space = s
 	if st := m["strategies"]; st.set() {
@@ -230,6 +230,9 @@ func (r *reader) space(v field, f *File, known Names) {
 	}
 	if sc := m["schedules"]; sc.set() {
 		s.Schedules = r.names(sc, known.Schedules)
+	}
+	if q := m["quantize"]; q.set() {
+		s.Quantize = r.names(q, quantizations)
 	}
 	ft := r.object(m["finetune"], "epochs", "rate")
 	if e := ft["epochs"]; e.set() {

@@ -16,6 +16,14 @@ const All = "all"
 // Local is the device that stands for the submitting machine.
 const Local = "local"
 
+// Quantizations that a trial's files can have.
+const (
+	QuantizeNone = "none" // float32
+	QuantizeInt8 = "int8" // int8 weights, uint8 activations, where the network allows
+)
+
+var quantizations = []string{QuantizeNone, QuantizeInt8}
+
 // MaxSparsity is the largest fraction that a trial may remove.
 const MaxSparsity = 0.999
 
@@ -73,6 +81,9 @@ func defaultSpace(s *espalierv1.JobSpec, known Names) {
 	}
 	if len(sp.Schedules) == 0 {
 		sp.Schedules = []string{"one-shot", "polynomial"}
+	}
+	if len(sp.Quantize) == 0 {
+		sp.Quantize = []string{QuantizeNone}
 	}
 	if len(sp.FinetuneEpochs) == 0 {
 		sp.FinetuneEpochs = []float64{1, 2}
@@ -179,7 +190,7 @@ func (c *checker) space(s *espalierv1.SpaceSpec, known Names) {
 	}
 	c.interval("space.sparsity", s.Sparsity, 0, MaxSparsity)
 	c.interval("space.finetune.rate", s.FinetuneRate, leastRate, mostRate)
-	c.must(len(s.Quantize) == 0, "space.quantize", s.Quantize, "not a field of this version: leave it out")
+	c.names("space.quantize", s.Quantize, quantizations)
 	c.must(len(s.Distill) == 0, "space.distill", s.Distill, "not a field of this version: leave it out")
 }
 

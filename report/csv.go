@@ -23,7 +23,7 @@ func WriteCSV(w io.Writer, f Front) error {
 	}
 	names := slices.Sorted(maps.Keys(groups))
 	head := []string{"trial", "strategy", "schedule", "accuracy", "test_accuracy", "size_bytes", "latency_p50_us",
-		"latency_p95_us", "latency_spread", "params", "nonzeros", "macs", "format", "artifact", "weight_sparsity"}
+		"latency_p95_us", "latency_spread", "params", "nonzeros", "macs", "format", "artifact", "weight_sparsity", "quantize"}
 	for _, g := range names {
 		head = append(head, "sparsity."+g)
 	}
@@ -34,7 +34,7 @@ func WriteCSV(w io.Writer, f Front) error {
 	for _, m := range rows {
 		row := []string{strconv.Itoa(m.Trial), m.Strategy, m.Schedule, float(m.Accuracy), float(m.TestAccuracy),
 			integer(m.SizeBytes), float(m.LatencyP50), float(m.LatencyP95), float(m.Spread), integer(m.Params),
-			integer(m.Nonzeros), integer(m.MACs), m.Format, m.Artifact, float(m.WeightSparsity)}
+			integer(m.Nonzeros), integer(m.MACs), m.Format, m.Artifact, float(m.WeightSparsity), m.Quantize}
 		for _, g := range names {
 			row = append(row, float(m.Sparsity[g]))
 		}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/espalier-ml/espalier/job"
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
 
@@ -29,9 +30,10 @@ type Member struct {
 	Trial          int                `json:"trial"`
 	Strategy       string             `json:"strategy"`
 	Schedule       string             `json:"schedule,omitempty"`
-	Sparsity       map[string]float64 `json:"sparsity"`        // reached, by group
-	WeightSparsity float64            `json:"weight_sparsity"` // of hybrid: asked for besides
-	Accuracy       float64            `json:"accuracy"`        // on the validation split
+	Quantize       string             `json:"quantize,omitempty"` // int8, or none
+	Sparsity       map[string]float64 `json:"sparsity"`           // reached, by group
+	WeightSparsity float64            `json:"weight_sparsity"`    // of hybrid: asked for besides
+	Accuracy       float64            `json:"accuracy"`           // on the validation split
 	TestAccuracy   float64            `json:"test_accuracy"`
 	SizeBytes      int64              `json:"size_bytes"`
 	LatencyP50     float64            `json:"latency_p50_us"`
@@ -74,7 +76,7 @@ func MemberFromProto(m *espalierv1.FrontMember) Member {
 		Params: m.Params, Nonzeros: m.Nonzeros, MACs: m.Macs, Format: m.Format, Artifact: m.Artifact, Note: m.Note,
 	}
 	if m.Config != nil {
-		out.Schedule, out.WeightSparsity = m.Config.Schedule, m.Config.WeightSparsity
+		out.Schedule, out.WeightSparsity, out.Quantize = m.Config.Schedule, m.Config.WeightSparsity, m.Config.Quantize
 	}
 	if out.Sparsity == nil {
 		out.Sparsity = map[string]float64{}
@@ -83,6 +85,14 @@ func MemberFromProto(m *espalierv1.FrontMember) Member {
 		out.Strategy = "dense"
 	}
 	return out
+}
+
+// How is the strategy, and that the file is int8 where it is, for people.
+func (m Member) How() string {
+	if m.Quantize == job.QuantizeInt8 {
+		return m.Strategy + ", int8"
+	}
+	return m.Strategy
 }
 
 func micros(ns int64) float64 { return float64(ns) / float64(time.Microsecond) }

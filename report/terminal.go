@@ -21,7 +21,7 @@ func WriteTable(w io.Writer, f Front) error {
 			smaller = ratio(float64(b.SizeBytes), float64(m.SizeBytes)) + " smaller"
 			faster = ratio(b.LatencyP50, m.LatencyP50) + " faster"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t\n", name, m.Strategy, Percent(m.Accuracy), Percent(m.TestAccuracy),
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%d\t\n", name, m.How(), Percent(m.Accuracy), Percent(m.TestAccuracy),
 			job.FormatSize(m.SizeBytes), smaller, Latency(m.LatencyP50), Latency(m.LatencyP95), faster, m.Nonzeros)
 	}
 	if f.Baseline != nil {

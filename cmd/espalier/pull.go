@@ -165,6 +165,6 @@ func showPulled(w io.Writer, p local.Pulled, asJSON bool) error {
 		latency = fmt.Sprintf("latency not measured in this format (as %s: %s)", p.Format, latency)
 	}
 	_, err := fmt.Fprintf(w, "%s: trial %d (%s), accuracy %s, test accuracy %s, %s, %s\nsha256 %s\n",
-		p.File, p.Trial, p.Strategy, report.Percent(p.Accuracy), report.Percent(p.TestAccuracy), job.FormatSize(p.Bytes), latency, p.SHA256)
+		p.File, p.Trial, p.How(), report.Percent(p.Accuracy), report.Percent(p.TestAccuracy), job.FormatSize(p.Bytes), latency, p.SHA256)
 	return err
 }

@@ -45,7 +45,7 @@ func (j *job) baseline(o *Outcome) error {
 		if err != nil {
 			return fmt.Errorf("train the dense model: %w", err)
 		}
-		m, err := j.finish(o, set, trained, nil)
+		m, err := j.finish(o, set, trained, nil, false)
 		if err != nil {
 			return err
 		}

@@ -20,7 +20,7 @@ var permanentErrors = []error{
 	trainer.ErrSpec, trainer.ErrDiverged,
 	zoo.ErrName, zoo.ErrInput, zoo.ErrLayers,
 	data.ErrFormat, data.ErrTruncated, data.ErrNoData, data.ErrTooLarge, data.ErrOption,
-	model.ErrGraph, model.ErrShape,
+	model.ErrGraph, model.ErrShape, model.ErrQuant,
 	prune.ErrStrategy, prune.ErrSchedule, prune.ErrTarget, prune.ErrNotApplicable, prune.ErrWeights, prune.ErrPlan, prune.ErrTooLarge,
 	safetensors.ErrCorrupt, safetensors.ErrType, safetensors.ErrTooLarge, safetensors.ErrName,
 	esp.ErrCorrupt, esp.ErrVersion, esp.ErrTooLarge,

@@ -27,13 +27,20 @@ type made struct {
 }
 
 // finish evaluates and stores a trained model: its checkpoint, to go on from, and
-// its artifacts, to run. What is evaluated and counted is what the artifacts hold.
-func (j *job) finish(o *Outcome, set *data.Set, trained *model.Graph, masks *prune.Masks) (*made, error) {
-	j.begin("evaluate", 0.9, 0.98)
+// its artifacts, to run, which may be int8. What is evaluated and counted is what the
+// artifacts hold.
+func (j *job) finish(o *Outcome, set *data.Set, trained *model.Graph, masks *prune.Masks, int8 bool) (*made, error) {
 	final, err := j.final(set, trained)
 	if err != nil {
 		return nil, err
 	}
+	if int8 {
+		j.begin("quantize", 0.9, 0.9)
+		if final, err = infer.Quantize(j.ctx, final, set, spread(set.Train, calibrateExamples)); err != nil {
+			return nil, fmt.Errorf("quantize: %w", err)
+		}
+	}
+	j.begin("evaluate", 0.9, 0.98)
 	m := &made{}
 	if m.cost, err = final.Cost(); err != nil {
 		return nil, err
@@ -55,6 +62,21 @@ func (j *job) finish(o *Outcome, set *data.Set, trained *model.Graph, masks *pru
 	}
 	j.begin("store", 0.98, 1)
 	return m, j.store(o, m, trained, final, masks)
+}
+
+// calibrateExamples are those of the training split on which activations are seen.
+const calibrateExamples = 512
+
+// spread is n of the indices at equal distances, or all if there are fewer.
+func spread(indices []int32, n int) []int32 {
+	if len(indices) <= n {
+		return indices
+	}
+	out := make([]int32, n)
+	for i := range out {
+		out[i] = indices[i*len(indices)/n]
+	}
+	return out
 }
 
 // final is the model as files hold it: without what inference does not need, and
@@ -133,6 +155,7 @@ type lineage struct {
 	WeightSparsity float64            `json:"weight_sparsity,omitempty"`
 	Schedule       string             `json:"schedule,omitempty"`
 	Finetune       *lineageTrain      `json:"finetune,omitempty"`
+	Quantize       string             `json:"quantize,omitempty"` // int8, else nothing
 	Parent         int32              `json:"parent,omitempty"`
 	Checkpoint     string             `json:"checkpoint,omitempty"` // that it started from
 	Variant        string             `json:"variant"`
@@ -171,6 +194,9 @@ func (j *job) lineage(set *data.Set) (string, error) {
 		l.Strategy, l.Sparsity, l.WeightSparsity, l.Schedule = c.GetStrategy(), c.GetSparsity(), c.GetWeightSparsity(), c.GetSchedule()
 		l.Finetune = &lineageTrain{c.GetFinetuneEpochs(), t.GetBatch(), t.GetOptimizer(), c.GetFinetuneRate(), t.GetWeightDecay()}
 		l.Parent, l.Checkpoint = c.GetParent(), j.started
+		if c.GetQuantize() == quantizeInt8 {
+			l.Quantize = quantizeInt8
+		}
 	}
 	b, err := json.Marshal(l)
 	if err != nil {

@@ -381,6 +381,43 @@ func TestTrials(t *testing.T) {
 	b.t = t
 }
 
+// An int8 trial stores int8 files and evaluates them; its checkpoint stays float32.
+func TestInt8Trial(t *testing.T) {
+	b := newFixture(t)
+	base := b.baseline()
+	c := config(base, "channel-l1", 0.4)
+	floats := b.trial(trialLease(base, c))
+	c.Quantize = "int8"
+	r := b.trial(trialLease(base, c))
+	b.check(r.GetArtifacts(), r.GetAccuracy(), r.GetTestAccuracy(), r.GetParams(), r.GetNonzeros(), r.GetMacs())
+	size, want := r.GetCheckpoint().GetSizeBytes(), floats.GetCheckpoint().GetSizeBytes()
+	if size < want || size > want+100 { // the lineage is longer
+		t.Errorf("the checkpoint has %d bytes, that of a float32 trial %d", size, want)
+	}
+	if d := r.GetAccuracy() - floats.GetAccuracy(); math.Abs(d) > 0.05 {
+		t.Errorf("accuracy %v, in float32 %v", r.GetAccuracy(), floats.GetAccuracy())
+	}
+	for _, format := range []string{"esp", "onnx"} {
+		file := b.artifact(r.GetArtifacts(), format)
+		if n := len(b.artifact(floats.GetArtifacts(), format)); len(file) > n*2/5 {
+			t.Errorf("the %s file has %d bytes, in float32 %d", format, len(file), n)
+		}
+		if format != "esp" {
+			continue
+		}
+		g, err := esp.Read(bytes.NewReader(file), esp.Limits{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if g.Quant == nil || len(g.Quant.Weights) != 5 || !strings.Contains(g.Meta[model.MetaLineage], `"quantize":"int8"`) {
+			t.Errorf("quantization %+v, lineage %s", g.Quant, g.Meta[model.MetaLineage])
+		}
+	}
+	if again := b.trial(trialLease(base, c)); again.GetArtifacts()[0].GetHash() != r.GetArtifacts()[0].GetHash() {
+		t.Error("the same trial gives another file")
+	}
+}
+
 // checkPruned checks that as much is gone as was asked for, and is said to be.
 func checkPruned(t *testing.T, strategy string, sparsity, weight float64, base *espalierv1.Baseline, r *espalierv1.TrialResult, g *model.Graph) {
 	t.Helper()
@@ -564,7 +601,7 @@ func TestFailures(t *testing.T) {
 		"strategy":   {change(func(l *espalierv1.Lease) { l.Config.Strategy = "magic" }), "magic", true},
 		"gradients":  {change(func(l *espalierv1.Lease) { l.Config.Strategy = "channel-taylor" }), "gradients", true},
 		"schedule":   {change(func(l *espalierv1.Lease) { l.Config.Schedule = "soon" }), "soon", true},
-		"quantize":   {change(func(l *espalierv1.Lease) { l.Config.Quantize = "int8" }), "int8", true},
+		"quantize":   {change(func(l *espalierv1.Lease) { l.Config.Quantize = "int4" }), "int4", true},
 		"distill":    {change(func(l *espalierv1.Lease) { l.Config.Distill = true }), "distill", true},
 		"epochs":     {change(func(l *espalierv1.Lease) { l.Config.FinetuneEpochs = math.NaN() }), "finetune_epochs", true},
 		"group":      {change(func(l *espalierv1.Lease) { l.Config.Sparsity["nowhere"] = 1 }), "nowhere", true},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -25,7 +26,7 @@ const (
 	lastShare       = 0.5
 )
 
-// trial prunes → fine-tunes → rebuilds → evaluates → stores, from the dense model
+// trial prunes → fine-tunes → rebuilds → quantizes → evaluates → stores, from the dense model
 // or another trial's checkpoint. Rebuilding is part of every step of the
 // schedule: channels go at once, and what training holds is only the masks.
 func (j *job) trial(o *Outcome) error {
@@ -62,7 +63,7 @@ func (j *job) trial(o *Outcome) error {
 		if err != nil {
 			return err
 		}
-		m, err := j.finish(o, set, pruned, masks)
+		m, err := j.finish(o, set, pruned, masks, plan.int8)
 		if err != nil {
 			return err
 		}
@@ -87,6 +88,7 @@ type plan struct {
 	steps    int
 	epochs   float64
 	rate     float64
+	int8     bool // the files are int8
 }
 
 // plan checks the configuration as far as the model is not needed.
@@ -116,13 +118,20 @@ func (j *job) plan() (*plan, error) {
 	switch {
 	case !(p.epochs >= 0 && p.epochs <= 1e6):
 		return nil, bad("finetune_epochs", p.epochs, "0 to 1000000")
-	case c.GetQuantize() != "" && c.GetQuantize() != "none":
-		return nil, bad("quantize", c.GetQuantize(), "none")
+	case !slices.Contains([]string{"", quantizeNone, quantizeInt8}, c.GetQuantize()):
+		return nil, bad("quantize", c.GetQuantize(), quantizeNone+" or "+quantizeInt8)
 	case c.GetDistill():
 		return nil, bad("distill", true, "false")
 	}
+	p.int8 = c.GetQuantize() == quantizeInt8
 	return p, nil
 }
+
+// What a trial's configuration says of quantization, as jobs do.
+const (
+	quantizeNone = "none"
+	quantizeInt8 = "int8"
+)
 
 // target is what to remove of the dense model.
 func (p *plan) target(c *espalierv1.TrialConfig, groups []prune.Group) (prune.Target, error) {
