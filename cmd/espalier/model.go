@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -73,6 +74,9 @@ func readModel(path string) (*model.Graph, string, int64, error) {
 		return g, "esp", info.Size(), wrapPath(path, err)
 	}
 	g, err := onnx.Read(b, onnx.Limits{})
+	if errors.Is(err, onnx.ErrFormat) && formatOf(path) != "onnx" {
+		err = fmt.Errorf("neither an esp nor an onnx file: %w", err)
+	}
 	return g, "onnx", info.Size(), wrapPath(path, err)
 }
 

@@ -127,6 +127,13 @@ func TestMeasureGraph(t *testing.T) {
 	if r.P50 <= 0 || r.Batch != 2 || r.Threads != 1 || len(r.Layers) == 0 {
 		t.Errorf("%+v: want a latency of batch 2 on one thread, with layers", r)
 	}
+	wide, err := zoo.Build("mobilenet-025", model.Shape{224, 224, 3}, 10, 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := MeasureGraph(t.Context(), wide, infer.Options{Batch: 1 << 16}, quick); !errors.Is(err, ErrOptions) {
+		t.Errorf("%v: want %v, as the inputs take 40 GB", err, ErrOptions)
+	}
 	if _, err := MeasureGraph(t.Context(), g, infer.Options{Batch: -1}, quick); !errors.Is(err, infer.ErrOptions) {
 		t.Errorf("%v: want %v", err, infer.ErrOptions)
 	}
