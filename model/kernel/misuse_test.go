@@ -16,7 +16,7 @@ func (r misuse) any(t reflect.Type) reflect.Value {
 	v := reflect.New(t).Elem()
 	switch t.Kind() {
 	case reflect.Int:
-		v.SetInt(int64([]int{-1 << 62, -7, -1, 0, 0, 1, 1, 2, 3, 4, 5, 8, 16, 33, 100, 1 << 31, math.MaxInt64}[r.IntN(17)]))
+		v.SetInt(int64([]int{math.MinInt, -7, -1, 0, 0, 1, 1, 2, 3, 4, 5, 8, 16, 33, 100, 1 << 30, math.MaxInt}[r.IntN(17)]))
 		if r.IntN(4) > 0 {
 			v.SetInt(int64(r.IntN(9)))
 		}
