@@ -114,7 +114,9 @@ func (c *Client) Upload(ctx context.Context, ref *espalierv1.FileRef, r io.Reade
 		if last == nil {
 			return nil
 		}
-		if !resumable(last) || !wait.sleep(ctx) {
+		// What a replica kept of an upload may be damaged when it crashed: it throws that away.
+		spoilt := connect.CodeOf(last) == connect.CodeDataLoss && stat.GetReceivedBytes() > 0
+		if !resumable(last) && !spoilt || !wait.sleep(ctx) {
 			return fmt.Errorf("upload %s: %w", ref.GetHash(), last)
 		}
 	}

@@ -201,6 +201,8 @@ func TestFilesAreCaredFor(t *testing.T) {
 	if j := got.GetStatus().GetJob(); j.GetCompleted() != 12 || j.GetFailed() != 0 || j.GetLastTrial() != 12 || j.GetState() != v1.JobState_JOB_STATE_DONE || j.GetRemaking() != 0 {
 		t.Errorf("afterwards %v, %d completed, %d failed, %d made again", j.GetState(), j.GetCompleted(), j.GetFailed(), j.GetRemaking())
 	}
-	c.add()
-	everywhere("the files on a replica that joined late", first, content)
+	c.add() // returns when it has a vote
+	if n := c.holders(first, content); n != 4 {
+		t.Errorf("%d of 4 voters have a file, want all", n)
+	}
 }

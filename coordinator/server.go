@@ -131,7 +131,7 @@ func (s *Server) startStore(ctx context.Context) (func(context.Context) error, e
 	var err error
 	cfg := store.Config{
 		Dir: filepath.Join(s.cfg.Dir, "raft"), ID: s.cfg.ReplicaID, Address: s.cfg.RaftListen, Advertise: s.cfg.RaftAdvertise,
-		Bootstrap: len(s.cfg.Join) == 0, NoSync: s.cfg.NoSync, Logger: s.log,
+		Bootstrap: len(s.cfg.Join) == 0, BeforeVote: s.equip, NoSync: s.cfg.NoSync, Logger: s.log,
 	}
 	if s.cfg.RaftListen != "" && s.cfg.CertFile != "" {
 		serve, client, err := s.loadTLS()

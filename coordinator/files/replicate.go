@@ -162,14 +162,14 @@ func (r *Replicator) fetchFrom(ctx context.Context, p Peer, ref Ref) error {
 // Open opens a file wherever it is: one that is not here is fetched first. Errors:
 // ErrNotFound, ErrHash, or a peer's.
 func (r *Replicator) Open(ctx context.Context, ref Ref) (*File, error) {
-	f, err := r.cfg.Store.Open(ref.Hash)
+	f, err := r.cfg.Store.OpenVerified(ctx, ref.Hash)
 	if !errors.Is(err, ErrNotFound) {
 		return f, err
 	}
 	if err := r.Fetch(ctx, ref); err != nil {
 		return nil, err
 	}
-	return r.cfg.Store.Open(ref.Hash)
+	return r.cfg.Store.OpenVerified(ctx, ref.Hash)
 }
 
 // Majority sees to it that a majority of replicas, this one among them, holds the files,

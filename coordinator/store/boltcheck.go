@@ -77,15 +77,18 @@ func checkBoltPages(r io.ReaderAt, size int64) error {
 }
 
 // newestMeta finds the valid meta page of the last transaction. Either may be torn,
-// not both.
+// not both. One that cannot be read is an error: it may be the newest.
 func newestMeta(r io.ReaderAt) ([]byte, error) {
-	var newest []byte
-	for _, at := range metaOffsets(r) {
-		m := make([]byte, boltMeta)
-		if _, err := r.ReadAt(m, at+boltHeader); err != nil || !validMeta(m) {
-			continue
+	newest, err := readMeta(r, 0)
+	if err != nil {
+		return nil, err
+	}
+	for _, at := range metaOffsets(newest) {
+		m, err := readMeta(r, at)
+		if err != nil {
+			return nil, err
 		}
-		if newest == nil || native.Uint64(m[48:]) > native.Uint64(newest[48:]) {
+		if newest == nil || m != nil && native.Uint64(m[48:]) > native.Uint64(newest[48:]) {
 			newest = m
 		}
 	}
@@ -95,12 +98,24 @@ func newestMeta(r io.ReaderAt) ([]byte, error) {
 	return newest, nil
 }
 
-// metaOffsets are the places of the two meta pages: the second is one page in, and
-// the page size is whatever it was where the file was made.
-func metaOffsets(r io.ReaderAt) []int64 {
+// readMeta reads the meta page at an offset; nil if none that is valid stands there.
+func readMeta(r io.ReaderAt, at int64) ([]byte, error) {
 	m := make([]byte, boltMeta)
-	if _, err := r.ReadAt(m, boltHeader); err == nil && validMeta(m) {
-		return []int64{0, int64(native.Uint32(m[8:]))}
+	_, err := r.ReadAt(m, at+boltHeader)
+	switch {
+	case errors.Is(err, io.EOF) || err == nil && !validMeta(m):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("read meta page: %w", err)
+	}
+	return m, nil
+}
+
+// metaOffsets are the places where the second meta page may be: it is one page in, and
+// the page size is whatever it was where the file was made.
+func metaOffsets(first []byte) []int64 {
+	if first != nil {
+		return []int64{int64(native.Uint32(first[8:]))}
 	}
 	var out []int64
 	for page := int64(1024); page <= 1<<16; page *= 2 {

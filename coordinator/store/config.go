@@ -1,6 +1,7 @@
 package store
 
 import (
+	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -29,6 +30,9 @@ type Config struct {
 	Bootstrap bool
 	// Logger takes the store's and Raft's messages. The zero value logs nothing.
 	Logger zerolog.Logger
+	// BeforeVote, if set, is asked before a replica that has caught up gets a vote: it returns
+	// when all that a voter counts for is there. Add gives its error back.
+	BeforeVote func(ctx context.Context, id string) error
 	// NoSync skips fsync: for tests and benchmarks, nothing else.
 	NoSync bool
 	// SnapshotEvery is how many log entries make a snapshot due. 0: 8192.

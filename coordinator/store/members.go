@@ -69,6 +69,11 @@ func (s *Store) Add(ctx context.Context, id, address string) error {
 		if err := s.caughtUp(ctx, id, address); err != nil {
 			return fmt.Errorf("add member %s: wait until it has caught up: %w", id, err)
 		}
+		if s.cfg.BeforeVote != nil {
+			if err := s.cfg.BeforeVote(ctx, id); err != nil {
+				return fmt.Errorf("add member %s: prepare it for a vote: %w", id, err)
+			}
+		}
 	}
 	if err := s.await(ctx, s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(address), 0, 0)); err != nil {
 		return fmt.Errorf("add member %s: %w", id, err)

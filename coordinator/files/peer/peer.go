@@ -77,8 +77,12 @@ func (s *Service) Hold(ctx context.Context, req *v1.HoldRequest) (*v1.HoldRespon
 }
 
 // Fetch implements PeerService.
-func (s *Service) Fetch(_ context.Context, req *v1.FetchRequest, stream *connect.ServerStream[v1.FetchResponse]) error {
-	f, err := s.Files.Open(req.GetHash())
+func (s *Service) Fetch(ctx context.Context, req *v1.FetchRequest, stream *connect.ServerStream[v1.FetchResponse]) error {
+	open := s.Files.OpenVerified
+	if req.GetOffset() > 0 {
+		open = func(_ context.Context, hash string) (*files.File, error) { return s.Files.Open(hash) }
+	}
+	f, err := open(ctx, req.GetHash())
 	if err != nil {
 		return toConnect(err)
 	}
