@@ -148,6 +148,20 @@ func TestTransferResumes(t *testing.T) {
 	}
 }
 
+// TestUploadBeginsAgain: what the server has received of a file is not what was sent, as after a crash.
+func TestUploadBeginsAgain(t *testing.T) {
+	s := clienttest.New(t)
+	data := noise(1000)
+	ref := client.HashBytes(data, "data")
+	s.PutPart(ref.GetHash(), make([]byte, 600))
+	if err := dial(t, s.URL).Upload(t.Context(), ref, bytes.NewReader(data)); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(s.File(ref.GetHash()), data) {
+		t.Error("the server has other bytes")
+	}
+}
+
 func TestUploadSkipsWhatIsThere(t *testing.T) {
 	s := clienttest.New(t)
 	s.OnFiles = func(string) error { return connect.NewError(connect.CodeInternal, errors.New("must not be asked")) }
@@ -162,8 +176,8 @@ func TestUploadOfOtherBytesIsRefused(t *testing.T) {
 	s := clienttest.New(t)
 	ref := client.HashBytes([]byte("right"), "data")
 	err := dial(t, s.URL).Upload(t.Context(), ref, strings.NewReader("wrong"))
-	if connect.CodeOf(err) != connect.CodeInvalidArgument {
-		t.Fatalf("error %v, want invalid argument", err)
+	if connect.CodeOf(err) != connect.CodeDataLoss {
+		t.Fatalf("error %v, want data loss", err)
 	}
 	err = dial(t, s.URL).Upload(t.Context(), ref, strings.NewReader("sho"))
 	if err == nil || s.File(ref.GetHash()) != nil {

@@ -75,7 +75,7 @@ func (f fileService) finish(ref *espalierv1.FileRef) error {
 	data := f.s.parts[ref.GetHash()]
 	delete(f.s.parts, ref.GetHash())
 	if sum := sha256.Sum256(data); hex.EncodeToString(sum[:]) != ref.GetHash() {
-		return connect.NewError(connect.CodeInvalidArgument, errors.New("wrong hash"))
+		return connect.NewError(connect.CodeDataLoss, errors.New("wrong hash"))
 	}
 	f.s.files[ref.GetHash()] = data
 	return nil

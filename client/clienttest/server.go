@@ -106,6 +106,13 @@ func (s *Server) PutAs(hash string, data []byte) {
 	s.files[hash] = data
 }
 
+// PutPart stores what was received of an upload.
+func (s *Server) PutPart(hash string, data []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.parts[hash] = data
+}
+
 // Drop forgets a file.
 func (s *Server) Drop(hash string) {
 	s.mu.Lock()

@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -379,4 +380,49 @@ func TestManyUsers(t *testing.T) {
 	if _, n := onDisk(t, dir); n != c.Bytes() {
 		t.Errorf("%d bytes on disk, cache says %d", n, c.Bytes())
 	}
+}
+
+// TestCrashImages: whatever a crash, or a bad disk, left in the folder, what the cache gives is what the hash names.
+func TestCrashImages(t *testing.T) {
+	s := &source{}
+	text := strings.Repeat("a file of the cluster ", 500)
+	ref := s.put(text)
+	hash := ref.GetHash()
+	images, parts := 0, 40
+	if testing.Short() {
+		parts = 5
+	}
+	base, err := os.MkdirTemp("/dev/shm", "espalier-crash-*")
+	if err != nil {
+		base = t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(base) })
+	for n := 0; n <= len(text); n += 1 + len(text)/parts {
+		flipped := []byte(text)
+		flipped[n%len(text)] ^= 4
+		for _, b := range [][]byte{
+			[]byte(text[:n]), append([]byte(text[:n]), make([]byte, len(text)-n)...), flipped, []byte(text + text[:n]),
+		} {
+			for _, name := range []string{
+				filepath.Join("files", hash[:2], hash), filepath.Join("parts", hash), filepath.Join("parts", hash+".part"),
+			} {
+				dir := filepath.Join(base, fmt.Sprint(images))
+				path := filepath.Join(dir, name)
+				if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, b, 0o644)); err != nil {
+					t.Fatal(err)
+				}
+				c := open(t, dir, 1<<20, s)
+				f := get(t, c, ref)
+				if got, err := os.ReadFile(f.Path); err != nil || string(got) != text {
+					t.Errorf("%s with %d bytes: the cache gives %d others, %v", name, len(b), len(got), err)
+				}
+				f.Release()
+				if err := c.Close(); err != nil {
+					t.Fatal(err)
+				}
+				images++
+			}
+		}
+	}
+	t.Logf("%d images", images)
 }
