@@ -41,7 +41,9 @@ type snapshot struct {
 // slow.
 func (s *snapshot) Persist(sink raft.SnapshotSink) error {
 	begin := time.Now()
-	err := s.persist(sink)
+	out := paceSnapshot(sink, s.dir, sink.ID())
+	defer out.close()
+	err := s.persist(out)
 	if err != nil {
 		return errors.Join(fmt.Errorf("persist snapshot: %w", diskError(err)), sink.Cancel())
 	}

@@ -30,6 +30,7 @@ type settings struct {
 	kills    int
 	trials   int
 	rows     []row
+	filled   uint64 // the log entry up to which restart has filled the stores
 }
 
 // row is one line of the result. Want is what docs/bench.md promises; empty for what is only for comparison.

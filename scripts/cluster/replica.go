@@ -101,8 +101,9 @@ func (r *replica) stop() error {
 	}
 }
 
-// memory reads the process's resident memory and the most that it was, in bytes.
-func (r *replica) memory() (now, most int64, err error) {
+// memory reads the most resident memory that the process had, and how much of what it has now is its own, not pages of
+// mapped files, which the system may take back; in bytes.
+func (r *replica) memory() (most, own int64, err error) {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", r.cmd.Process.Pid))
 	if err != nil {
 		return 0, 0, err
@@ -110,19 +111,30 @@ func (r *replica) memory() (now, most int64, err error) {
 	for line := range strings.Lines(string(b)) {
 		name, rest, _ := strings.Cut(line, ":")
 		f := strings.Fields(rest)
-		if (name == "VmRSS" || name == "VmHWM") && len(f) > 0 {
+		if (name == "VmHWM" || name == "RssAnon") && len(f) > 0 {
 			kb, err := strconv.ParseInt(f[0], 10, 64)
 			if err != nil {
 				return 0, 0, err
 			}
-			if name == "VmRSS" {
-				now = kb << 10
-			} else {
+			if name == "VmHWM" {
 				most = kb << 10
+			} else {
+				own = kb << 10
 			}
 		}
 	}
-	return now, most, nil
+	return most, own, nil
+}
+
+// applied asks the replica itself which log entry it has applied.
+func (r *replica) applied(ctx context.Context) (uint64, error) {
+	api, err := client.New(client.Config{Addresses: []string{r.address}, Patience: -1})
+	if err != nil {
+		return 0, err
+	}
+	defer api.Close()
+	got, err := api.Cluster.Replicas(ctx, &espalierv1.ReplicasRequest{})
+	return got.GetAppliedIndex(), err
 }
 
 // ticksPerSecond is the unit of the times in /proc, the same on every Linux.
