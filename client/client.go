@@ -3,12 +3,9 @@ package client
 import (
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"time"
 
 	"connectrpc.com/connect"
@@ -16,6 +13,7 @@ import (
 
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/proto/espalier/v1/espalierv1connect"
+	"github.com/espalier-ml/espalier/tlsfile"
 )
 
 // Errors of this package. Errors of the API itself are *connect.Error and keep
@@ -41,6 +39,8 @@ type Config struct {
 	Token string
 	// TLS overrides the system's defaults for https; nil uses those.
 	TLS *tls.Config
+	// Authorities, if set, are what servers' certificates are checked against, as they are at each connection.
+	Authorities *tlsfile.Authorities
 	// Insecure allows http beyond loopback.
 	Insecure bool
 	// DialTimeout bounds one attempt to connect to one address; 0 means 5 s.
@@ -65,7 +65,7 @@ type Client struct {
 	Data    espalierv1connect.DataServiceClient
 	Cluster espalierv1connect.ClusterServiceClient
 
-	transport *http.Transport
+	transport *turning
 	base      string
 	patience  time.Duration
 }
@@ -83,7 +83,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Patience == 0 {
 		cfg.Patience = defaultPatience
 	}
-	transport := newTransport(targets, secure, cfg)
+	transport := newTurning(targets, secure, cfg)
 	scheme := "http://"
 	if secure {
 		scheme = "https://"
@@ -102,6 +102,10 @@ func New(cfg Config) (*Client, error) {
 	}, nil
 }
 
+// Elsewhere makes the requests from now on begin with the next address. A request whose replica says that it is
+// unavailable, since it knows no leader, does the same.
+func (c *Client) Elsewhere() { c.transport.turn() }
+
 // Close drops idle connections. Requests under way are ended by their contexts.
 func (c *Client) Close() { c.transport.CloseIdleConnections() }
 
@@ -117,22 +121,8 @@ func (c *Client) Info(ctx context.Context) (*espalierv1.InfoResponse, error) {
 	})
 }
 
-// TLSFromCA returns a TLS configuration that trusts the certificates in the PEM
-// file at path, and no others.
-func TLSFromCA(path string) (*tls.Config, error) {
-	pem, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("read certificates: %w", err)
-	}
-	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
-		return nil, fmt.Errorf("read certificates: %s holds no PEM certificate", path)
-	}
-	return &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}, nil
-}
-
-// newTransport speaks HTTP/2, with or without TLS, over a connection to whichever
-// of targets answers.
+// newTransport speaks HTTP/2, with or without TLS, over a connection to the first of
+// targets that answers.
 func newTransport(targets []string, secure bool, cfg Config) *http.Transport {
 	dial := &failover{targets: targets, dialer: net.Dialer{Timeout: cfg.DialTimeout}}
 	t := &http.Transport{
@@ -152,7 +142,7 @@ func newTransport(targets []string, secure bool, cfg Config) *http.Transport {
 		conf = cfg.TLS.Clone()
 	}
 	conf.NextProtos = []string{"h2"}
-	dial.tls = conf
+	dial.tls, dial.authorities = conf, cfg.Authorities
 	t.Protocols.SetHTTP2(true)
 	t.DialTLSContext = dial.secure
 	return t

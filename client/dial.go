@@ -10,6 +10,8 @@ import (
 	"net/url"
 	"strings"
 	"sync/atomic"
+
+	"github.com/espalier-ml/espalier/tlsfile"
 )
 
 // parseAddresses returns "host:port" of each address and whether they want TLS.
@@ -87,7 +89,9 @@ type failover struct {
 	targets []string
 	dialer  net.Dialer
 	tls     *tls.Config
-	last    atomic.Int64
+	// authorities, if set, change what tls trusts.
+	authorities *tlsfile.Authorities
+	last        atomic.Int64
 }
 
 func (f *failover) plain(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -98,10 +102,12 @@ func (f *failover) plain(ctx context.Context, _, _ string) (net.Conn, error) {
 
 func (f *failover) secure(ctx context.Context, _, _ string) (net.Conn, error) {
 	return f.each(func(target string) (net.Conn, error) {
-		conf := f.tls
+		conf := f.tls.Clone()
 		if conf.ServerName == "" {
-			conf = conf.Clone()
 			conf.ServerName, _, _ = net.SplitHostPort(target)
+		}
+		if f.authorities != nil {
+			conf.RootCAs = f.authorities.Pool()
 		}
 		d := tls.Dialer{NetDialer: &f.dialer, Config: conf}
 		return d.DialContext(ctx, "tcp", target)

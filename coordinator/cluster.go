@@ -6,18 +6,27 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/espalier-ml/espalier/client"
 	"github.com/espalier-ml/espalier/coordinator/api"
 	"github.com/espalier-ml/espalier/coordinator/files"
 	"github.com/espalier-ml/espalier/coordinator/files/peer"
-	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
 
-// clusterName is the same on all replicas' brokers.
-const clusterName = "espalier"
+// clusterName is the same on all replicas' brokers, and another one in every other cluster: brokers of different
+// clusters do not mix.
+func (s *Server) clusterName() string {
+	id := s.store.Cluster()
+	if s.store.Fresh() {
+		id = s.joining.GetClusterId()
+	}
+	if id == "" { // a cluster that began before clusters had ids
+		return "espalier"
+	}
+	return "espalier-" + id
+}
 
 // cluster tells the API where things are.
 type cluster struct{ s *Server }
@@ -32,8 +41,18 @@ func (c cluster) Address(id string) string {
 	if id == c.s.store.ID() {
 		return c.s.address
 	}
-	p, _ := c.s.peers.Get(id)
-	return p.API
+	if p, known := c.s.peers.Get(id); known {
+		return p.API
+	}
+	return c.s.recorded(id).GetApiAddress()
+}
+
+// Version implements api.Cluster.
+func (c cluster) Version(id string) string {
+	if p, known := c.s.peers.Get(id); known {
+		return p.Version
+	}
+	return c.s.recorded(id).GetVersion()
 }
 
 // Leader implements api.Cluster.
@@ -46,21 +65,30 @@ func (c cluster) Leader() string {
 }
 
 // Replicas implements api.Cluster.
-func (c cluster) Replicas() []string {
-	var out []string
-	for _, p := range c.s.peers.List() {
-		out = append(out, p.API)
-	}
-	return out
-}
+func (c cluster) Replicas() []string { return c.each(c.Address) }
 
 // BrokerRoutes implements api.Cluster.
 func (c cluster) BrokerRoutes() []string {
-	var out []string
-	for _, p := range c.s.peers.List() {
-		if p.Route != "" {
-			out = append(out, p.Route)
+	return c.each(func(id string) string {
+		if p, known := c.s.peers.Get(id); known {
+			return p.Route
 		}
+		return c.s.recorded(id).GetBrokerAddress()
+	})
+}
+
+// each collects what is known of every member, this one included.
+func (c cluster) each(of func(id string) string) []string {
+	out := []string{}
+	add := func(id string) {
+		if v := of(id); v != "" && !slices.Contains(out, v) {
+			out = append(out, v)
+		}
+	}
+	add(c.s.store.ID())
+	members, _ := c.s.store.Members() // none while closing
+	for _, m := range members {
+		add(m.ID)
 	}
 	return out
 }
@@ -125,93 +153,14 @@ func (p silent) Fetch(context.Context, string, int64) (io.ReadCloser, error) {
 }
 
 // newPeerHTTP speaks HTTP/2 to other replicas.
-func (s *Server) newPeerHTTP() (*http.Client, error) {
-	_, conf, err := s.loadTLS()
-	if err != nil {
-		return nil, err
-	}
-	t := &http.Transport{Protocols: new(http.Protocols), TLSClientConfig: conf, IdleConnTimeout: time.Minute,
+func (s *Server) newPeerHTTP() *http.Client {
+	t := &http.Transport{Protocols: new(http.Protocols), IdleConnTimeout: time.Minute,
 		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second}}
-	if conf == nil {
+	if s.pair == nil {
 		t.Protocols.SetUnencryptedHTTP2(true)
 	} else {
 		t.Protocols.SetHTTP2(true)
+		t.DialTLSContext = s.authorities.Dial
 	}
-	return &http.Client{Transport: t}, nil
-}
-
-// dialJoin connects to the cluster that Join names.
-func (s *Server) dialJoin(patience time.Duration) (*client.Client, error) {
-	_, conf, err := s.loadTLS()
-	if err != nil {
-		return nil, err
-	}
-	return client.New(client.Config{Addresses: s.cfg.Join, Token: s.cfg.Token, TLS: conf, Insecure: s.cfg.Insecure, Patience: patience})
-}
-
-// routes asks the cluster where its brokers are. A replica that is a member already starts without, when nobody answers:
-// after all replicas were down the first one must come up alone.
-func (s *Server) routes(ctx context.Context) ([]string, error) {
-	if len(s.cfg.Join) == 0 {
-		return s.cfg.BrokerRoutes, nil
-	}
-	c, err := s.dialJoin(-1)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	for {
-		info, err := c.Info(ctx)
-		if err == nil {
-			return append(s.cfg.BrokerRoutes, info.GetBrokerRoutes()...), nil
-		}
-		if members, _ := s.store.Members(); len(members) > 0 {
-			s.log.Warn().Err(err).Strs("join", s.cfg.Join).Msg("no other replica answers, starting without")
-			return s.cfg.BrokerRoutes, nil
-		}
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("join %s: %w: %w", strings.Join(s.cfg.Join, ", "), ctx.Err(), err)
-		case <-time.After(retryLead):
-		}
-	}
-}
-
-// joinTimeout bounds the wait for membership.
-const joinTimeout = time.Minute
-
-// startMember makes this replica a member of the cluster that Join names, unless it is one.
-func (s *Server) startMember(ctx context.Context) (func(context.Context) error, error) {
-	nothing := func(context.Context) error { return nil }
-	if len(s.cfg.Join) == 0 {
-		return nothing, nil
-	}
-	members, err := s.store.Members()
-	if err != nil {
-		return nil, err
-	}
-	for _, m := range members {
-		if m.ID == s.store.ID() && m.Voter {
-			return nothing, nil
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, joinTimeout)
-	defer cancel()
-	c, err := s.dialJoin(joinTimeout)
-	if err != nil {
-		return nil, err
-	}
-	defer c.Close()
-	for {
-		_, err := c.Cluster.AddReplica(ctx, &v1.AddReplicaRequest{Id: s.store.ID(), RaftAddress: s.raftAddress()})
-		if err == nil {
-			return nothing, nil
-		}
-		s.log.Warn().Err(err).Strs("join", s.cfg.Join).Msg("not a member yet, trying again")
-		select {
-		case <-ctx.Done():
-			return nil, fmt.Errorf("join %s: %w", strings.Join(s.cfg.Join, ", "), err)
-		case <-time.After(retryLead):
-		}
-	}
+	return &http.Client{Transport: t}
 }

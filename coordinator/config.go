@@ -4,10 +4,13 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net"
+	"strings"
 	"time"
 
 	"github.com/rs/zerolog"
 
+	"github.com/espalier-ml/espalier/client"
 	"github.com/espalier-ml/espalier/coordinator/api"
 	"github.com/espalier-ml/espalier/job"
 )
@@ -94,6 +97,11 @@ func (c Config) Validate() error {
 	if c.RaftListen == "" && (len(c.Join) > 0 || c.RaftAdvertise != "" || c.BrokerCluster != "" || len(c.BrokerRoutes) > 0) {
 		return fmt.Errorf("%w: Join, RaftAdvertise, BrokerCluster and BrokerRoutes need RaftListen, the address for the other replicas", ErrConfig)
 	}
+	for _, j := range c.Join {
+		if err := c.checkJoin(j); err != nil {
+			return err
+		}
+	}
 	d := c.withDefaults()
 	addresses := []string{d.Listen, d.BrokerListen}
 	if d.RaftListen != "" {
@@ -106,6 +114,22 @@ func (c Config) Validate() error {
 		if err := api.CheckAddress(address, d.CertFile != "", d.Token != "", d.Insecure); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// checkJoin refuses what is no address, and to send the token to another machine in the clear.
+func (c Config) checkJoin(address string) error {
+	_, bare, found := strings.Cut(address, "://")
+	if !found {
+		bare = address
+	}
+	host, port, err := net.SplitHostPort(bare)
+	if err != nil || host == "" || port == "" {
+		return fmt.Errorf("%w: Join is %q, want host:port of a replica's API", ErrConfig, address)
+	}
+	if c.CertFile == "" && !c.Insecure && !client.IsLoopback(host) {
+		return fmt.Errorf("%w: Join is %q, beyond this machine: that needs TLS and a token, or Insecure", ErrConfig, address)
 	}
 	return nil
 }

@@ -31,7 +31,7 @@ func (s *Server) followLead(ctx context.Context, serve serving) {
 			return
 		case <-s.store.Failed():
 			end()
-			s.failed <- s.store.Err()
+			s.fail(s.store.Err())
 			<-ctx.Done()
 			return
 		case turn, open := <-s.store.Leadership():
@@ -74,6 +74,7 @@ func (s *Server) lead(ctx context.Context, serve serving, term uint64) error {
 	ctx, stop := context.WithCancel(ctx)
 	var work sync.WaitGroup
 	work.Go(func() { s.leader.Run(ctx, changes) })
+	work.Go(func() { s.recordReplicas(ctx) })
 	defer work.Wait()
 	defer stop()
 	return serve(ctx, term)

@@ -7,8 +7,6 @@ import (
 	"io"
 	"time"
 
-	"connectrpc.com/connect"
-
 	"github.com/espalier-ml/espalier/coordinator/api"
 	"github.com/espalier-ml/espalier/coordinator/dispatch"
 	"github.com/espalier-ml/espalier/coordinator/files"
@@ -40,14 +38,8 @@ func (s *Server) sizeOf(ctx context.Context, hash string) (size int64) {
 		if size > 0 || p.ID == s.store.ID() {
 			continue
 		}
-		opts := connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
-			return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-				req.Header().Set("Authorization", "Bearer "+s.cfg.Token)
-				return next(ctx, req)
-			}
-		}))
 		asking, cancel := context.WithTimeout(ctx, statTimeout)
-		st, err := espalierv1connect.NewFileServiceClient(s.peerHTTP, s.url(p.API), opts).Stat(asking, &v1.StatRequest{Hashes: []string{hash}})
+		st, err := espalierv1connect.NewFileServiceClient(s.peerHTTP, s.url(p.API), s.withToken()).Stat(asking, &v1.StatRequest{Hashes: []string{hash}})
 		cancel()
 		if err == nil && len(st.GetFiles()) == 1 && st.GetFiles()[0].GetPresent() {
 			size = st.GetFiles()[0].GetSizeBytes()

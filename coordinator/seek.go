@@ -6,11 +6,8 @@ import (
 	"sync"
 	"time"
 
-	"connectrpc.com/connect"
-
 	"github.com/espalier-ml/espalier/coordinator/store"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
-	"github.com/espalier-ml/espalier/proto/espalier/v1/espalierv1connect"
 )
 
 const (
@@ -84,13 +81,7 @@ func (s *Server) whereabouts(members []store.Member) (apis, routes []string) {
 func (s *Server) askRoutes(ctx context.Context, address string) []string {
 	ctx, cancel := context.WithTimeout(ctx, seekTimeout)
 	defer cancel()
-	token := connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
-		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-			req.Header().Set("Authorization", "Bearer "+s.cfg.Token)
-			return next(ctx, req)
-		}
-	}))
-	info, err := espalierv1connect.NewClusterServiceClient(s.peerHTTP, s.url(address), token).Info(ctx, &v1.InfoRequest{})
+	info, err := s.clusterClient(address).Info(ctx, &v1.InfoRequest{})
 	if err != nil {
 		s.log.Debug().Err(err).Str("address", address).Msg("replica does not tell where brokers are")
 	}

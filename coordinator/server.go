@@ -4,12 +4,10 @@ import (
 	"cmp"
 	"context"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -18,18 +16,25 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/espalier-ml/espalier/coordinator/api"
+	"github.com/espalier-ml/espalier/coordinator/backup"
 	"github.com/espalier-ml/espalier/coordinator/broker"
 	"github.com/espalier-ml/espalier/coordinator/dispatch"
 	"github.com/espalier-ml/espalier/coordinator/files"
 	"github.com/espalier-ml/espalier/coordinator/files/peer"
 	"github.com/espalier-ml/espalier/coordinator/leader"
 	"github.com/espalier-ml/espalier/coordinator/store"
+	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
+	"github.com/espalier-ml/espalier/tlsfile"
 )
 
 // Server is a running replica.
 type Server struct {
 	cfg Config
 	log zerolog.Logger
+
+	// pair is nil without TLS, authorities without CAFile.
+	pair        *tlsfile.Pair
+	authorities *tlsfile.Authorities
 
 	files    *files.Store
 	replica  *files.Replicator
@@ -44,6 +49,9 @@ type Server struct {
 	listener net.Listener
 	address  string
 
+	// joining is what the cluster said when this fresh replica asked to join; else nil.
+	joining *v1.ReplicasResponse
+
 	failed chan error
 	// stops undo what Start did, last first.
 	stops []func(context.Context) error
@@ -57,12 +65,16 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	if err := backup.Unfinished(cfg.Dir); err != nil {
+		return nil, err
+	}
 	s := &Server{cfg: cfg.withDefaults(), log: cfg.Logger, failed: make(chan error, 1)}
 	// This is the order of the start; Close goes through it backwards.
 	for _, step := range []struct {
 		name  string
 		start func(context.Context) (stop func(context.Context) error, err error)
 	}{
+		{"connections", s.startConnections},
 		{"files", s.startFiles},
 		{"store", s.startStore},
 		{"broker", s.startBroker},
@@ -118,7 +130,8 @@ func (s *Server) Address() string { return s.address }
 // BrokerURL returns the address of the broker.
 func (s *Server) BrokerURL() string { return s.broker.URL() }
 
-// Failed gives the error with which the store has stopped by itself: then the server is of no more use and should be closed.
+// Failed gives the error with which the store has stopped by itself, or ErrRemoved, or store.ErrOtherCluster: then the server is
+// of no more use and should be closed.
 func (s *Server) Failed() <-chan error { return s.failed }
 
 func (s *Server) startFiles(context.Context) (func(context.Context) error, error) {
@@ -133,13 +146,11 @@ func (s *Server) startStore(ctx context.Context) (func(context.Context) error, e
 		Dir: filepath.Join(s.cfg.Dir, "raft"), ID: s.cfg.ReplicaID, Address: s.cfg.RaftListen, Advertise: s.cfg.RaftAdvertise,
 		Bootstrap: len(s.cfg.Join) == 0, BeforeVote: s.equip, NoSync: s.cfg.NoSync, Logger: s.log,
 	}
+	if !cfg.Bootstrap {
+		cfg.Admit = s.admit(ctx)
+	}
 	if s.cfg.RaftListen != "" && s.cfg.CertFile != "" {
-		serve, client, err := s.loadTLS()
-		if err != nil {
-			return nil, err
-		}
-		cfg.TLS = serve
-		cfg.TLS.RootCAs, cfg.TLS.ClientCAs, cfg.TLS.ClientAuth = client.RootCAs, client.RootCAs, tls.RequireAndVerifyClientCert
+		cfg.TLS = func() *tls.Config { return tlsfile.Mutual(s.pair, s.authorities) }
 	}
 	s.store, err = store.Open(ctx, cfg)
 	return func(context.Context) error { return s.store.Close() }, err
@@ -154,19 +165,19 @@ func (s *Server) startBroker(ctx context.Context) (func(context.Context) error, 
 		cfg.TLS = &broker.TLS{CertFile: s.cfg.CertFile, KeyFile: s.cfg.KeyFile, CAFile: s.cfg.CAFile}
 	}
 	if s.cfg.RaftListen != "" {
-		routes, err := s.routes(ctx)
-		if err != nil {
-			return nil, err
-		}
-		cfg.Cluster = &broker.Cluster{Name: clusterName, Listen: s.cfg.BrokerCluster, Advertise: s.cfg.BrokerClusterAdvertise,
-			Routes: routes, Secret: s.cfg.Token, TLS: cfg.TLS}
+		cfg.Cluster = &broker.Cluster{Name: s.clusterName(), Listen: s.cfg.BrokerCluster, Advertise: s.cfg.BrokerClusterAdvertise,
+			Routes: s.routes(ctx), Secret: s.cfg.Token, TLS: cfg.TLS}
 	}
 	var err error
-	s.broker, err = broker.Start(ctx, cfg)
+	if s.broker, err = broker.Start(ctx, cfg); err != nil {
+		return nil, err
+	}
+	stop := s.watchCertificates()
 	return func(context.Context) error {
+		stop()
 		s.broker.Shutdown()
 		return nil
-	}, err
+	}, nil
 }
 
 // startReplication tells the other replicas of this one, and moves files between them. The API's address must be known by
@@ -193,17 +204,15 @@ func (s *Server) startReplication(context.Context) (stop func(context.Context) e
 			err = errors.Join(err, stop(context.Background()))
 		}
 	}()
-	if s.peerHTTP, err = s.newPeerHTTP(); err != nil {
-		return nil, err
-	}
-	undo = append(undo, func() error { s.peerHTTP.CloseIdleConnections(); return nil })
 	nc, err := s.broker.Connect("peers " + s.store.ID())
 	if err != nil {
 		return nil, err
 	}
 	undo = append(undo, func() error { nc.Close(); return nil })
 	route := cmp.Or(s.cfg.BrokerClusterAdvertise, s.broker.ClusterAddress())
-	if s.peers, err = broker.Announce(nc, broker.Peer{ID: s.store.ID(), API: s.address, Route: route}); err != nil {
+	if s.peers, err = broker.Announce(nc, broker.Peer{
+		ID: s.store.ID(), API: s.address, Route: route, Raft: s.store.Address(), Version: s.cfg.Version,
+	}); err != nil {
 		return nil, err
 	}
 	undo = append(undo, s.peers.Close)
@@ -217,9 +226,6 @@ func (s *Server) startReplication(context.Context) (stop func(context.Context) e
 	undo = append(undo, func() error { s.replica.Close(); return nil })
 	return stop, nil
 }
-
-// raftAddress is where the other replicas find this one.
-func (s *Server) raftAddress() string { return cmp.Or(s.cfg.RaftAdvertise, s.cfg.RaftListen) }
 
 // startDispatch makes what only the leader runs, and follows the store's transitions.
 func (s *Server) startDispatch(context.Context) (func(context.Context) error, error) {
@@ -252,15 +258,12 @@ func (s *Server) startDispatch(context.Context) (func(context.Context) error, er
 }
 
 func (s *Server) startAPI(context.Context) (func(context.Context) error, error) {
-	serve, client, err := s.loadTLS()
-	if err != nil {
-		return nil, err
-	}
 	answering := peer.Service{Files: s.files, Replica: s.replica, Peer: s.peerAt}
 	path, handler := answering.Handler()
+	var err error
 	s.api, err = api.New(api.Config{
 		Store: telling{s.store, s.dispatch.Changed}, Dispatch: s.dispatch, Files: s.replicated(), Cluster: cluster{s},
-		Known: s.cfg.Known, Version: s.cfg.Version, Token: s.cfg.Token, TLS: serve, ClientTLS: client, Log: s.log,
+		Known: s.cfg.Known, Version: s.cfg.Version, Token: s.cfg.Token, TLS: s.serverTLS(), Authorities: s.authorities, Log: s.log,
 		FileErrors: fileErrors, Members: s.store, Metrics: s.collectors(), Peer: api.PeerHandler{Path: path, Handler: handler},
 	})
 	if err != nil {
@@ -279,26 +282,4 @@ var fileErrors = []api.FileError{
 	{Err: files.ErrTooLarge, Code: connect.CodeInvalidArgument},
 	{Err: errNotSpread, Code: connect.CodeUnavailable},
 	{Err: files.ErrFull, Code: connect.CodeResourceExhausted},
-}
-
-func (s *Server) loadTLS() (serve, client *tls.Config, err error) {
-	if s.cfg.CertFile == "" {
-		return nil, nil, nil
-	}
-	cert, err := tls.LoadX509KeyPair(s.cfg.CertFile, s.cfg.KeyFile)
-	if err != nil {
-		return nil, nil, fmt.Errorf("load certificate: %w", err)
-	}
-	client = &tls.Config{MinVersion: tls.VersionTLS12}
-	if s.cfg.CAFile != "" {
-		pem, err := os.ReadFile(s.cfg.CAFile)
-		if err != nil {
-			return nil, nil, fmt.Errorf("load authorities: %w", err)
-		}
-		client.RootCAs = x509.NewCertPool()
-		if !client.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, nil, fmt.Errorf("load authorities: %w: CAFile %s holds no PEM certificate", ErrConfig, s.cfg.CAFile)
-		}
-	}
-	return &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}, client, nil
 }

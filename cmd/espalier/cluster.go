@@ -11,10 +11,12 @@ import (
 	"strings"
 
 	"connectrpc.com/connect"
+	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
 
 	"github.com/espalier-ml/espalier/client"
 	"github.com/espalier-ml/espalier/proto/trace"
+	"github.com/espalier-ml/espalier/tlsfile"
 )
 
 // Environment variables that stand in for flags.
@@ -69,11 +71,11 @@ func (f *clusterFlags) config() (client.Config, error) {
 		ca = os.Getenv(envCA)
 	}
 	if ca != "" {
-		t, err := client.TLSFromCA(ca)
+		trusted, err := tlsfile.OpenAuthorities(ca, zerolog.Nop())
 		if err != nil {
 			return cfg, err
 		}
-		cfg.TLS = t
+		cfg.Authorities = trusted
 	}
 	return cfg, nil
 }

@@ -11,7 +11,9 @@ import (
 	"github.com/espalier-ml/espalier/client"
 	"github.com/espalier-ml/espalier/coordinator"
 	"github.com/espalier-ml/espalier/coordinator/api"
+	"github.com/espalier-ml/espalier/coordinator/backup"
 	"github.com/espalier-ml/espalier/coordinator/certs"
+	"github.com/espalier-ml/espalier/coordinator/store"
 	"github.com/espalier-ml/espalier/job"
 	"github.com/espalier-ml/espalier/local"
 	"github.com/espalier-ml/espalier/search/pareto"
@@ -50,6 +52,7 @@ func isUsage(err error) bool {
 	for _, e := range []error{
 		errUsage, job.ErrField, job.ErrSyntax, client.ErrAddress, client.ErrInsecure,
 		local.ErrOtherJob, local.ErrNotResults, coordinator.ErrConfig, api.ErrInsecure, worker.ErrConfig, certs.ErrConfig,
+		store.ErrConfig, backup.ErrNotEmpty,
 	} {
 		if errors.Is(err, e) {
 			return true

@@ -2,11 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -23,7 +20,8 @@ func newCluster() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newClusterStatus(), newClusterAdd(), newClusterRemove(), newClusterTransfer(), newClusterBackup(),
+	cmd.AddCommand(newClusterStatus(), newClusterAdd(), newClusterRemove(), newClusterTransfer(),
+		newClusterBackup(), newClusterRestore(), newClusterRecover(),
 		newClusterHealth(), newClusterCerts())
 	return cmd
 }
@@ -56,7 +54,7 @@ func newClusterStatus() *cobra.Command {
 
 func showReplicas(w io.Writer, r *espalierv1.ReplicasResponse) error {
 	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "replica\trole\tapi\traft")
+	fmt.Fprintln(t, "replica\trole\tapi\traft\tversion")
 	for _, m := range r.Replicas {
 		role := "voter"
 		switch {
@@ -65,7 +63,7 @@ func showReplicas(w io.Writer, r *espalierv1.ReplicasResponse) error {
 		case !m.Voter:
 			role = "catching up"
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", m.Id, role, dash(m.ApiAddress), dash(m.RaftAddress))
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", m.Id, role, dash(m.ApiAddress), dash(m.RaftAddress), dash(m.Version))
 	}
 	if err := t.Flush(); err != nil {
 		return err
@@ -109,11 +107,14 @@ func newClusterAdd() *cobra.Command {
 }
 
 func newClusterRemove() *cobra.Command {
-	return newMember("remove ID", "Remove a replica, such as one whose machine is lost", cobra.ExactArgs(1),
+	var force bool
+	cmd := newMember("remove ID", "Remove a replica, such as one whose machine is lost", cobra.ExactArgs(1),
 		func(ctx context.Context, c *client.Client, args []string) (string, error) {
-			_, err := c.Cluster.RemoveReplica(ctx, &espalierv1.RemoveReplicaRequest{Id: args[0]})
+			_, err := c.Cluster.RemoveReplica(ctx, &espalierv1.RemoveReplicaRequest{Id: args[0], Force: force})
 			return args[0] + " is no longer a member", err
 		})
+	cmd.Flags().BoolVar(&force, "force", false, "remove it even if no majority of those that remain answers")
+	return cmd
 }
 
 func newClusterTransfer() *cobra.Command {
@@ -126,48 +127,4 @@ func newClusterTransfer() *cobra.Command {
 			_, err := c.Cluster.TransferLead(ctx, req)
 			return "the lead has moved", err
 		})
-}
-
-func newClusterBackup() *cobra.Command {
-	return newMember("backup FILE", "Write a copy of the records (jobs, results, fronts; not the files) to FILE", cobra.ExactArgs(1),
-		func(ctx context.Context, c *client.Client, args []string) (string, error) {
-			applied, bytes, err := backup(ctx, c, args[0])
-			return fmt.Sprintf("%s: %s, up to log index %d", args[0], job.FormatSize(bytes), applied), err
-		})
-}
-
-// backup streams the records to path, whole or not at all.
-func backup(ctx context.Context, c *client.Client, path string) (applied uint64, bytes int64, err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".backup-*")
-	if err != nil {
-		return 0, 0, err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
-		}
-	}()
-	stream, err := c.Cluster.Backup(ctx, &espalierv1.BackupRequest{})
-	if err != nil {
-		return 0, 0, err
-	}
-	for stream.Receive() {
-		m := stream.Msg()
-		n, err := f.Write(m.Data)
-		if err != nil {
-			return 0, 0, errors.Join(err, stream.Close())
-		}
-		bytes += int64(n)
-		applied = m.AppliedIndex
-	}
-	if err := errors.Join(stream.Err(), stream.Close()); err != nil {
-		return 0, 0, err
-	}
-	if err := f.Sync(); err != nil {
-		return 0, 0, err
-	}
-	if err := f.Close(); err != nil {
-		return 0, 0, err
-	}
-	return applied, bytes, os.Rename(f.Name(), path)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -113,6 +114,10 @@ func (o *serverOptions) run(cmd *cobra.Command) error {
 	defer cancel()
 	if closed := server.Close(closing); err == nil {
 		err = closed
+	}
+	if errors.Is(err, coordinator.ErrRemoved) {
+		// Not a failure, and starting it again would not help.
+		_, err = fmt.Fprintf(cmd.ErrOrStderr(), "espalier: %v\n", err)
 	}
 	return err
 }

@@ -113,6 +113,7 @@ func (c *cluster) Leader() string         { return c.leader }
 func (c *cluster) Replicas() []string     { return []string{c.leader} }
 func (c *cluster) Address(string) string  { return c.leader }
 func (c *cluster) BrokerRoutes() []string { return nil }
+func (c *cluster) Version(string) string  { return "" }
 
 // members stand for the store of a cluster.
 type members struct {
@@ -125,7 +126,8 @@ func (*members) Status() store.Status {
 	return store.Status{ID: "a", Leader: "a", Term: 3, Members: []store.Member{{ID: "a", Address: "127.0.0.1:5", Voter: true, Leader: true}}}
 }
 func (m *members) Ready() (uint64, error) { return m.behind, m.unready }
-func (*members) Remove(_ context.Context, id string) error {
+func (*members) Cluster() string          { return "c" }
+func (*members) Remove(_ context.Context, id string, _ bool) error {
 	return fmt.Errorf("remove %s: %w", id, store.ErrNotFound)
 }
 func (*members) Backup(_ context.Context, w io.Writer) (uint64, error) {

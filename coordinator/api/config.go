@@ -17,6 +17,7 @@ import (
 	"github.com/espalier-ml/espalier/coordinator/store"
 	"github.com/espalier-ml/espalier/job"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
+	"github.com/espalier-ml/espalier/tlsfile"
 )
 
 // Errors of this package.
@@ -72,6 +73,8 @@ type Cluster interface {
 	Replicas() []string
 	// Address returns the API address of one replica, "" if it is not known.
 	Address(id string) string
+	// Version returns the build that a replica runs, "" if it is not known.
+	Version(id string) string
 	// BrokerRoutes returns where the brokers connect to each other.
 	BrokerRoutes() []string
 }
@@ -106,8 +109,9 @@ type Config struct {
 	Token string
 	// Metrics is registered besides what the API exports itself.
 	Metrics []prometheus.Collector
-	// TLS, if set, serves over TLS; ClientTLS is for handing on to the leader.
-	TLS, ClientTLS *tls.Config
+	// TLS, if set, serves over TLS; then the leader's certificate is checked against Authorities, nil for the system's.
+	TLS         *tls.Config
+	Authorities *tlsfile.Authorities
 	// Interval is the least time between two messages of a watch; 0 means 200 ms.
 	Interval time.Duration
 	Log      zerolog.Logger

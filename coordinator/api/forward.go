@@ -1,7 +1,6 @@
 package api
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/http"
@@ -48,7 +47,7 @@ type forwarder struct {
 
 func newForwarder(cfg Config, observe *observer) *forwarder {
 	t := &http.Transport{
-		Protocols: new(http.Protocols), TLSClientConfig: cfg.ClientTLS, IdleConnTimeout: time.Minute,
+		Protocols: new(http.Protocols), IdleConnTimeout: time.Minute,
 		DisableCompression: true,
 		HTTP2:              &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second},
 	}
@@ -56,9 +55,7 @@ func newForwarder(cfg Config, observe *observer) *forwarder {
 		t.Protocols.SetUnencryptedHTTP2(true)
 	} else {
 		t.Protocols.SetHTTP2(true)
-		if t.TLSClientConfig == nil {
-			t.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
-		}
+		t.DialTLSContext = cfg.Authorities.Dial
 	}
 	return &forwarder{cfg: cfg, observe: observe, transport: t, refuse: connect.NewErrorWriter()}
 }

@@ -14,11 +14,14 @@ import (
 type Members interface {
 	// Add makes a started replica a member, and returns when it has caught up.
 	Add(ctx context.Context, id, address string) error
-	Remove(ctx context.Context, id string) error
+	// Remove takes a member out, unless no majority would be left that answers; force does it all the same.
+	Remove(ctx context.Context, id string, force bool) error
 	Transfer(ctx context.Context, id string) error
 	Status() store.Status
 	// Ready tells how many committed entries this replica lacks, and as an error why it cannot serve.
 	Ready() (behind uint64, err error)
+	// Cluster is the cluster's id.
+	Cluster() string
 	// Backup writes a copy of the records and returns the last log index in it.
 	Backup(ctx context.Context, w io.Writer) (applied uint64, err error)
 }
@@ -29,10 +32,12 @@ func (s *service) Replicas(_ context.Context, req *v1.ReplicasRequest) (*v1.Repl
 	out := &v1.ReplicasResponse{
 		Id: st.ID, Leader: st.Leader, Term: st.Term, CommitIndex: st.CommitIndex, AppliedIndex: st.AppliedIndex,
 		LogBytes: st.LogBytes, StateBytes: st.StateBytes, SinceLeaderMs: st.SinceLeader.Milliseconds(),
+		ClusterId: s.cfg.Members.Cluster(),
 	}
 	for _, m := range st.Members {
 		out.Replicas = append(out.Replicas, &v1.ReplicaStatus{
 			Id: m.ID, RaftAddress: m.Address, ApiAddress: s.cfg.Cluster.Address(m.ID), Voter: m.Voter, Leader: m.Leader,
+			Version: s.cfg.Cluster.Version(m.ID),
 		})
 	}
 	if !req.GetDigest() {
@@ -56,9 +61,9 @@ func (s *service) AddReplica(ctx context.Context, req *v1.AddReplicaRequest) (*v
 
 // RemoveReplica implements ClusterService.
 func (s *service) RemoveReplica(ctx context.Context, req *v1.RemoveReplicaRequest) (*v1.RemoveReplicaResponse, error) {
-	err := s.cfg.Members.Remove(ctx, req.GetId())
+	err := s.cfg.Members.Remove(ctx, req.GetId(), req.GetForce())
 	if err == nil {
-		s.log(ctx).Info().Str("replica", req.GetId()).Msg("replica removed")
+		s.log(ctx).Info().Str("replica", req.GetId()).Bool("force", req.GetForce()).Msg("replica removed")
 	}
 	return &v1.RemoveReplicaResponse{}, wrap(err)
 }

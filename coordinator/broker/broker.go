@@ -58,7 +58,7 @@ func Start(ctx context.Context, cfg Config) (*Broker, error) {
 	return b, nil
 }
 
-// options are the server's, from text.
+// options are the server's, from text, with the certificates as they are now.
 func (c Config) options() (*server.Options, error) {
 	opts := &server.Options{}
 	if err := opts.ProcessConfigString(c.text()); err != nil {
@@ -109,6 +109,22 @@ func (b *Broker) reload(cfg Config) error {
 		return err
 	}
 	return b.srv.ReloadOptions(opts)
+}
+
+// Reload reads the certificate files again, for connections that come from now on. If that fails, the old ones stay.
+func (b *Broker) Reload() error {
+	b.routing.Lock()
+	defer b.routing.Unlock()
+	cfg := b.cfg
+	if cfg.Cluster != nil {
+		cluster := *cfg.Cluster
+		cluster.Routes = b.routes
+		cfg.Cluster = &cluster
+	}
+	if err := b.reload(cfg); err != nil {
+		return fmt.Errorf("reload broker: %w", err)
+	}
+	return nil
 }
 
 func (b *Broker) ready(ctx context.Context) error {

@@ -25,6 +25,11 @@ type Peer struct {
 	// API is the address of its API, Route where brokers connect to its broker.
 	API   string `json:"api"`
 	Route string `json:"route,omitempty"`
+	// Raft is where the store of the other replicas connects, Version its build.
+	Raft    string `json:"raft,omitempty"`
+	Version string `json:"version,omitempty"`
+	// Heard is when it last told; not told itself.
+	Heard time.Time `json:"-"`
 }
 
 // Peers knows the other replicas' addresses, from what they announce over the broker. Nothing of it is stored.
@@ -41,7 +46,9 @@ type Peers struct {
 
 // Announce tells the others of self until Close, and listens to what they tell.
 func Announce(nc *nats.Conn, self Peer) (*Peers, error) {
-	p := &Peers{nc: nc, self: self, stop: make(chan struct{}), known: map[string]Peer{self.ID: self}}
+	p := &Peers{nc: nc, self: self, stop: make(chan struct{}), known: map[string]Peer{}}
+	self.Heard = time.Now()
+	p.known[self.ID] = self
 	var err error
 	if p.sub, err = nc.Subscribe(peerSubject, p.heard); err != nil {
 		return nil, fmt.Errorf("listen to replicas: %w", err)
@@ -75,6 +82,7 @@ func (p *Peers) heard(m *nats.Msg) {
 	if json.Unmarshal(m.Data, &peer) != nil || peer.ID == "" || peer.ID == p.self.ID {
 		return
 	}
+	peer.Heard = time.Now()
 	p.mu.Lock()
 	_, known := p.known[peer.ID]
 	if known || len(p.known) < maxPeers {

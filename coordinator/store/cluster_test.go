@@ -139,7 +139,15 @@ func (c *cluster) same() (d string) {
 	c.t.Helper()
 	l := c.leader()
 	want := l.AppliedIndex()
-	eventually(c.t, "all replicas to apply the same", func() bool {
+	defer func() {
+		if !c.t.Failed() {
+			return
+		}
+		for _, s := range c.running() {
+			c.t.Logf("%+v", s.Status())
+		}
+	}()
+	eventually(c.t, fmt.Sprintf("all replicas to apply entry %d", want), func() bool {
 		for _, s := range c.running() {
 			if s.AppliedIndex() < want {
 				return false

@@ -22,12 +22,15 @@ type Config struct {
 	Address string
 	// Advertise is the address that the other replicas are told. Empty: Address.
 	Advertise string
-	// TLS secures Raft's connections in both directions, with client certificates.
-	// Nil: plain TCP.
-	TLS *tls.Config
+	// TLS secures Raft's connections in both directions, with client certificates. It is asked
+	// for each connection, so that certificates may change. Nil: plain TCP.
+	TLS func() *tls.Config
 	// Bootstrap makes a new folder the first replica of a new cluster. A folder that
 	// has a log already is opened as it is. Without it a new folder waits to be added.
 	Bootstrap bool
+	// Admit, if set, is asked with the replica's id before a fresh folder, one that was never part of a cluster, listens
+	// to others; its error ends Open.
+	Admit func(id string) error
 	// Logger takes the store's and Raft's messages. The zero value logs nothing.
 	Logger zerolog.Logger
 	// BeforeVote, if set, is asked before a replica that has caught up gets a vote: it returns

@@ -25,6 +25,10 @@ var (
 	// ErrNewer: a committed command is one of a newer build, which this one does not
 	// know. The replica has stopped; it goes on where it was after an upgrade.
 	ErrNewer = errors.New("command of a newer build")
+	// ErrOtherCluster: the other replica, or the folder, belongs to another cluster.
+	ErrOtherCluster = errors.New("replica of another cluster")
+	// ErrUnreachable: a replica does not answer at the address given, or does not catch up.
+	ErrUnreachable = errors.New("replica does not answer")
 	// ErrConfig: a field of Config is wrong.
 	ErrConfig = errors.New("invalid config")
 )

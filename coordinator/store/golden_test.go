@@ -11,6 +11,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/raft"
+	"google.golang.org/protobuf/proto"
+
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
 
@@ -91,6 +94,64 @@ func everyOtherCommand() []*v1.Command {
 		worker(6008, "w", "s2"),
 		setState(6009, "beta", v1.JobState_JOB_STATE_CANCELLED),
 		worker(6010, "w", "s"),
+		replica(6011, "a", "v1"), replica(6012, "b", "v1"), replica(6013, "a", "v2"),
+		{TimeMs: 6014, Op: &v1.Command_DropReplica{DropReplica: &v1.DropReplica{Id: "b"}}},
+		{TimeMs: 6014, Op: &v1.Command_LoseFiles{LoseFiles: &v1.LoseFiles{Hashes: []string{file.Hash}}}},
+		submit(6015, "gamma", "pi4"),
+		lease(6016, "gamma/baseline", "gamma", "w", "s"),
+		endLease(6017, "gamma/baseline", 1),
+	}
+}
+
+func replica(at int64, id, version string) *v1.Command {
+	return &v1.Command{TimeMs: at, Op: &v1.Command_PutReplica{PutReplica: &v1.PutReplica{Replica: &v1.Replica{
+		Id: id, RaftAddress: "h:1", ApiAddress: "h:2", BrokerAddress: "h:3", Version: version,
+	}}}}
+}
+
+// TestGoldenLogsHoldEveryCommand: a command that no log of testdata/golden holds is not known to replay in later builds.
+func TestGoldenLogsHoldEveryCommand(t *testing.T) {
+	logs, err := filepath.Glob("testdata/golden/*/raft.db.gz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	note := func(c *v1.Command) {
+		m := c.ProtoReflect()
+		if f := m.WhichOneof(m.Descriptor().Oneofs().ByName("op")); f != nil {
+			seen[string(f.Name())] = true
+		}
+	}
+	for _, path := range logs {
+		file := filepath.Join(t.TempDir(), "raft.db")
+		write(t, filepath.Dir(file), "raft.db", gunzip(t, path))
+		s, err := openLogStore(file, true, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := s.first; i <= s.last; i++ {
+			var l raft.Log
+			if err := s.GetLog(i, &l); err != nil || l.Type != raft.LogCommand {
+				continue
+			}
+			c := new(v1.Command)
+			if err := proto.Unmarshal(l.Data, c); err != nil {
+				t.Fatal(err)
+			}
+			note(c)
+			for _, inner := range c.GetBatch().GetCommands() {
+				note(inner)
+			}
+		}
+		if err := s.close(); err != nil {
+			t.Error(err)
+		}
+	}
+	ops := new(v1.Command).ProtoReflect().Descriptor().Oneofs().ByName("op").Fields()
+	for i := range ops.Len() {
+		if name := string(ops.Get(i).Name()); !seen[name] {
+			t.Errorf("no log holds the command %s: add one with -golden", name)
+		}
 	}
 }
 
@@ -111,6 +172,9 @@ func dump(t *testing.T, s applies) string {
 		}
 		for _, d := range v.DataSets() {
 			fmt.Fprintf(&b, "data %s %s %d classes\n", d.Name, d.File.GetHash(), d.Classes)
+		}
+		for _, r := range v.Replicas() {
+			fmt.Fprintf(&b, "replica %s raft %s api %s broker %s build %s\n", r.Id, r.RaftAddress, r.ApiAddress, r.BrokerAddress, r.Version)
 		}
 		for _, f := range v.Files("", 0) {
 			fmt.Fprintf(&b, "file %s %d bytes dropped %d\n", f.File.Hash, f.File.SizeBytes, f.DroppedMs)

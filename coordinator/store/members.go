@@ -8,13 +8,6 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-const (
-	// memberPoll is how often a joining replica is asked how far it is.
-	memberPoll = 50 * time.Millisecond
-	// memberLag is how many entries behind counts as caught up: what is under way.
-	memberLag = 256
-)
-
 // Member is one replica of the cluster.
 type Member struct {
 	ID      string
@@ -42,10 +35,11 @@ func (s *Store) Members() ([]Member, error) {
 }
 
 // Add makes a replica, which was opened without Bootstrap, a member: first without a
-// vote, until it has caught up, then with one. It is safe to repeat: after an error the
-// replica may be a member without a vote, and the next Add goes on. With another address
-// it moves a member. Leader only: ErrNotLeader, ErrClosed, ctx's error, or ErrConfig when
-// this replica listens nowhere.
+// vote, until it has caught up, then with one. One that does not answer is not added at all. It is
+// safe to repeat: after an error the replica may be a member without a vote, and the next Add goes
+// on. With another address it moves a member. Leader only: ErrNotLeader, ErrClosed, ctx's error, ErrUnreachable,
+// ErrExists when another member has the address or another replica answers there, or ErrConfig when this replica
+// listens nowhere.
 func (s *Store) Add(ctx context.Context, id, address string) error {
 	if s.cfg.Address == "" {
 		return fmt.Errorf("add member %s: %w: Address is empty, this replica listens nowhere", id, ErrConfig)
@@ -53,13 +47,12 @@ func (s *Store) Add(ctx context.Context, id, address string) error {
 	if err := (Config{Dir: "-", ID: id, Address: address}).Validate(); err != nil || id == "" || address == "" {
 		return fmt.Errorf("add member: %w: id %q at %q, want an id and host:port", ErrConfig, id, address)
 	}
-	members, err := s.Members()
+	voter, done, err := s.mayAdd(ctx, id, address)
 	if err != nil {
-		return err
+		return fmt.Errorf("add member %s at %s: %w", id, address, err)
 	}
-	voter := false
-	for _, m := range members {
-		voter = voter || m.ID == id && m.Voter
+	if done {
+		return nil
 	}
 	if !voter {
 		f := s.raft.AddNonvoter(raft.ServerID(id), raft.ServerAddress(address), 0, 0)
@@ -77,74 +70,6 @@ func (s *Store) Add(ctx context.Context, id, address string) error {
 	}
 	if err := s.await(ctx, s.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(address), 0, 0)); err != nil {
 		return fmt.Errorf("add member %s: %w", id, err)
-	}
-	return nil
-}
-
-// caughtUp waits until a replica's log ends near this one's.
-func (s *Store) caughtUp(ctx context.Context, id, address string) error {
-	tick := time.NewTicker(memberPoll)
-	defer tick.Stop()
-	for {
-		last, err := s.lastLogOf(id, address)
-		if err == nil && last+memberLag >= s.raft.LastIndex() {
-			return nil
-		}
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return fmt.Errorf("%w (its log ends at %d, this one at %d, %w)", ctx.Err(), last, s.raft.LastIndex(), err)
-		case <-s.done:
-			return ErrClosed
-		}
-		if !s.IsLeader() {
-			return ErrNotLeader
-		}
-	}
-}
-
-// lastLogOf asks a replica where its log ends, by a heartbeat: its answer says so, and
-// Raft keeps no such number where it can be read.
-func (s *Store) lastLogOf(id, address string) (uint64, error) {
-	self := raft.ServerID(s.id)
-	addr := s.trans.EncodePeer(self, s.trans.LocalAddr())
-	req := &raft.AppendEntriesRequest{
-		RPCHeader: raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(s.id), Addr: addr},
-		Term:      s.raft.CurrentTerm(),
-		Leader:    addr,
-	}
-	var resp raft.AppendEntriesResponse
-	if err := s.trans.AppendEntries(raft.ServerID(id), raft.ServerAddress(address), req, &resp); err != nil {
-		return 0, err
-	}
-	return resp.LastLog, nil
-}
-
-// Remove takes a member out. The last voter cannot go. When the leader removes itself it
-// steps down; the others elect another one. Leader only: ErrNotLeader, ErrNotFound,
-// ErrState, ErrClosed or ctx's error.
-func (s *Store) Remove(ctx context.Context, id string) error {
-	members, err := s.Members()
-	if err != nil {
-		return err
-	}
-	voters, found, last := 0, false, false
-	for _, m := range members {
-		if m.Voter {
-			voters++
-		}
-		if m.ID == id {
-			found, last = true, m.Voter
-		}
-	}
-	switch {
-	case !found:
-		return fmt.Errorf("remove member: %w: %q", ErrNotFound, id)
-	case last && voters == 1:
-		return fmt.Errorf("remove member %s: %w: it is the last voter", id, ErrState)
-	}
-	if err := s.await(ctx, s.raft.RemoveServer(raft.ServerID(id), 0, 0)); err != nil {
-		return fmt.Errorf("remove member %s: %w", id, err)
 	}
 	return nil
 }

@@ -61,7 +61,7 @@ func TestTransferAndRemove(t *testing.T) {
 		if err := s.Transfer(t.Context(), "nobody"); !errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("transfer to nobody: %w", err)
 		}
-		if err := s.Remove(t.Context(), "nobody"); !errors.Is(err, ErrNotFound) {
+		if err := s.Remove(t.Context(), "nobody", false); !errors.Is(err, ErrNotFound) {
 			return fmt.Errorf("remove nobody: %w", err)
 		}
 		return s.Transfer(t.Context(), s.ID())
@@ -69,7 +69,7 @@ func TestTransferAndRemove(t *testing.T) {
 	c.onLeader("what does nothing", nobody)
 	removed := func(id string) func(*Store) error {
 		return func(s *Store) error {
-			if err := s.Remove(t.Context(), id); err != nil && !errors.Is(err, ErrNotFound) {
+			if err := s.Remove(t.Context(), id, false); err != nil && !errors.Is(err, ErrNotFound) {
 				return err
 			}
 			return nil
@@ -83,7 +83,7 @@ func TestTransferAndRemove(t *testing.T) {
 	c.onLeader("remove the leader", removed(to.ID()))
 	c.stop(c.index(to))
 	rest := c.leader()
-	if err := rest.Remove(t.Context(), rest.ID()); !errors.Is(err, ErrState) {
+	if err := rest.Remove(t.Context(), rest.ID(), false); !errors.Is(err, ErrState) {
 		t.Errorf("remove the last voter: %v, want ErrState", err)
 	}
 	must(t, rest, submit(1, "k", "local"))
@@ -179,7 +179,7 @@ func TestBackup(t *testing.T) {
 
 func TestTLS(t *testing.T) {
 	conf := mutualTLS(t)
-	c := newCluster(t, 3, func(cfg *Config) { cfg.TLS = conf })
+	c := newCluster(t, 3, func(cfg *Config) { cfg.TLS = func() *tls.Config { return conf } })
 	fill(t, c, "j", 4)
 	c.same()
 	// A stranger without a certificate learns nothing.

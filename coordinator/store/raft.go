@@ -52,6 +52,14 @@ func (s *Store) startRaft(kept bool) error {
 	if cfg.NoSnapshotRestoreOnStart, err = s.checkHistory(snaps, kept); err != nil {
 		return err
 	}
+	if s.identity, err = openIdentity(s.logs, snaps, s.id, s.cfg.Bootstrap); err != nil {
+		return err
+	}
+	if s.cfg.Admit != nil && s.Fresh() {
+		if err := s.cfg.Admit(s.id); err != nil {
+			return err
+		}
+	}
 	if s.trans, err = s.openTransport(); err != nil {
 		return err
 	}

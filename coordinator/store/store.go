@@ -2,8 +2,6 @@ package store
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -19,16 +17,19 @@ import (
 
 // Store is one replica. Its methods may be called concurrently.
 type Store struct {
-	cfg     Config
-	id      string
-	log     zerolog.Logger
-	logs    *logStore
-	fsm     *fsm
-	trans   transport
-	raft    *raft.Raft
-	turns   *transitions
-	commits *committer
-	timings *timings
+	cfg   Config
+	id    string
+	log   zerolog.Logger
+	logs  *logStore
+	fsm   *fsm
+	trans transport
+	layer *streams // of a network transport, else nil
+	// identity says which cluster this replica is of.
+	identity *identity
+	raft     *raft.Raft
+	turns    *transitions
+	commits  *committer
+	timings  *timings
 
 	// verified is the term in which this replica led and had applied all that was
 	// committed before it.
@@ -108,25 +109,6 @@ func (s *Store) open() (err error) {
 	s.commits = newCommitter(s.raft, s.Err, s.timings)
 	s.spawn(s.keepShort)
 	return nil
-}
-
-// replicaID returns the folder's id, giving it one if it has none.
-func (s *logStore) replicaID(want string) (string, error) {
-	have, err := s.Get(keyReplica)
-	switch {
-	case errors.Is(err, errStableNotFound):
-		if want == "" {
-			b := make([]byte, 8)
-			_, _ = rand.Read(b) // never fails
-			want = hex.EncodeToString(b)
-		}
-		return want, s.put(keyReplica, []byte(want))
-	case err != nil:
-		return "", err
-	case want != "" && want != string(have):
-		return "", fmt.Errorf("%w: ID is %q, but folder %s belongs to replica %q", ErrConfig, want, filepath.Dir(s.path), have)
-	}
-	return string(have), nil
 }
 
 // removeTemporary removes what a crash left of half-made snapshots and files.
@@ -212,7 +194,7 @@ func (s *Store) Close() error {
 // this order: Raft, so that nothing new is applied; the
 // commits that wait for it; the streams to consumers; the files.
 func (s *Store) shutdown() error {
-	s.handOver()
+	s.HandOver()
 	s.spawnMu.Lock()
 	s.closing = true
 	s.spawnMu.Unlock()
@@ -239,9 +221,9 @@ func (s *Store) shutdown() error {
 	return nil
 }
 
-// handOver gives leadership to another voter, so that a restart in good order costs no
-// election timeout.
-func (s *Store) handOver() {
+// HandOver gives leadership to another voter, if this replica has it and there is one, so that a restart in good
+// order costs no election timeout. Close does it too.
+func (s *Store) HandOver() {
 	members, err := s.Members()
 	if err != nil || len(members) < 2 || !s.IsLeader() {
 		return

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+	"github.com/rs/zerolog"
 )
 
 const (
@@ -17,18 +18,21 @@ const (
 	transportPool = 3
 	// transportTimeout bounds one exchange; snapshots get more, by their size.
 	transportTimeout = 10 * time.Second
+	// localAddress is that of a replica that listens nowhere.
+	localAddress = "local"
 )
 
 // openTransport listens, or makes the transport of a replica that listens nowhere.
 func (s *Store) openTransport() (transport, error) {
 	if s.cfg.Address == "" {
-		_, t := raft.NewInmemTransport(raft.ServerAddress("local"))
+		_, t := raft.NewInmemTransport(localAddress)
 		return t, nil
 	}
-	layer, err := listen(s.cfg.Address, s.cfg.Advertise, s.cfg.TLS)
+	layer, err := listen(s.cfg.Address, s.cfg.Advertise, s.cfg.TLS, s.identity, s.log)
 	if err != nil {
 		return nil, err
 	}
+	s.layer = layer
 	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: layer, MaxPool: transportPool, Timeout: transportTimeout,
 		Logger: newRaftLog(s.log).Named("transport"),
@@ -39,12 +43,21 @@ func (s *Store) openTransport() (transport, error) {
 // that nothing leaves a replica that has stopped.
 type streams struct {
 	listener  net.Listener
-	tls       *tls.Config
+	tls       func() *tls.Config // nil for plain TCP
 	advertise address
+	identity  *identity
+	log       zerolog.Logger
+	// ctx ends with Close, and with it what is being dialled.
+	ctx    context.Context
+	cancel context.CancelFunc
 
 	mu     sync.Mutex
 	open   map[net.Conn]struct{}
 	closed bool
+	// at is who answered at each address, as far as they say who they are.
+	at map[raft.ServerAddress]string
+	// refused is when each remote host was last told that it is of another cluster: it calls again and again.
+	refused map[string]time.Time
 }
 
 var _ raft.StreamLayer = (*streams)(nil)
@@ -55,12 +68,16 @@ type address string
 func (a address) Network() string { return "tcp" }
 func (a address) String() string  { return string(a) }
 
-func listen(bind, advertise string, conf *tls.Config) (*streams, error) {
+func listen(bind, advertise string, conf func() *tls.Config, id *identity, log zerolog.Logger) (*streams, error) {
 	l, err := net.Listen("tcp", bind)
 	if err != nil {
 		return nil, fmt.Errorf("listen for replicas: %w", err)
 	}
-	s := &streams{listener: l, tls: conf, advertise: address(advertise), open: map[net.Conn]struct{}{}}
+	s := &streams{
+		listener: l, tls: conf, advertise: address(advertise), identity: id, log: log, open: map[net.Conn]struct{}{},
+		at: map[raft.ServerAddress]string{}, refused: map[string]time.Time{},
+	}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
 	if host, port, err := net.SplitHostPort(advertise); err == nil && port == "0" {
 		_, actual, err := net.SplitHostPort(l.Addr().String())
 		if err != nil {
@@ -79,14 +96,14 @@ func (s *streams) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	if s.tls != nil {
-		c = tls.Server(c, s.tls)
+		c = tls.Server(c, s.tls())
 	}
-	return s.track(c)
+	return s.track(&greeted{Conn: c, streams: s})
 }
 
 // Dial connects to a replica.
 func (s *streams) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	ctx, cancel := context.WithTimeout(s.ctx, timeout)
 	defer cancel()
 	c, err := new(net.Dialer).DialContext(ctx, "tcp", string(to))
 	if err != nil {
@@ -97,11 +114,14 @@ func (s *streams) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, 
 			return nil, err
 		}
 	}
+	if err := s.greet(ctx, c, to); err != nil {
+		return nil, errors.Join(err, c.Close())
+	}
 	return s.track(c)
 }
 
 func (s *streams) handshake(ctx context.Context, c net.Conn, to string) (net.Conn, error) {
-	conf := s.tls.Clone()
+	conf := s.tls().Clone()
 	if conf.ServerName == "" {
 		host, _, err := net.SplitHostPort(to)
 		if err != nil {
@@ -148,6 +168,7 @@ func (s *streams) Close() error {
 		return nil
 	}
 	s.closed = true
+	s.cancel()
 	for c := range s.open {
 		_ = c.Close() // the peer may have closed it already
 	}

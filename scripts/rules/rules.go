@@ -17,12 +17,14 @@ var Rooms = map[string][]string{
 	"job/...": {"proto/..."},
 	// Fronts for people and programs; it writes sizes as the job file reads them.
 	"report/...": {"proto/...", "job"},
+	// Certificates from files that may change, for both ends of a connection.
+	"tlsfile": {},
 	// The API from outside, for the command line and for workers.
-	"client/...": {"proto/..."},
+	"client/...": {"proto/...", "tlsfile"},
 	// Everything in one process, over a results folder.
 	"local/...": {"client", "coordinator", "worker", "job", "report", "proto/...", "model/data", "search/pareto"},
 
-	"coordinator/...": {"search/...", "proto/...", "job", "client", "model", "model/onnx/...", "model/esp", "model/safetensors"},
+	"coordinator/...": {"search/...", "proto/...", "job", "client", "tlsfile", "model", "model/onnx/...", "model/esp", "model/safetensors"},
 	"worker/...":      {"model/...", "proto/...", "client"},
 
 	"cmd/...": {"..."},

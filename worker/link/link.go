@@ -4,6 +4,7 @@ package link
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"strings"
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/espalier-ml/espalier/client"
+	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/proto/subject"
 )
 
@@ -54,9 +56,11 @@ type Link struct {
 	nc        *nats.Conn
 	notLeader int
 	downSince time.Time
-	broken    context.Context // ends when replies that are waited for will not come
-	breaking  context.CancelFunc
-	again     chan struct{} // closed when requests are worth making again
+	// aloneSince is since when no request has found a leader; zero if the last one did.
+	aloneSince time.Time
+	broken     context.Context // ends when replies that are waited for will not come
+	breaking   context.CancelFunc
+	again      chan struct{} // closed when requests are worth making again
 }
 
 // New returns a Link that is not connected.
@@ -87,7 +91,7 @@ func (l *Link) Connect(ctx context.Context) error {
 // refresh connects to the brokers that the API names now, and drops the old
 // connection if there was one.
 func (l *Link) refresh(ctx context.Context) error {
-	info, err := l.cfg.API.Info(ctx)
+	info, err := l.info(ctx)
 	if err != nil {
 		return fmt.Errorf("ask for the broker: %w", err)
 	}
@@ -105,13 +109,26 @@ func (l *Link) refresh(ctx context.Context) error {
 	}
 	l.mu.Lock()
 	old := l.nc
-	l.nc, l.notLeader = nc, 0
+	l.nc, l.notLeader, l.aloneSince = nc, 0, time.Time{}
 	l.renew()
 	l.mu.Unlock()
 	if old != nil {
 		old.Close()
 	}
 	return nil
+}
+
+// info asks the replicas for the brokers until one of them knows a leader: one that does not may be cut off from the others.
+// While nobody does, the last answer counts.
+func (l *Link) info(ctx context.Context) (info *espalierv1.InfoResponse, err error) {
+	for range len(l.cfg.Server.Addresses) {
+		info, err = l.cfg.API.Info(ctx)
+		if err == nil && info.GetLeader() != "" {
+			return info, nil
+		}
+		l.cfg.API.Elsewhere()
+	}
+	return info, err
 }
 
 func (l *Link) options() []nats.Option {
@@ -136,6 +153,12 @@ func (l *Link) options() []nats.Option {
 	}
 	if l.cfg.Server.TLS != nil {
 		opts = append(opts, nats.Secure(l.cfg.Server.TLS))
+	}
+	if trusted := l.cfg.Server.Authorities; trusted != nil {
+		opts = append(opts, func(o *nats.Options) error {
+			o.RootCAsCB = func() (*x509.CertPool, error) { return trusted.Pool(), nil }
+			return nil
+		})
 	}
 	return opts
 }
@@ -209,7 +232,11 @@ func (l *Link) Keep(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if !l.downTooLong() {
+		switch {
+		case l.downTooLong():
+		case l.aloneTooLong():
+			l.log.Warn().Str("broker", l.broker()).Msg("no leader on this broker's side, looking for it elsewhere")
+		default:
 			continue
 		}
 		if err := l.refresh(ctx); err != nil && ctx.Err() == nil {
@@ -232,6 +259,37 @@ func (l *Link) downTooLong() bool {
 	default:
 		return time.Since(l.downSince) > l.cfg.Refresh
 	}
+}
+
+// aloneTooLong tells whether the leader should be looked for elsewhere: longer than an election takes, no request has
+// found one here. It says so once in that time.
+func (l *Link) aloneTooLong() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.aloneSince.IsZero() || time.Since(l.aloneSince) < 2*l.cfg.Refresh {
+		return false
+	}
+	l.aloneSince = time.Now()
+	return true
+}
+
+// alone notes whether a request found a leader.
+func (l *Link) alone(none bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case !none:
+		l.aloneSince = time.Time{}
+	case l.aloneSince.IsZero():
+		l.aloneSince = time.Now()
+	}
+}
+
+// broker is the address of the one connected.
+func (l *Link) broker() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.nc.ConnectedUrlRedacted()
 }
 
 // Close ends the connection and the requests that wait.
@@ -259,11 +317,13 @@ func (l *Link) Request(ctx context.Context, subject string, in, out proto.Messag
 	defer context.AfterFunc(broken, cancel)()
 	msg, err := nc.RequestWithContext(ctx, subject, data)
 	if errors.Is(err, nats.ErrNoResponders) {
+		l.alone(true)
 		return ErrNoLeader
 	}
 	if err != nil {
 		return err
 	}
+	l.alone(false)
 	if err := proto.Unmarshal(msg.Data, out); err != nil {
 		return fmt.Errorf("decode reply: %w", err)
 	}

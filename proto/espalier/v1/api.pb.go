@@ -2551,8 +2551,10 @@ type ReplicasResponse struct {
 	Replicas      []*ReplicaStatus `protobuf:"bytes,9,rep,name=replicas,proto3" json:"replicas,omitempty"`
 	// If asked for: SHA-256 over the records of the replica that answers, and the last
 	// log entry that they include. Replicas with the same entry have the same digest.
-	Digest        string `protobuf:"bytes,10,opt,name=digest,proto3" json:"digest,omitempty"`
-	DigestIndex   uint64 `protobuf:"varint,11,opt,name=digest_index,json=digestIndex,proto3" json:"digest_index,omitempty"`
+	Digest      string `protobuf:"bytes,10,opt,name=digest,proto3" json:"digest,omitempty"`
+	DigestIndex uint64 `protobuf:"varint,11,opt,name=digest_index,json=digestIndex,proto3" json:"digest_index,omitempty"`
+	// The cluster that the answering replica belongs to; empty for one that began before clusters had ids.
+	ClusterId     string `protobuf:"bytes,12,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2664,14 +2666,23 @@ func (x *ReplicasResponse) GetDigestIndex() uint64 {
 	return 0
 }
 
+func (x *ReplicasResponse) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
 type ReplicaStatus struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Id          string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	RaftAddress string                 `protobuf:"bytes,2,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"`
 	ApiAddress  string                 `protobuf:"bytes,3,opt,name=api_address,json=apiAddress,proto3" json:"api_address,omitempty"`
 	// It counts for majorities; else it is catching up.
-	Voter         bool `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
-	Leader        bool `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
+	Voter  bool `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
+	Leader bool `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
+	// The build it runs, as it told when it last started.
+	Version       string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2739,6 +2750,13 @@ func (x *ReplicaStatus) GetLeader() bool {
 		return x.Leader
 	}
 	return false
+}
+
+func (x *ReplicaStatus) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
 }
 
 type AddReplicaRequest struct {
@@ -2830,8 +2848,10 @@ func (*AddReplicaResponse) Descriptor() ([]byte, []int) {
 }
 
 type RemoveReplicaRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	Id    string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Remove it even if those that remain are no majority that answers.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2871,6 +2891,13 @@ func (x *RemoveReplicaRequest) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *RemoveReplicaRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type RemoveReplicaResponse struct {
@@ -3245,7 +3272,7 @@ const file_espalier_v1_api_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x12\n" +
 	"\x04want\x18\x03 \x01(\tR\x04want\")\n" +
 	"\x0fReplicasRequest\x12\x16\n" +
-	"\x06digest\x18\x01 \x01(\bR\x06digest\"\xef\x02\n" +
+	"\x06digest\x18\x01 \x01(\bR\x06digest\"\x8e\x03\n" +
 	"\x10ReplicasResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
@@ -3259,20 +3286,24 @@ const file_espalier_v1_api_proto_rawDesc = "" +
 	"\breplicas\x18\t \x03(\v2\x1a.espalier.v1.ReplicaStatusR\breplicas\x12\x16\n" +
 	"\x06digest\x18\n" +
 	" \x01(\tR\x06digest\x12!\n" +
-	"\fdigest_index\x18\v \x01(\x04R\vdigestIndex\"\x91\x01\n" +
+	"\fdigest_index\x18\v \x01(\x04R\vdigestIndex\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\f \x01(\tR\tclusterId\"\xab\x01\n" +
 	"\rReplicaStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12\x1f\n" +
 	"\vapi_address\x18\x03 \x01(\tR\n" +
 	"apiAddress\x12\x14\n" +
 	"\x05voter\x18\x04 \x01(\bR\x05voter\x12\x16\n" +
-	"\x06leader\x18\x05 \x01(\bR\x06leader\"F\n" +
+	"\x06leader\x18\x05 \x01(\bR\x06leader\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\"F\n" +
 	"\x11AddReplicaRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\"\x14\n" +
-	"\x12AddReplicaResponse\"&\n" +
+	"\x12AddReplicaResponse\"<\n" +
 	"\x14RemoveReplicaRequest\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x17\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"\x17\n" +
 	"\x15RemoveReplicaResponse\"%\n" +
 	"\x13TransferLeadRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x16\n" +
