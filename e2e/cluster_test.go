@@ -89,7 +89,10 @@ func (c *cluster) startServer() {
 // unless they say another.
 func (c *cluster) worker(r workerRole) *process {
 	c.t.Helper()
-	r.Server, r.Dir = c.api.address(), filepath.Join(c.dir, r.Name)
+	if r.Server == "" {
+		r.Server = c.api.address()
+	}
+	r.Dir = filepath.Join(c.dir, r.Name)
 	r.Host = filepath.Join(c.dir, cmp.Or(r.Host, "host"))
 	if err := os.MkdirAll(r.Dir, 0o755); err != nil {
 		c.t.Fatal(err)

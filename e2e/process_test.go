@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -20,6 +22,7 @@ import (
 
 	"github.com/espalier-ml/espalier/coordinator"
 	"github.com/espalier-ml/espalier/model/bench"
+	"github.com/espalier-ml/espalier/tlsfile"
 	"github.com/espalier-ml/espalier/worker"
 )
 
@@ -49,14 +52,22 @@ func TestMain(m *testing.M) {
 }
 
 // serverRole and workerRole are what tests set; the rest is the same for all.
-type serverRole struct{ Dir, Listen, Broker, BrokerAdvertise string }
+type serverRole struct {
+	Dir, Listen, Broker, BrokerAdvertise string
+	// Of a replica among several.
+	ID, Raft, RaftAdvertise, Routes, RoutesAdvertise, Advertise string
+	Join                                                        []string
+	Cert, Key, CA, Token, Version                               string
+}
 
 type workerRole struct {
-	Name, Server, Dir string
-	Device            string // empty: does not measure
-	Slots             int
-	Host              string // file that stands for the host
-	TinyDisk          string // size of a file system of its own for the cache
+	Name, Dir string
+	Server    string // one or more, with commas; empty: the cluster's
+	CA, Token string
+	Device    string // empty: does not measure
+	Slots     int
+	Host      string // file that stands for the host
+	TinyDisk  string // size of a file system of its own for the cache
 }
 
 func play(ctx context.Context, role string, config []byte) error {
@@ -68,15 +79,20 @@ func play(ctx context.Context, role string, config []byte) error {
 			return err
 		}
 		s, err := coordinator.Start(ctx, coordinator.Config{
-			Dir: r.Dir, Listen: r.Listen, BrokerListen: r.Broker, BrokerAdvertise: r.BrokerAdvertise,
-			Version: "e2e", Lease: lease, Logger: log,
+			Dir: r.Dir, Listen: r.Listen, BrokerListen: r.Broker, BrokerAdvertise: r.BrokerAdvertise, Advertise: r.Advertise,
+			ReplicaID: r.ID, RaftListen: r.Raft, RaftAdvertise: r.RaftAdvertise, BrokerCluster: r.Routes,
+			BrokerClusterAdvertise: r.RoutesAdvertise, Join: r.Join, CertFile: r.Cert, KeyFile: r.Key, CAFile: r.CA, Token: r.Token,
+			Version: cmp.Or(r.Version, "e2e"), Lease: lease, Logger: log,
 		})
 		if err != nil {
 			return err
 		}
 		fmt.Println(ready)
-		<-ctx.Done()
-		return s.Close(context.Background())
+		select {
+		case <-ctx.Done():
+		case err = <-s.Failed():
+		}
+		return errors.Join(err, s.Close(context.Background()))
 	case "worker":
 		var r workerRole
 		if err := json.Unmarshal(config, &r); err != nil {
@@ -87,7 +103,14 @@ func play(ctx context.Context, role string, config []byte) error {
 			Version: "e2e", DrainTimeout: 20 * time.Second, Heartbeat: 50 * time.Millisecond, Logger: log,
 			Bench: bench.Options{WarmUp: time.Millisecond, Rounds: 2, Round: 5 * time.Millisecond},
 		}
-		cfg.Server.Addresses = []string{r.Server}
+		cfg.Server.Addresses, cfg.Server.Token = strings.Split(r.Server, ","), r.Token
+		if r.CA != "" {
+			trusted, err := tlsfile.OpenAuthorities(r.CA, log)
+			if err != nil {
+				return err
+			}
+			cfg.Server.Authorities = trusted
+		}
 		if r.TinyDisk != "" {
 			if err := mountTiny(cfg.CacheDir, r.TinyDisk); err != nil {
 				return err

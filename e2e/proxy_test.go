@@ -18,7 +18,9 @@ type proxy struct {
 	// up and down see what clients and the server send. False keeps it from the
 	// other side, and breaks the connection.
 	up, down func([]byte) bool
-	wg       sync.WaitGroup
+	// refuse, if set, tells whether a client's connection is not passed on.
+	refuse func(net.Conn) bool
+	wg     sync.WaitGroup
 }
 
 func newProxy(t *testing.T, target string) *proxy {
@@ -67,6 +69,12 @@ func (p *proxy) accept() {
 
 func (p *proxy) serve(client net.Conn) {
 	defer client.Close()
+	p.mu.Lock()
+	refuse := p.refuse
+	p.mu.Unlock()
+	if refuse != nil && refuse(client) {
+		return
+	}
 	server, err := net.Dial("tcp", p.target)
 	if err != nil {
 		return
