@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+
+	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
 
 var known = Names{
@@ -81,6 +83,22 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
+func TestTrainingFields(t *testing.T) {
+	f, err := Parse([]byte(`
+model: {zoo: lenet-5}
+data: {builtin: shapes}
+train: {optimizer: sgd, momentum: 0.9, l1: 1e-5, clip: 2, label_smoothing: 0.1, schedule: polynomial, warm_up: 0.05, weight_decay: 0.01, augment: {shift: 2, flip: true, crop: 0.1}}
+`), known)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &espalierv1.TrainSpec{Epochs: 8, Batch: 64, Optimizer: "sgd", Rate: 0.001, Momentum: 0.9, L1: 1e-5, Clip: 2, LabelSmoothing: 0.1,
+		Schedule: "polynomial", WarmUp: 0.05, WeightDecay: 0.01, Augment: &espalierv1.AugmentSpec{Shift: 2, Flip: true, Crop: 0.1}}
+	if !proto.Equal(f.Spec.Train, want) {
+		t.Errorf("got %v, want %v", f.Spec.Train, want)
+	}
+}
+
 func TestErrorsNameFieldLineValueAndRemedy(t *testing.T) {
 	const base = "model: {zoo: lenet-5}\ndata: {builtin: shapes}\n"
 	for _, tc := range []struct {
@@ -121,6 +139,16 @@ func TestErrorsNameFieldLineValueAndRemedy(t *testing.T) {
 		{"contradiction", base + "search: {deterministic: true}\nstop: {time: 1h}\n", []string{"stop.time", "deterministic"}},
 		{"window alone", base + "search: {window: 4}\n", []string{"search.window", "deterministic"}},
 		{"no trials", base + "stop: {trials: 0}\n", []string{"stop.trials", "1 to 1000000"}},
+		{"momentum of adam", base + "train: {momentum: 0.9}\n", []string{"train.momentum", "0.9", "sgd"}},
+		{"momentum", base + "train: {optimizer: sgd, momentum: 1}\n", []string{"train.momentum", "below 1"}},
+		{"schedule of the rate", base + "train: {schedule: cosin}\n", []string{"train.schedule", `did you mean "cosine"`}},
+		{"warm-up in epochs", base + "train: {warm_up: 2}\n", []string{"train.warm_up", "part of the training"}},
+		{"negative clip", base + "train: {clip: -1}\n", []string{"train.clip", "-1"}},
+		{"negative l1", base + "train: {l1: -1}\n", []string{"train.l1", "-1"}},
+		{"smoothing", base + "train: {label_smoothing: 1}\n", []string{"train.label_smoothing", "below 1"}},
+		{"augmentation", base + "train: {augment: {rotate: 3}}\n", []string{"train.augment.rotate", "shift, flip, crop"}},
+		{"shift", base + "train: {augment: {shift: 0.5}}\n", []string{"train.augment.shift", "whole number"}},
+		{"crop", base + "train: {augment: {crop: 1}}\n", []string{"train.augment.crop", "0.9"}},
 		{"infinite rate", base + "train: {rate: .inf}\n", []string{"train.rate"}},
 		{"name", base + "name: \"a b\"\n", []string{"name", "dashes"}},
 		{"list for root", "- a\n", []string{"want fields"}},

@@ -190,7 +190,7 @@ func (r *reader) data(root, v field, f *File, known Names) {
 }
 
 func (r *reader) train(v field, f *File, known Names) {
-	m := r.object(v, "epochs", "batch", "optimizer", "rate", "weight_decay")
+	m := r.object(v, "epochs", "batch", "optimizer", "rate", "weight_decay", "momentum", "l1", "clip", "label_smoothing", "schedule", "warm_up", "augment")
 	t := &espalierv1.TrainSpec{}
 	f.Spec.Train = t
 	if e := m["epochs"]; e.set() {
@@ -205,9 +205,34 @@ func (r *reader) train(v field, f *File, known Names) {
 	if v := m["rate"]; v.set() {
 		t.Rate = r.positive(v, "a learning rate above 0")
 	}
-	if w := m["weight_decay"]; w.set() {
-		t.WeightDecay, _ = r.number(w, "a weight decay of 0 or more")
+	for _, n := range []struct {
+		name string
+		to   *float64
+	}{{"weight_decay", &t.WeightDecay}, {"momentum", &t.Momentum}, {"l1", &t.L1}, {"clip", &t.Clip}, {"label_smoothing", &t.LabelSmoothing}, {"warm_up", &t.WarmUp}} {
+		if f := m[n.name]; f.set() {
+			*n.to, _ = r.number(f, "a number of 0 or more")
+		}
 	}
+	if s := m["schedule"]; s.set() {
+		t.Schedule = r.name(s, rateSchedules)
+	}
+	if a := m["augment"]; a.set() {
+		t.Augment = r.augment(a)
+	}
+}
+
+func (r *reader) augment(v field) *espalierv1.AugmentSpec {
+	m, a := r.object(v, "shift", "flip", "crop"), &espalierv1.AugmentSpec{}
+	if s := m["shift"]; s.set() {
+		a.Shift = int32(r.integer(s, maxShift))
+	}
+	if f := m["flip"]; f.set() {
+		a.Flip = r.boolean(f)
+	}
+	if c := m["crop"]; c.set() {
+		a.Crop, _ = r.number(c, "a fraction from 0 to 0.9")
+	}
+	return a
 }
 
 func (r *reader) positive(f field, want string) float64 {

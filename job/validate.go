@@ -169,6 +169,7 @@ const (
 	maxTrials = 1_000_000
 	leastRate = 1e-9
 	mostRate  = 10
+	maxShift  = 256
 )
 
 func (c *checker) train(t *espalierv1.TrainSpec, known Names) {
@@ -177,7 +178,23 @@ func (c *checker) train(t *espalierv1.TrainSpec, known Names) {
 	c.number("train.rate", t.Rate, leastRate, mostRate)
 	c.number("train.weight_decay", t.WeightDecay, 0, 1)
 	c.oneOf("train.optimizer", t.Optimizer, known.Optimizers)
+	c.must(t.Momentum >= 0 && t.Momentum < 1, "train.momentum", t.Momentum, "want 0 or more and below 1")
+	c.must(t.Momentum == 0 || t.Optimizer == "sgd", "train.momentum", t.Momentum, "want 0 unless train.optimizer is sgd")
+	c.number("train.l1", t.L1, 0, 1)
+	c.number("train.clip", t.Clip, 0, 1e6)
+	c.must(t.LabelSmoothing >= 0 && t.LabelSmoothing < 1, "train.label_smoothing", t.LabelSmoothing, "want 0 or more and below 1")
+	c.must(t.WarmUp >= 0 && t.WarmUp < 1, "train.warm_up", t.WarmUp, "want a part of the training: 0 or more and below 1")
+	if t.Schedule != "" {
+		c.oneOf("train.schedule", t.Schedule, rateSchedules)
+	}
+	if a := t.Augment; a != nil {
+		c.number("train.augment.shift", float64(a.Shift), 0, maxShift)
+		c.number("train.augment.crop", a.Crop, 0, 0.9)
+	}
 }
+
+// rateSchedules are how a learning rate can change over a training.
+var rateSchedules = []string{"constant", "step", "cosine", "polynomial"}
 
 func (c *checker) space(s *espalierv1.SpaceSpec, known Names) {
 	c.must(len(s.Strategies) == 1 || !slices.Contains(s.Strategies, All), "space.strategies", All, "want it alone, or names")

@@ -102,7 +102,9 @@ func pair(v []int32) (p zoo.Pair) {
 // train trains with what all trainings of the job share.
 func (j *job) train(s trainer.Spec) (*model.Graph, error) {
 	t := j.lease.GetSpec().GetTrain()
-	s.Batch, s.Optimizer, s.WeightDecay, s.Threads = int(t.GetBatch()), t.GetOptimizer(), t.GetWeightDecay(), j.threads
+	s.Batch, s.Optimizer, s.Threads = int(t.GetBatch()), t.GetOptimizer(), j.threads
+	s.Momentum, s.WeightDecay, s.L1, s.Clip, s.LabelSmoothing = t.GetMomentum(), t.GetWeightDecay(), t.GetL1(), t.GetClip(), t.GetLabelSmoothing()
+	s.Schedule, s.WarmUp, s.Augment = t.GetSchedule(), t.GetWarmUp(), augmentation(t)
 	res, err := j.cfg.Trainer.Train(j.ctx, s, trainer.Watch{
 		Gate:   j.cfg.Gate.Step,
 		Halted: j.control.Halted(),
@@ -112,6 +114,11 @@ func (j *job) train(s trainer.Spec) (*model.Graph, error) {
 		},
 	})
 	return res.Checkpoint, err
+}
+
+func augmentation(t *espalierv1.TrainSpec) data.Augment {
+	a := t.GetAugment()
+	return data.Augment{Shift: int(a.GetShift()), Flip: a.GetFlip(), Crop: a.GetCrop()}
 }
 
 // applicable lists the groups of a model, and those of the strategies that could

@@ -168,6 +168,31 @@ type lineageTrain struct {
 	Optimizer   string  `json:"optimizer"`
 	Rate        float64 `json:"rate"`
 	WeightDecay float64 `json:"weight_decay,omitempty"`
+
+	Momentum       float64         `json:"momentum,omitempty"`
+	L1             float64         `json:"l1,omitempty"`
+	Clip           float64         `json:"clip,omitempty"`
+	LabelSmoothing float64         `json:"label_smoothing,omitempty"`
+	Schedule       string          `json:"schedule,omitempty"`
+	WarmUp         float64         `json:"warm_up,omitempty"`
+	Augment        *lineageAugment `json:"augment,omitempty"`
+}
+
+type lineageAugment struct {
+	Shift int     `json:"shift,omitempty"`
+	Flip  bool    `json:"flip,omitempty"`
+	Crop  float64 `json:"crop,omitempty"`
+}
+
+func newLineageTrain(t *espalierv1.TrainSpec, epochs, rate float64) lineageTrain {
+	l := lineageTrain{
+		Epochs: epochs, Batch: t.GetBatch(), Optimizer: t.GetOptimizer(), Rate: rate, WeightDecay: t.GetWeightDecay(), Momentum: t.GetMomentum(),
+		L1: t.GetL1(), Clip: t.GetClip(), LabelSmoothing: t.GetLabelSmoothing(), Schedule: t.GetSchedule(), WarmUp: t.GetWarmUp(),
+	}
+	if a := augmentation(t); !a.IsZero() {
+		l.Augment = &lineageAugment{a.Shift, a.Flip, a.Crop}
+	}
+	return l
 }
 
 // modelName is the network's name in the zoo, or names a user's own by its layers.
@@ -187,12 +212,13 @@ func (j *job) lineage(set *data.Set) (string, error) {
 	l := lineage{
 		Job: spec.GetName(), Trial: j.lease.GetTask().GetTrial(), Model: modelName(spec.GetModel()),
 		Data: spec.GetData().GetHash(), Split: set.SplitHash(), Seed: spec.GetSearch().GetSeed(),
-		Train:   lineageTrain{t.GetEpochs(), t.GetBatch(), t.GetOptimizer(), t.GetRate(), t.GetWeightDecay()},
+		Train:   newLineageTrain(t, t.GetEpochs(), t.GetRate()),
 		Variant: j.cfg.Trainer.Variant(), Version: j.cfg.Version,
 	}
 	if c != nil {
 		l.Strategy, l.Sparsity, l.WeightSparsity, l.Schedule = c.GetStrategy(), c.GetSparsity(), c.GetWeightSparsity(), c.GetSchedule()
-		l.Finetune = &lineageTrain{c.GetFinetuneEpochs(), t.GetBatch(), t.GetOptimizer(), c.GetFinetuneRate(), t.GetWeightDecay()}
+		tuned := newLineageTrain(t, c.GetFinetuneEpochs(), c.GetFinetuneRate())
+		l.Finetune = &tuned
 		l.Parent, l.Checkpoint = c.GetParent(), j.started
 		if c.GetQuantize() == quantizeInt8 {
 			l.Quantize = quantizeInt8

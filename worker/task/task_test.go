@@ -350,6 +350,42 @@ func TestBaseline(t *testing.T) {
 	}
 }
 
+// recorder remembers what it was asked to train.
+type recorder struct {
+	trainer.Native
+	specs []trainer.Spec
+}
+
+func (r *recorder) Train(ctx context.Context, s trainer.Spec, w trainer.Watch) (trainer.Result, error) {
+	r.specs = append(r.specs, s)
+	return r.Native.Train(ctx, s, w)
+}
+
+// What the job says of training reaches baseline and trial, and the lineage.
+func TestTrainingOptions(t *testing.T) {
+	b, rec := newFixture(t), &recorder{}
+	b.use(task.Config{Trainer: rec})
+	b.spec.Train = &espalierv1.TrainSpec{Epochs: 1, Batch: 32, Optimizer: "sgd", Rate: 0.01, WeightDecay: 1e-4, Momentum: 0.9, L1: 1e-6, Clip: 5,
+		LabelSmoothing: 0.1, Schedule: "step", WarmUp: 0.1, Augment: &espalierv1.AugmentSpec{Shift: 1, Flip: true, Crop: 0.1}}
+	base := b.baseline()
+	r := b.trial(trialLease(base, config(base, "channel-l1", 0.3)))
+	if len(rec.specs) < 2 {
+		t.Fatalf("%d trainings, want two or more", len(rec.specs))
+	}
+	for i, s := range rec.specs {
+		if s.Optimizer != "sgd" || s.WeightDecay != 1e-4 || s.Momentum != 0.9 || s.L1 != 1e-6 || s.Clip != 5 || s.LabelSmoothing != 0.1 ||
+			s.Schedule != "step" || s.WarmUp != 0.1 || s.Augment != (data.Augment{Shift: 1, Flip: true, Crop: 0.1}) {
+			t.Errorf("training %d is by %+v", i, s)
+		}
+	}
+	lineage := b.graph(r.GetArtifacts()).Meta[model.MetaLineage]
+	for _, want := range []string{`"momentum":0.9`, `"clip":5`, `"schedule":"step"`, `"augment":{"shift":1,"flip":true,"crop":0.1}`} {
+		if strings.Count(lineage, want) != 2 {
+			t.Errorf("lineage lacks %s in train and finetune: %s", want, lineage)
+		}
+	}
+}
+
 func TestTrials(t *testing.T) {
 	b := newFixture(t)
 	base := b.baseline()

@@ -12,7 +12,8 @@ import (
 	"github.com/espalier-ml/espalier/model/train"
 )
 
-// rateFloor is the part of the rate that is left at the end of a cosine.
+// rateFloor is the part of the rate that is left at the end of a cosine or
+// polynomial.
 const rateFloor = 0.01
 
 // Native trains in this process.
@@ -31,18 +32,15 @@ func (Native) Train(ctx context.Context, spec Spec, w Watch) (Result, error) {
 	if spec.Checkpoint == nil || spec.Data == nil {
 		return Result{}, fmt.Errorf("%w: no checkpoint or no data", ErrSpec)
 	}
-	loader, err := data.NewLoader(spec.Data, spec.Data.Train, data.LoaderConfig{Batch: spec.Batch, Seed: spec.Seed, Shuffle: true})
+	loader, err := data.NewLoader(spec.Data, spec.Data.Train, data.LoaderConfig{Batch: spec.Batch, Seed: spec.Seed, Shuffle: true, Augment: spec.Augment})
 	if err != nil {
 		return Result{}, fmt.Errorf("%w: %w", ErrSpec, err)
 	}
 	g := spec.Checkpoint.Clone()
 	opts := train.Options{
-		Epochs: spec.Epochs, Optimizer: train.Optimizer(spec.Optimizer), Rate: spec.Rate, WeightDecay: spec.WeightDecay,
-		Schedule: train.Schedule{Kind: train.Cosine, Floor: rateFloor}, Seed: spec.Seed, Threads: spec.Threads,
-		Masks: maskMap(spec.Masks), Gate: gate(w),
-	}
-	if spec.Hold {
-		opts.Schedule = train.Schedule{Kind: train.Constant}
+		Epochs: spec.Epochs, Optimizer: train.Optimizer(spec.Optimizer), Momentum: spec.Momentum, Rate: spec.Rate,
+		WeightDecay: spec.WeightDecay, L1: spec.L1, Clip: spec.Clip, LabelSmoothing: spec.LabelSmoothing,
+		Schedule: schedule(spec), Seed: spec.Seed, Threads: spec.Threads, Masks: maskMap(spec.Masks), Gate: gate(w),
 	}
 	if w.Progress != nil {
 		opts.OnProgress = func(p train.Progress) {
@@ -64,6 +62,16 @@ func (Native) Train(ctx context.Context, spec Spec, w Watch) (Result, error) {
 	default:
 		return Result{}, err
 	}
+}
+
+func schedule(spec Spec) train.Schedule {
+	switch {
+	case spec.Hold:
+		return train.Schedule{Kind: train.Constant}
+	case spec.Schedule == "":
+		spec.Schedule = string(train.Cosine)
+	}
+	return train.Schedule{Kind: train.ScheduleKind(spec.Schedule), WarmUp: spec.WarmUp, Floor: rateFloor}
 }
 
 // gate asks for a halt, then for room.

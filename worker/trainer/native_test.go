@@ -73,6 +73,49 @@ func TestSameSpecSameWeights(t *testing.T) {
 	}
 }
 
+// Every option of a training reaches it: it changes the weights, or what is
+// wrong with it is said.
+func TestOptionsMatter(t *testing.T) {
+	base := run(t, spec(t), trainer.Watch{})
+	for name, set := range map[string]func(s *trainer.Spec){
+		"optimizer": func(s *trainer.Spec) { s.Optimizer = "sgd" }, "weight decay": func(s *trainer.Spec) { s.WeightDecay = 0.01 },
+		"l1": func(s *trainer.Spec) { s.L1 = 0.001 }, "clip": func(s *trainer.Spec) { s.Clip = 0.01 },
+		"smoothing": func(s *trainer.Spec) { s.LabelSmoothing = 0.1 }, "warm-up": func(s *trainer.Spec) { s.WarmUp = 0.3 },
+		"hold": func(s *trainer.Spec) { s.Hold = true }, "constant": func(s *trainer.Spec) { s.Schedule = "constant" },
+		"step": func(s *trainer.Spec) { s.Schedule = "step" }, "polynomial": func(s *trainer.Spec) { s.Schedule = "polynomial" },
+		"shift": func(s *trainer.Spec) { s.Augment.Shift = 2 }, "flip": func(s *trainer.Spec) { s.Augment.Flip = true },
+		"crop": func(s *trainer.Spec) { s.Augment.Crop = 0.2 },
+	} {
+		s := spec(t)
+		set(&s)
+		if r := run(t, s, trainer.Watch{}); slices.Equal(weights(base.Checkpoint), weights(r.Checkpoint)) {
+			t.Errorf("%s changes nothing", name)
+		}
+	}
+	s := spec(t)
+	s.Optimizer = "sgd"
+	plain := run(t, s, trainer.Watch{})
+	s.Momentum = 0.9
+	if r := run(t, s, trainer.Watch{}); slices.Equal(weights(plain.Checkpoint), weights(r.Checkpoint)) {
+		t.Error("momentum changes nothing")
+	}
+	s = spec(t)
+	s.Schedule = "cosine"
+	if r := run(t, s, trainer.Watch{}); !slices.Equal(weights(base.Checkpoint), weights(r.Checkpoint)) {
+		t.Error("cosine is not what no schedule means")
+	}
+	for _, set := range []func(s *trainer.Spec){
+		func(s *trainer.Spec) { s.Momentum = 0.9 }, func(s *trainer.Spec) { s.Schedule = "sine" }, func(s *trainer.Spec) { s.Augment.Shift = 99 },
+		func(s *trainer.Spec) { s.WarmUp = 1 }, func(s *trainer.Spec) { s.LabelSmoothing = 1 },
+	} {
+		s := spec(t)
+		set(&s)
+		if _, err := (trainer.Native{}).Train(t.Context(), s, trainer.Watch{}); !errors.Is(err, trainer.ErrSpec) {
+			t.Errorf("%+v: error is %v, want ErrSpec", s, err)
+		}
+	}
+}
+
 func TestLearnsAndTells(t *testing.T) {
 	s := spec(t)
 	var seen []trainer.Progress

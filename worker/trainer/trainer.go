@@ -37,13 +37,29 @@ type Spec struct {
 	Epochs float64
 	// Optimizer is "sgd", "adam" or "adamw"; empty means "adam".
 	Optimizer string
-	// Rate is the learning rate at the start; it falls along half a cosine to
-	// a hundredth of it, or stays with Hold.
+	// Rate is the learning rate at the start, or after warm-up.
 	Rate float64
-	// Hold keeps the rate, for a training that goes on after this one.
+	// Schedule is how the rate changes: "constant"; "step", to a tenth at the half
+	// and again at three quarters; "cosine", along half of one, or "polynomial",
+	// evenly, both to a hundredth. Empty means "cosine".
+	Schedule string
+	// WarmUp is the part of the training in which the rate rises from 0.
+	WarmUp float64
+	// Hold keeps the rate whatever Schedule and WarmUp say, for a training that
+	// goes on after this one.
 	Hold bool
 	// WeightDecay is the optimizer's; 0 for none.
 	WeightDecay float64
+	// Momentum is that of "sgd".
+	Momentum float64
+	// L1 is added to the gradient of weights, with their sign.
+	L1 float64
+	// Clip is the largest norm of the gradient; 0 for no limit.
+	Clip float64
+	// LabelSmoothing is in [0, 1).
+	LabelSmoothing float64
+	// Augment changes the images of Data.
+	Augment data.Augment
 	// Seed fixes the order of the examples, and dropout.
 	Seed uint64
 	// Threads is how many may compute; it does not change the result.

@@ -566,14 +566,21 @@ func (x *DataSpec) GetGroup() string {
 
 // TrainSpec is how the dense baseline is trained.
 type TrainSpec struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Epochs        float64                `protobuf:"fixed64,1,opt,name=epochs,proto3" json:"epochs,omitempty"`
-	Batch         int32                  `protobuf:"varint,2,opt,name=batch,proto3" json:"batch,omitempty"`
-	Optimizer     string                 `protobuf:"bytes,3,opt,name=optimizer,proto3" json:"optimizer,omitempty"`
-	Rate          float64                `protobuf:"fixed64,4,opt,name=rate,proto3" json:"rate,omitempty"`
-	WeightDecay   float64                `protobuf:"fixed64,5,opt,name=weight_decay,json=weightDecay,proto3" json:"weight_decay,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Epochs         float64                `protobuf:"fixed64,1,opt,name=epochs,proto3" json:"epochs,omitempty"`
+	Batch          int32                  `protobuf:"varint,2,opt,name=batch,proto3" json:"batch,omitempty"`
+	Optimizer      string                 `protobuf:"bytes,3,opt,name=optimizer,proto3" json:"optimizer,omitempty"`
+	Rate           float64                `protobuf:"fixed64,4,opt,name=rate,proto3" json:"rate,omitempty"`
+	WeightDecay    float64                `protobuf:"fixed64,5,opt,name=weight_decay,json=weightDecay,proto3" json:"weight_decay,omitempty"`
+	Momentum       float64                `protobuf:"fixed64,6,opt,name=momentum,proto3" json:"momentum,omitempty"` // of sgd
+	L1             float64                `protobuf:"fixed64,7,opt,name=l1,proto3" json:"l1,omitempty"`
+	Clip           float64                `protobuf:"fixed64,8,opt,name=clip,proto3" json:"clip,omitempty"` // largest norm of the gradient; 0 is no limit
+	LabelSmoothing float64                `protobuf:"fixed64,9,opt,name=label_smoothing,json=labelSmoothing,proto3" json:"label_smoothing,omitempty"`
+	Schedule       string                 `protobuf:"bytes,10,opt,name=schedule,proto3" json:"schedule,omitempty"`             // of the learning rate: constant, step, cosine (empty means that), polynomial
+	WarmUp         float64                `protobuf:"fixed64,11,opt,name=warm_up,json=warmUp,proto3" json:"warm_up,omitempty"` // part of a training in which the rate rises from 0
+	Augment        *AugmentSpec           `protobuf:"bytes,12,opt,name=augment,proto3" json:"augment,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *TrainSpec) Reset() {
@@ -641,6 +648,116 @@ func (x *TrainSpec) GetWeightDecay() float64 {
 	return 0
 }
 
+func (x *TrainSpec) GetMomentum() float64 {
+	if x != nil {
+		return x.Momentum
+	}
+	return 0
+}
+
+func (x *TrainSpec) GetL1() float64 {
+	if x != nil {
+		return x.L1
+	}
+	return 0
+}
+
+func (x *TrainSpec) GetClip() float64 {
+	if x != nil {
+		return x.Clip
+	}
+	return 0
+}
+
+func (x *TrainSpec) GetLabelSmoothing() float64 {
+	if x != nil {
+		return x.LabelSmoothing
+	}
+	return 0
+}
+
+func (x *TrainSpec) GetSchedule() string {
+	if x != nil {
+		return x.Schedule
+	}
+	return ""
+}
+
+func (x *TrainSpec) GetWarmUp() float64 {
+	if x != nil {
+		return x.WarmUp
+	}
+	return 0
+}
+
+func (x *TrainSpec) GetAugment() *AugmentSpec {
+	if x != nil {
+		return x.Augment
+	}
+	return nil
+}
+
+// AugmentSpec is how training images are changed at random.
+type AugmentSpec struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Shift         int32                  `protobuf:"varint,1,opt,name=shift,proto3" json:"shift,omitempty"` // by up to this many pixels
+	Flip          bool                   `protobuf:"varint,2,opt,name=flip,proto3" json:"flip,omitempty"`   // left to right
+	Crop          float64                `protobuf:"fixed64,3,opt,name=crop,proto3" json:"crop,omitempty"`  // up to this part of each side
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AugmentSpec) Reset() {
+	*x = AugmentSpec{}
+	mi := &file_espalier_v1_job_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AugmentSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AugmentSpec) ProtoMessage() {}
+
+func (x *AugmentSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_job_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AugmentSpec.ProtoReflect.Descriptor instead.
+func (*AugmentSpec) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_job_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *AugmentSpec) GetShift() int32 {
+	if x != nil {
+		return x.Shift
+	}
+	return 0
+}
+
+func (x *AugmentSpec) GetFlip() bool {
+	if x != nil {
+		return x.Flip
+	}
+	return false
+}
+
+func (x *AugmentSpec) GetCrop() float64 {
+	if x != nil {
+		return x.Crop
+	}
+	return 0
+}
+
 type SpaceSpec struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
 	Strategies     []string               `protobuf:"bytes,1,rep,name=strategies,proto3" json:"strategies,omitempty"`
@@ -656,7 +773,7 @@ type SpaceSpec struct {
 
 func (x *SpaceSpec) Reset() {
 	*x = SpaceSpec{}
-	mi := &file_espalier_v1_job_proto_msgTypes[6]
+	mi := &file_espalier_v1_job_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -668,7 +785,7 @@ func (x *SpaceSpec) String() string {
 func (*SpaceSpec) ProtoMessage() {}
 
 func (x *SpaceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_job_proto_msgTypes[6]
+	mi := &file_espalier_v1_job_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -681,7 +798,7 @@ func (x *SpaceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpaceSpec.ProtoReflect.Descriptor instead.
 func (*SpaceSpec) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_job_proto_rawDescGZIP(), []int{6}
+	return file_espalier_v1_job_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SpaceSpec) GetStrategies() []string {
@@ -744,7 +861,7 @@ type Range struct {
 
 func (x *Range) Reset() {
 	*x = Range{}
-	mi := &file_espalier_v1_job_proto_msgTypes[7]
+	mi := &file_espalier_v1_job_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -756,7 +873,7 @@ func (x *Range) String() string {
 func (*Range) ProtoMessage() {}
 
 func (x *Range) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_job_proto_msgTypes[7]
+	mi := &file_espalier_v1_job_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -769,7 +886,7 @@ func (x *Range) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Range.ProtoReflect.Descriptor instead.
 func (*Range) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_job_proto_rawDescGZIP(), []int{7}
+	return file_espalier_v1_job_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Range) GetMin() float64 {
@@ -807,7 +924,7 @@ type Budget struct {
 
 func (x *Budget) Reset() {
 	*x = Budget{}
-	mi := &file_espalier_v1_job_proto_msgTypes[8]
+	mi := &file_espalier_v1_job_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -819,7 +936,7 @@ func (x *Budget) String() string {
 func (*Budget) ProtoMessage() {}
 
 func (x *Budget) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_job_proto_msgTypes[8]
+	mi := &file_espalier_v1_job_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -832,7 +949,7 @@ func (x *Budget) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Budget.ProtoReflect.Descriptor instead.
 func (*Budget) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_job_proto_rawDescGZIP(), []int{8}
+	return file_espalier_v1_job_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Budget) GetLatencyNs() int64 {
@@ -871,7 +988,7 @@ type SearchSpec struct {
 
 func (x *SearchSpec) Reset() {
 	*x = SearchSpec{}
-	mi := &file_espalier_v1_job_proto_msgTypes[9]
+	mi := &file_espalier_v1_job_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -883,7 +1000,7 @@ func (x *SearchSpec) String() string {
 func (*SearchSpec) ProtoMessage() {}
 
 func (x *SearchSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_job_proto_msgTypes[9]
+	mi := &file_espalier_v1_job_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -896,7 +1013,7 @@ func (x *SearchSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SearchSpec.ProtoReflect.Descriptor instead.
 func (*SearchSpec) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_job_proto_rawDescGZIP(), []int{9}
+	return file_espalier_v1_job_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SearchSpec) GetSampler() string {
@@ -947,7 +1064,7 @@ type StopSpec struct {
 
 func (x *StopSpec) Reset() {
 	*x = StopSpec{}
-	mi := &file_espalier_v1_job_proto_msgTypes[10]
+	mi := &file_espalier_v1_job_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -959,7 +1076,7 @@ func (x *StopSpec) String() string {
 func (*StopSpec) ProtoMessage() {}
 
 func (x *StopSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_job_proto_msgTypes[10]
+	mi := &file_espalier_v1_job_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -972,7 +1089,7 @@ func (x *StopSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StopSpec.ProtoReflect.Descriptor instead.
 func (*StopSpec) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_job_proto_rawDescGZIP(), []int{10}
+	return file_espalier_v1_job_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StopSpec) GetTrials() int32 {
@@ -1036,7 +1153,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_espalier_v1_job_proto_msgTypes[11]
+	mi := &file_espalier_v1_job_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1048,7 +1165,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_job_proto_msgTypes[11]
+	mi := &file_espalier_v1_job_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1061,7 +1178,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_job_proto_rawDescGZIP(), []int{11}
+	return file_espalier_v1_job_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Job) GetId() string {
@@ -1252,13 +1369,25 @@ const file_espalier_v1_job_proto_rawDesc = "" +
 	"\x04hash\x18\x01 \x01(\tR\x04hash\x12\x16\n" +
 	"\x06source\x18\x02 \x01(\tR\x06source\x12\x12\n" +
 	"\x04seed\x18\x03 \x01(\x04R\x04seed\x12\x14\n" +
-	"\x05group\x18\x04 \x01(\tR\x05group\"\x8e\x01\n" +
+	"\x05group\x18\x04 \x01(\tR\x05group\"\xe0\x02\n" +
 	"\tTrainSpec\x12\x16\n" +
 	"\x06epochs\x18\x01 \x01(\x01R\x06epochs\x12\x14\n" +
 	"\x05batch\x18\x02 \x01(\x05R\x05batch\x12\x1c\n" +
 	"\toptimizer\x18\x03 \x01(\tR\toptimizer\x12\x12\n" +
 	"\x04rate\x18\x04 \x01(\x01R\x04rate\x12!\n" +
-	"\fweight_decay\x18\x05 \x01(\x01R\vweightDecay\"\x91\x02\n" +
+	"\fweight_decay\x18\x05 \x01(\x01R\vweightDecay\x12\x1a\n" +
+	"\bmomentum\x18\x06 \x01(\x01R\bmomentum\x12\x0e\n" +
+	"\x02l1\x18\a \x01(\x01R\x02l1\x12\x12\n" +
+	"\x04clip\x18\b \x01(\x01R\x04clip\x12'\n" +
+	"\x0flabel_smoothing\x18\t \x01(\x01R\x0elabelSmoothing\x12\x1a\n" +
+	"\bschedule\x18\n" +
+	" \x01(\tR\bschedule\x12\x17\n" +
+	"\awarm_up\x18\v \x01(\x01R\x06warmUp\x122\n" +
+	"\aaugment\x18\f \x01(\v2\x18.espalier.v1.AugmentSpecR\aaugment\"K\n" +
+	"\vAugmentSpec\x12\x14\n" +
+	"\x05shift\x18\x01 \x01(\x05R\x05shift\x12\x12\n" +
+	"\x04flip\x18\x02 \x01(\bR\x04flip\x12\x12\n" +
+	"\x04crop\x18\x03 \x01(\x01R\x04crop\"\x91\x02\n" +
 	"\tSpaceSpec\x12\x1e\n" +
 	"\n" +
 	"strategies\x18\x01 \x03(\tR\n" +
@@ -1340,46 +1469,48 @@ func file_espalier_v1_job_proto_rawDescGZIP() []byte {
 }
 
 var file_espalier_v1_job_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_espalier_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_espalier_v1_job_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_espalier_v1_job_proto_goTypes = []any{
-	(JobState)(0),      // 0: espalier.v1.JobState
-	(*JobSpec)(nil),    // 1: espalier.v1.JobSpec
-	(*ModelSpec)(nil),  // 2: espalier.v1.ModelSpec
-	(*LayerList)(nil),  // 3: espalier.v1.LayerList
-	(*LayerSpec)(nil),  // 4: espalier.v1.LayerSpec
-	(*DataSpec)(nil),   // 5: espalier.v1.DataSpec
-	(*TrainSpec)(nil),  // 6: espalier.v1.TrainSpec
-	(*SpaceSpec)(nil),  // 7: espalier.v1.SpaceSpec
-	(*Range)(nil),      // 8: espalier.v1.Range
-	(*Budget)(nil),     // 9: espalier.v1.Budget
-	(*SearchSpec)(nil), // 10: espalier.v1.SearchSpec
-	(*StopSpec)(nil),   // 11: espalier.v1.StopSpec
-	(*Job)(nil),        // 12: espalier.v1.Job
-	nil,                // 13: espalier.v1.JobSpec.BudgetsEntry
-	(*Baseline)(nil),   // 14: espalier.v1.Baseline
+	(JobState)(0),       // 0: espalier.v1.JobState
+	(*JobSpec)(nil),     // 1: espalier.v1.JobSpec
+	(*ModelSpec)(nil),   // 2: espalier.v1.ModelSpec
+	(*LayerList)(nil),   // 3: espalier.v1.LayerList
+	(*LayerSpec)(nil),   // 4: espalier.v1.LayerSpec
+	(*DataSpec)(nil),    // 5: espalier.v1.DataSpec
+	(*TrainSpec)(nil),   // 6: espalier.v1.TrainSpec
+	(*AugmentSpec)(nil), // 7: espalier.v1.AugmentSpec
+	(*SpaceSpec)(nil),   // 8: espalier.v1.SpaceSpec
+	(*Range)(nil),       // 9: espalier.v1.Range
+	(*Budget)(nil),      // 10: espalier.v1.Budget
+	(*SearchSpec)(nil),  // 11: espalier.v1.SearchSpec
+	(*StopSpec)(nil),    // 12: espalier.v1.StopSpec
+	(*Job)(nil),         // 13: espalier.v1.Job
+	nil,                 // 14: espalier.v1.JobSpec.BudgetsEntry
+	(*Baseline)(nil),    // 15: espalier.v1.Baseline
 }
 var file_espalier_v1_job_proto_depIdxs = []int32{
 	2,  // 0: espalier.v1.JobSpec.model:type_name -> espalier.v1.ModelSpec
 	5,  // 1: espalier.v1.JobSpec.data:type_name -> espalier.v1.DataSpec
 	6,  // 2: espalier.v1.JobSpec.train:type_name -> espalier.v1.TrainSpec
-	7,  // 3: espalier.v1.JobSpec.space:type_name -> espalier.v1.SpaceSpec
-	13, // 4: espalier.v1.JobSpec.budgets:type_name -> espalier.v1.JobSpec.BudgetsEntry
-	10, // 5: espalier.v1.JobSpec.search:type_name -> espalier.v1.SearchSpec
-	11, // 6: espalier.v1.JobSpec.stop:type_name -> espalier.v1.StopSpec
+	8,  // 3: espalier.v1.JobSpec.space:type_name -> espalier.v1.SpaceSpec
+	14, // 4: espalier.v1.JobSpec.budgets:type_name -> espalier.v1.JobSpec.BudgetsEntry
+	11, // 5: espalier.v1.JobSpec.search:type_name -> espalier.v1.SearchSpec
+	12, // 6: espalier.v1.JobSpec.stop:type_name -> espalier.v1.StopSpec
 	3,  // 7: espalier.v1.ModelSpec.layers:type_name -> espalier.v1.LayerList
 	4,  // 8: espalier.v1.LayerList.layers:type_name -> espalier.v1.LayerSpec
-	8,  // 9: espalier.v1.SpaceSpec.sparsity:type_name -> espalier.v1.Range
-	8,  // 10: espalier.v1.SpaceSpec.finetune_rate:type_name -> espalier.v1.Range
-	1,  // 11: espalier.v1.Job.spec:type_name -> espalier.v1.JobSpec
-	0,  // 12: espalier.v1.Job.state:type_name -> espalier.v1.JobState
-	14, // 13: espalier.v1.Job.baseline:type_name -> espalier.v1.Baseline
-	0,  // 14: espalier.v1.Job.resume_to:type_name -> espalier.v1.JobState
-	9,  // 15: espalier.v1.JobSpec.BudgetsEntry.value:type_name -> espalier.v1.Budget
-	16, // [16:16] is the sub-list for method output_type
-	16, // [16:16] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	7,  // 9: espalier.v1.TrainSpec.augment:type_name -> espalier.v1.AugmentSpec
+	9,  // 10: espalier.v1.SpaceSpec.sparsity:type_name -> espalier.v1.Range
+	9,  // 11: espalier.v1.SpaceSpec.finetune_rate:type_name -> espalier.v1.Range
+	1,  // 12: espalier.v1.Job.spec:type_name -> espalier.v1.JobSpec
+	0,  // 13: espalier.v1.Job.state:type_name -> espalier.v1.JobState
+	15, // 14: espalier.v1.Job.baseline:type_name -> espalier.v1.Baseline
+	0,  // 15: espalier.v1.Job.resume_to:type_name -> espalier.v1.JobState
+	10, // 16: espalier.v1.JobSpec.BudgetsEntry.value:type_name -> espalier.v1.Budget
+	17, // [17:17] is the sub-list for method output_type
+	17, // [17:17] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_espalier_v1_job_proto_init() }
@@ -1400,7 +1531,7 @@ func file_espalier_v1_job_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_espalier_v1_job_proto_rawDesc), len(file_espalier_v1_job_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   13,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
