@@ -237,6 +237,7 @@ func TestErrors(t *testing.T) {
 		"dense wt":      {d.TransposeWeights(x, x[:5]), ErrLength},
 		"add":           {Add(x, x[1:], x, None), ErrLength},
 		"activation":    {Add(x, x, x, 7), ErrParam},
+		"affine grad":   {AffineGrad(nil, x, x, x, x, x, len(x), 0, 1, ReLU, make([]float64, len(x)), nil), ErrLength},
 		"grad":          {ActivateGrad(x, x, nil, ReLU), ErrLength},
 		"no channels":   {ColumnSums(x, x, 0, 0, 1), ErrShape},
 		"columns":       {ColumnSums(x, x[:1], 2, 0, 4), ErrLength},

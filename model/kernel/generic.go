@@ -26,6 +26,7 @@ var genericImpl = impl{
 	colDot:      genericColDot,
 	affine:      genericAffine,
 	affine2:     genericAffine2,
+	affineGrad:  genericAffineGrad,
 	sgd:         genericSGD,
 	adam:        genericAdam,
 	wino:        winoImpl{genericWinoInput, genericWinoOutput, genericWinoWeights, genericWinoOutGrad, genericWinoWeightGrad},

@@ -189,6 +189,22 @@ func genericAffine2(z, x, y, a, b, d ptr, rows, c int) {
 	}
 }
 
+// genericAffineGrad passes dy where the activation of x*s + t is not flat, as genericReLUGrad does, and without one
+// everywhere; it adds what passes, and that times x - mean, to the columns' sums.
+func genericAffineGrad(dy, x, s, t, mean, sum, dot ptr, rows, c int, flags uint64) {
+	sc, sh, mu, total, dots := floats(s, c), floats(t, c), floats(mean, c), floats(sum, c), floats(dot, c)
+	for r := range rows {
+		d := floats(at(dy, r*c), c)
+		for i, v := range floats(at(x, r*c), c) {
+			if y := float32(v*sc[i]) + sh[i]; flags != 0 && !(0 < y && (flags&flagReLU6 == 0 || y < 6)) {
+				d[i] = 0
+			}
+			total[i] += d[i]
+			dots[i] += float32((v - mu[i]) * d[i])
+		}
+	}
+}
+
 // genericSGD: h = scale, decay, L1, momentum, then the factors of v and of g' in the step: rate and 0, or under
 // Nesterov rate*momentum and rate.
 //

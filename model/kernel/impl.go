@@ -141,6 +141,9 @@ type impl struct {
 	affine   func(y, x, s, t ptr, rows, c int, flags uint64) // y = act(x*s + t (+ old y))
 	affine2  func(z, x, y, a, b, d ptr, rows, c int)         // z = a*x + b*y + d
 
+	// dy = dy where act(x*s + t) is not flat, else 0; sum += dy, dot += (x-mean)*dy
+	affineGrad func(dy, x, s, t, mean, sum, dot ptr, rows, c int, flags uint64)
+
 	sgd  func(w, v, g ptr, n int, h *[6]float32)
 	adam func(w, m, v, g ptr, n int, h *[11]float32)
 

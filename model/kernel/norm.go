@@ -3,7 +3,7 @@ package kernel
 // Batch normalisation is built from per-channel reductions and per-channel affine maps:
 //
 //	mean = ChannelSums(x)/n;  variance = ChannelSquares(x, mean)/n;  y = Affine(x, gamma/σ, beta - mean*gamma/σ)
-//	backward: Σdy = ChannelSums(dy), Σdy·(x-mean) = ChannelDots(x, mean, dy); dx = Combine(x, dy, …)
+//	backward: Σdy = ChannelSums(dy), Σdy·(x-mean) = ChannelDots(x, mean, dy), both by AffineGrad in one pass; dx = Combine(x, dy, …)
 //
 // Reductions sum blocks of blockRows rows in float32 and the blocks in float64, so that they stay accurate over many
 // pixels. The blocks are counted from the first row of a call: divide work between goroutines at fixed rows.
@@ -71,6 +71,30 @@ func Affine(y, x, scale, shift []float32, c, n0, n1 int, act Activation, accumul
 		flags |= flagAccumulate
 	}
 	im.affine(addr(y, n0*c), addr(x, n0*c), addr(scale, 0), addr(shift, 0), n1-n0, c, flags)
+	return nil
+}
+
+// AffineGrad turns dy, the gradient of rows [n0, n1) of Affine's y without accumulate, into that before the activation, in
+// place, and adds its sums per channel to sum, and those of it times (x - mean) to dot: what the gradients of scale and shift
+// and normalisation's sums are made of.
+func AffineGrad(s *Scratch, dy, x, scale, shift, mean []float32, c, n0, n1 int, act Activation, sum, dot []float64) error {
+	im, err := current()
+	flags, errA := act.flags()
+	_, errS := planeSize(1, c)
+	if err := firstErr(err, errA, errS, checkImages("x", x, c, n0, n1), checkImages("dy", dy, c, n0, n1), checkLen("sum", sum, c), checkLen("dot", dot, c),
+		same(c, []string{"scale", "shift", "mean"}, scale, shift, mean)); err != nil {
+		return err
+	}
+	s = s.orNew()
+	s.block = grow(s.block, 2*c)
+	for r := n0; r < n1; r += blockRows {
+		clear(s.block)
+		im.affineGrad(addr(dy, r*c), addr(x, r*c), addr(scale, 0), addr(shift, 0), addr(mean, 0), addr(s.block, 0), addr(s.block, c), min(blockRows, n1-r), c, flags)
+		for i := range c {
+			sum[i] += float64(s.block[i])
+			dot[i] += float64(s.block[c+i])
+		}
+	}
 	return nil
 }
 

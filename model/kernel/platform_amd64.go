@@ -144,7 +144,8 @@ var avx512Impl = impl{
 	avgPool: avgPool512, avgPoolGrad: avgPoolGrad512,
 	add: add512, axpy: axpy512, scale: scale512, relu: relu512, reluGrad: reluGrad512, dropout: dropout512,
 	colSum: colSum512, colSqDev: colSqDev512, colDot: colDot512, affine: affine512, affine2: affine2512,
-	sgd: sgd512, adam: adam512, transpose: transposeAVX, peak: peak512,
+	affineGrad: affineGrad512,
+	sgd:        sgd512, adam: adam512, transpose: transposeAVX, peak: peak512,
 	lanes: 16, sparseMost: [2]int{14, 6}, gather: gatherAVX,
 	sparse: func(a *sparseArgs, block, vectors int) { avx512Sparse[block][vectors](a) },
 }
@@ -195,7 +196,8 @@ var avx2Impl = impl{
 	avgPool: avgPool256, avgPoolGrad: avgPoolGrad256,
 	add: add256, axpy: axpy256, scale: scale256, relu: relu256, reluGrad: reluGrad256, dropout: dropout256,
 	colSum: colSum256, colSqDev: colSqDev256, colDot: colDot256, affine: affine256, affine2: affine2256,
-	sgd: sgd256, adam: adam256, transpose: transposeAVX, peak: peak256,
+	affineGrad: affineGrad256,
+	sgd:        sgd256, adam: adam256, transpose: transposeAVX, peak: peak256,
 	lanes: 8, sparseMost: [2]int{12, 3}, gather: gatherAVX,
 	sparse: func(a *sparseArgs, block, vectors int) { avx2Sparse[block][vectors](a) },
 }

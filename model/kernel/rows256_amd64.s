@@ -1115,6 +1115,216 @@ done_60:
 	VZEROUPPER
 	RET
 
+// func affineGrad256(dy *byte, x *byte, s *byte, t *byte, mean *byte, sum *byte, dot *byte, rows int, c int, flags uint64)
+// Requires: AVX, FMA3
+TEXT ·affineGrad256(SB), NOSPLIT, $0-80
+	MOVQ   c+64(FP), AX
+	MOVQ   flags+72(FP), CX
+	MOVQ   AX, DX
+	SHLQ   $0x02, DX
+	VXORPS Y0, Y0, Y0
+	XORQ   BX, BX
+	SHLQ   $0x02, AX
+
+strip_62:
+	LEAQ    64(BX), SI
+	CMPQ    SI, AX
+	JG      narrower_63
+	MOVQ    s+16(FP), SI
+	VMOVUPS (SI)(BX*1), Y1
+	VMOVUPS 32(SI)(BX*1), Y2
+	MOVQ    t+24(FP), SI
+	VMOVUPS (SI)(BX*1), Y3
+	VMOVUPS 32(SI)(BX*1), Y4
+	MOVQ    mean+32(FP), SI
+	VMOVUPS (SI)(BX*1), Y5
+	VMOVUPS 32(SI)(BX*1), Y6
+	MOVQ    sum+40(FP), SI
+	VMOVUPS (SI)(BX*1), Y7
+	VMOVUPS 32(SI)(BX*1), Y8
+	MOVQ    dot+48(FP), SI
+	VMOVUPS (SI)(BX*1), Y9
+	VMOVUPS 32(SI)(BX*1), Y10
+	MOVQ    x+8(FP), SI
+	LEAQ    (SI)(BX*1), SI
+	MOVQ    dy+0(FP), DI
+	LEAQ    (DI)(BX*1), DI
+	MOVQ    rows+56(FP), R8
+
+row_64:
+	VMOVUPS      (SI), Y11
+	VMOVUPS      (DI), Y13
+	TESTQ        $0x00000006, CX
+	JZ           plain_65
+	VMOVAPS      Y11, Y12
+	VFMADD213PS  Y3, Y1, Y12
+	VCMPPS       $0x11, Y12, Y0, Y14
+	VANDPS       Y14, Y13, Y13
+	TESTQ        $0x00000004, CX
+	JZ           store_66
+	VBROADCASTSS six256<>+0(SB), Y14
+	VCMPPS       $0x11, Y14, Y12, Y12
+	VANDPS       Y12, Y13, Y13
+
+store_66:
+	VMOVUPS Y13, (DI)
+
+plain_65:
+	VADDPS       Y13, Y7, Y7
+	VSUBPS       Y5, Y11, Y11
+	VFMADD231PS  Y13, Y11, Y9
+	VMOVUPS      32(SI), Y11
+	VMOVUPS      32(DI), Y13
+	TESTQ        $0x00000006, CX
+	JZ           plain_67
+	VMOVAPS      Y11, Y12
+	VFMADD213PS  Y4, Y2, Y12
+	VCMPPS       $0x11, Y12, Y0, Y14
+	VANDPS       Y14, Y13, Y13
+	TESTQ        $0x00000004, CX
+	JZ           store_68
+	VBROADCASTSS six256<>+0(SB), Y14
+	VCMPPS       $0x11, Y14, Y12, Y12
+	VANDPS       Y12, Y13, Y13
+
+store_68:
+	VMOVUPS Y13, 32(DI)
+
+plain_67:
+	VADDPS      Y13, Y8, Y8
+	VSUBPS      Y6, Y11, Y11
+	VFMADD231PS Y13, Y11, Y10
+	ADDQ        DX, SI
+	ADDQ        DX, DI
+	DECQ        R8
+	JNZ         row_64
+	MOVQ        sum+40(FP), SI
+	LEAQ        (SI)(BX*1), SI
+	VMOVUPS     Y7, (SI)
+	VMOVUPS     Y8, 32(SI)
+	MOVQ        dot+48(FP), SI
+	LEAQ        (SI)(BX*1), SI
+	VMOVUPS     Y9, (SI)
+	VMOVUPS     Y10, 32(SI)
+	ADDQ        $0x00000040, BX
+	JMP         strip_62
+
+narrower_63:
+strip_69:
+	LEAQ    32(BX), SI
+	CMPQ    SI, AX
+	JG      narrower_70
+	MOVQ    s+16(FP), SI
+	VMOVUPS (SI)(BX*1), Y1
+	MOVQ    t+24(FP), SI
+	VMOVUPS (SI)(BX*1), Y2
+	MOVQ    mean+32(FP), SI
+	VMOVUPS (SI)(BX*1), Y3
+	MOVQ    sum+40(FP), SI
+	VMOVUPS (SI)(BX*1), Y4
+	MOVQ    dot+48(FP), SI
+	VMOVUPS (SI)(BX*1), Y5
+	MOVQ    x+8(FP), SI
+	LEAQ    (SI)(BX*1), SI
+	MOVQ    dy+0(FP), DI
+	LEAQ    (DI)(BX*1), DI
+	MOVQ    rows+56(FP), R8
+
+row_71:
+	VMOVUPS      (SI), Y6
+	VMOVUPS      (DI), Y8
+	TESTQ        $0x00000006, CX
+	JZ           plain_72
+	VMOVAPS      Y6, Y7
+	VFMADD213PS  Y2, Y1, Y7
+	VCMPPS       $0x11, Y7, Y0, Y9
+	VANDPS       Y9, Y8, Y8
+	TESTQ        $0x00000004, CX
+	JZ           store_73
+	VBROADCASTSS six256<>+0(SB), Y9
+	VCMPPS       $0x11, Y9, Y7, Y7
+	VANDPS       Y7, Y8, Y8
+
+store_73:
+	VMOVUPS Y8, (DI)
+
+plain_72:
+	VADDPS      Y8, Y4, Y4
+	VSUBPS      Y3, Y6, Y6
+	VFMADD231PS Y8, Y6, Y5
+	ADDQ        DX, SI
+	ADDQ        DX, DI
+	DECQ        R8
+	JNZ         row_71
+	MOVQ        sum+40(FP), SI
+	LEAQ        (SI)(BX*1), SI
+	VMOVUPS     Y4, (SI)
+	MOVQ        dot+48(FP), SI
+	LEAQ        (SI)(BX*1), SI
+	VMOVUPS     Y5, (SI)
+	ADDQ        $0x00000020, BX
+	JMP         strip_69
+
+narrower_70:
+	SUBQ       BX, AX
+	JZ         done_74
+	SHRQ       $0x02, AX
+	LEAQ       tails256<>+32(SB), SI
+	NEGQ       AX
+	VMOVUPS    (SI)(AX*4), Y1
+	MOVQ       s+16(FP), AX
+	VMASKMOVPS (AX)(BX*1), Y1, Y2
+	MOVQ       t+24(FP), AX
+	VMASKMOVPS (AX)(BX*1), Y1, Y3
+	MOVQ       mean+32(FP), AX
+	VMASKMOVPS (AX)(BX*1), Y1, Y4
+	MOVQ       sum+40(FP), AX
+	VMASKMOVPS (AX)(BX*1), Y1, Y5
+	MOVQ       dot+48(FP), AX
+	VMASKMOVPS (AX)(BX*1), Y1, Y6
+	MOVQ       x+8(FP), AX
+	LEAQ       (AX)(BX*1), AX
+	MOVQ       dy+0(FP), SI
+	LEAQ       (SI)(BX*1), SI
+	MOVQ       rows+56(FP), DI
+
+row_75:
+	VMASKMOVPS   (AX), Y1, Y7
+	VMASKMOVPS   (SI), Y1, Y9
+	TESTQ        $0x00000006, CX
+	JZ           plain_76
+	VMOVAPS      Y7, Y8
+	VFMADD213PS  Y3, Y2, Y8
+	VCMPPS       $0x11, Y8, Y0, Y10
+	VANDPS       Y10, Y9, Y9
+	TESTQ        $0x00000004, CX
+	JZ           store_77
+	VBROADCASTSS six256<>+0(SB), Y10
+	VCMPPS       $0x11, Y10, Y8, Y8
+	VANDPS       Y8, Y9, Y9
+
+store_77:
+	VMASKMOVPS Y9, Y1, (SI)
+
+plain_76:
+	VADDPS      Y9, Y5, Y5
+	VSUBPS      Y4, Y7, Y7
+	VFMADD231PS Y9, Y7, Y6
+	ADDQ        DX, AX
+	ADDQ        DX, SI
+	DECQ        DI
+	JNZ         row_75
+	MOVQ        sum+40(FP), AX
+	LEAQ        (AX)(BX*1), AX
+	VMASKMOVPS  Y5, Y1, (AX)
+	MOVQ        dot+48(FP), AX
+	LEAQ        (AX)(BX*1), AX
+	VMASKMOVPS  Y6, Y1, (AX)
+
+done_74:
+	VZEROUPPER
+	RET
+
 // func maxPool256(p *byte)
 // Requires: AVX
 TEXT ·maxPool256(SB), NOSPLIT, $0-8
@@ -1123,17 +1333,17 @@ TEXT ·maxPool256(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_62:
+strip_78:
 	LEAQ 128(DX), BX
 	CMPQ BX, CX
-	JG   narrower_63
+	JG   narrower_79
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixel_64:
+pixel_80:
 	VMOVUPS (BX), Y0
 	VMOVUPS 32(BX), Y1
 	VMOVUPS 64(BX), Y2
@@ -1141,11 +1351,11 @@ pixel_64:
 	MOVQ    BX, R8
 	MOVQ    24(AX), R10
 
-kh_65:
+kh_81:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_66:
+kw_82:
 	VMOVUPS (R9), Y4
 	VMAXPS  Y4, Y0, Y0
 	VMOVUPS 32(R9), Y4
@@ -1156,10 +1366,10 @@ kw_66:
 	VMAXPS  Y4, Y3, Y3
 	ADDQ    48(AX), R9
 	DECQ    R11
-	JNZ     kw_66
+	JNZ     kw_82
 	ADDQ    56(AX), R8
 	DECQ    R10
-	JNZ     kh_65
+	JNZ     kh_81
 	VMOVUPS Y0, (SI)
 	VMOVUPS Y1, 32(SI)
 	VMOVUPS Y2, 64(SI)
@@ -1167,91 +1377,91 @@ kw_66:
 	ADDQ    40(AX), BX
 	ADDQ    72(AX), SI
 	DECQ    DI
-	JNZ     pixel_64
+	JNZ     pixel_80
 	ADDQ    $0x00000080, DX
-	JMP     strip_62
+	JMP     strip_78
 
-narrower_63:
-strip_67:
+narrower_79:
+strip_83:
 	LEAQ 64(DX), BX
 	CMPQ BX, CX
-	JG   narrower_68
+	JG   narrower_84
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixel_69:
+pixel_85:
 	VMOVUPS (BX), Y0
 	VMOVUPS 32(BX), Y1
 	MOVQ    BX, R8
 	MOVQ    24(AX), R10
 
-kh_70:
+kh_86:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_71:
+kw_87:
 	VMOVUPS (R9), Y2
 	VMAXPS  Y2, Y0, Y0
 	VMOVUPS 32(R9), Y2
 	VMAXPS  Y2, Y1, Y1
 	ADDQ    48(AX), R9
 	DECQ    R11
-	JNZ     kw_71
+	JNZ     kw_87
 	ADDQ    56(AX), R8
 	DECQ    R10
-	JNZ     kh_70
+	JNZ     kh_86
 	VMOVUPS Y0, (SI)
 	VMOVUPS Y1, 32(SI)
 	ADDQ    40(AX), BX
 	ADDQ    72(AX), SI
 	DECQ    DI
-	JNZ     pixel_69
+	JNZ     pixel_85
 	ADDQ    $0x00000040, DX
-	JMP     strip_67
+	JMP     strip_83
 
-narrower_68:
-strip_72:
+narrower_84:
+strip_88:
 	LEAQ 32(DX), BX
 	CMPQ BX, CX
-	JG   narrower_73
+	JG   narrower_89
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixel_74:
+pixel_90:
 	VMOVUPS (BX), Y0
 	MOVQ    BX, R8
 	MOVQ    24(AX), R10
 
-kh_75:
+kh_91:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_76:
+kw_92:
 	VMOVUPS (R9), Y1
 	VMAXPS  Y1, Y0, Y0
 	ADDQ    48(AX), R9
 	DECQ    R11
-	JNZ     kw_76
+	JNZ     kw_92
 	ADDQ    56(AX), R8
 	DECQ    R10
-	JNZ     kh_75
+	JNZ     kh_91
 	VMOVUPS Y0, (SI)
 	ADDQ    40(AX), BX
 	ADDQ    72(AX), SI
 	DECQ    DI
-	JNZ     pixel_74
+	JNZ     pixel_90
 	ADDQ    $0x00000020, DX
-	JMP     strip_72
+	JMP     strip_88
 
-narrower_73:
+narrower_89:
 	SUBQ    DX, CX
-	JZ      done_77
+	JZ      done_93
 	SHRQ    $0x02, CX
 	LEAQ    tails256<>+32(SB), BX
 	NEGQ    CX
@@ -1262,31 +1472,31 @@ narrower_73:
 	ADDQ    DX, BX
 	MOVQ    (AX), DX
 
-pixel_78:
+pixel_94:
 	VMASKMOVPS (CX), Y0, Y1
 	MOVQ       CX, SI
 	MOVQ       24(AX), R8
 
-kh_79:
+kh_95:
 	MOVQ 16(AX), R9
 	MOVQ SI, DI
 
-kw_80:
+kw_96:
 	VMASKMOVPS (DI), Y0, Y2
 	VMAXPS     Y2, Y1, Y1
 	ADDQ       48(AX), DI
 	DECQ       R9
-	JNZ        kw_80
+	JNZ        kw_96
 	ADDQ       56(AX), SI
 	DECQ       R8
-	JNZ        kh_79
+	JNZ        kh_95
 	VMASKMOVPS Y1, Y0, (BX)
 	ADDQ       40(AX), CX
 	ADDQ       72(AX), BX
 	DECQ       DX
-	JNZ        pixel_78
+	JNZ        pixel_94
 
-done_77:
+done_93:
 	VZEROUPPER
 	RET
 
@@ -1298,17 +1508,17 @@ TEXT ·avgPool256(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_81:
+strip_97:
 	LEAQ 128(DX), BX
 	CMPQ BX, CX
-	JG   narrower_82
+	JG   narrower_98
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixel_83:
+pixel_99:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -1316,21 +1526,21 @@ pixel_83:
 	MOVQ   BX, R8
 	MOVQ   24(AX), R10
 
-kh_84:
+kh_100:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_85:
+kw_101:
 	VADDPS       (R9), Y0, Y0
 	VADDPS       32(R9), Y1, Y1
 	VADDPS       64(R9), Y2, Y2
 	VADDPS       96(R9), Y3, Y3
 	ADDQ         48(AX), R9
 	DECQ         R11
-	JNZ          kw_85
+	JNZ          kw_101
 	ADDQ         56(AX), R8
 	DECQ         R10
-	JNZ          kh_84
+	JNZ          kh_100
 	VBROADCASTSS 104(AX), Y4
 	VMULPS       Y4, Y0, Y0
 	VMOVUPS      Y0, (SI)
@@ -1343,40 +1553,40 @@ kw_85:
 	ADDQ         40(AX), BX
 	ADDQ         72(AX), SI
 	DECQ         DI
-	JNZ          pixel_83
+	JNZ          pixel_99
 	ADDQ         $0x00000080, DX
-	JMP          strip_81
+	JMP          strip_97
 
-narrower_82:
-strip_86:
+narrower_98:
+strip_102:
 	LEAQ 64(DX), BX
 	CMPQ BX, CX
-	JG   narrower_87
+	JG   narrower_103
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixel_88:
+pixel_104:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	MOVQ   BX, R8
 	MOVQ   24(AX), R10
 
-kh_89:
+kh_105:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_90:
+kw_106:
 	VADDPS       (R9), Y0, Y0
 	VADDPS       32(R9), Y1, Y1
 	ADDQ         48(AX), R9
 	DECQ         R11
-	JNZ          kw_90
+	JNZ          kw_106
 	ADDQ         56(AX), R8
 	DECQ         R10
-	JNZ          kh_89
+	JNZ          kh_105
 	VBROADCASTSS 104(AX), Y2
 	VMULPS       Y2, Y0, Y0
 	VMOVUPS      Y0, (SI)
@@ -1385,51 +1595,51 @@ kw_90:
 	ADDQ         40(AX), BX
 	ADDQ         72(AX), SI
 	DECQ         DI
-	JNZ          pixel_88
+	JNZ          pixel_104
 	ADDQ         $0x00000040, DX
-	JMP          strip_86
+	JMP          strip_102
 
-narrower_87:
-strip_91:
+narrower_103:
+strip_107:
 	LEAQ 32(DX), BX
 	CMPQ BX, CX
-	JG   narrower_92
+	JG   narrower_108
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixel_93:
+pixel_109:
 	VXORPS Y0, Y0, Y0
 	MOVQ   BX, R8
 	MOVQ   24(AX), R10
 
-kh_94:
+kh_110:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_95:
+kw_111:
 	VADDPS       (R9), Y0, Y0
 	ADDQ         48(AX), R9
 	DECQ         R11
-	JNZ          kw_95
+	JNZ          kw_111
 	ADDQ         56(AX), R8
 	DECQ         R10
-	JNZ          kh_94
+	JNZ          kh_110
 	VBROADCASTSS 104(AX), Y1
 	VMULPS       Y1, Y0, Y0
 	VMOVUPS      Y0, (SI)
 	ADDQ         40(AX), BX
 	ADDQ         72(AX), SI
 	DECQ         DI
-	JNZ          pixel_93
+	JNZ          pixel_109
 	ADDQ         $0x00000020, DX
-	JMP          strip_91
+	JMP          strip_107
 
-narrower_92:
+narrower_108:
 	SUBQ    DX, CX
-	JZ      done_96
+	JZ      done_112
 	SHRQ    $0x02, CX
 	LEAQ    tails256<>+32(SB), BX
 	NEGQ    CX
@@ -1440,33 +1650,33 @@ narrower_92:
 	ADDQ    DX, BX
 	MOVQ    (AX), DX
 
-pixel_97:
+pixel_113:
 	VXORPS Y1, Y1, Y1
 	MOVQ   CX, SI
 	MOVQ   24(AX), R8
 
-kh_98:
+kh_114:
 	MOVQ 16(AX), R9
 	MOVQ SI, DI
 
-kw_99:
+kw_115:
 	VMASKMOVPS   (DI), Y0, Y2
 	VADDPS       Y2, Y1, Y1
 	ADDQ         48(AX), DI
 	DECQ         R9
-	JNZ          kw_99
+	JNZ          kw_115
 	ADDQ         56(AX), SI
 	DECQ         R8
-	JNZ          kh_98
+	JNZ          kh_114
 	VBROADCASTSS 104(AX), Y2
 	VMULPS       Y2, Y1, Y1
 	VMASKMOVPS   Y1, Y0, (BX)
 	ADDQ         40(AX), CX
 	ADDQ         72(AX), BX
 	DECQ         DX
-	JNZ          pixel_97
+	JNZ          pixel_113
 
-done_96:
+done_112:
 	VZEROUPPER
 	RET
 
@@ -1478,10 +1688,10 @@ TEXT ·maxPool2256(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_100:
+strip_116:
 	LEAQ 128(DX), BX
 	CMPQ BX, CX
-	JG   narrower_101
+	JG   narrower_117
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
@@ -1491,7 +1701,7 @@ strip_100:
 	MOVQ 48(AX), R8
 	MOVQ (AX), R9
 
-pixel_102:
+pixel_118:
 	VMOVUPS (BX), Y0
 	VMOVUPS (BX)(R8*1), Y1
 	VMAXPS  Y1, Y0, Y0
@@ -1528,15 +1738,15 @@ pixel_102:
 	ADDQ    40(AX), DI
 	ADDQ    72(AX), SI
 	DECQ    R9
-	JNZ     pixel_102
+	JNZ     pixel_118
 	ADDQ    $0x00000080, DX
-	JMP     strip_100
+	JMP     strip_116
 
-narrower_101:
-strip_103:
+narrower_117:
+strip_119:
 	LEAQ 64(DX), BX
 	CMPQ BX, CX
-	JG   narrower_104
+	JG   narrower_120
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
@@ -1546,7 +1756,7 @@ strip_103:
 	MOVQ 48(AX), R8
 	MOVQ (AX), R9
 
-pixel_105:
+pixel_121:
 	VMOVUPS (BX), Y0
 	VMOVUPS (BX)(R8*1), Y1
 	VMAXPS  Y1, Y0, Y0
@@ -1567,15 +1777,15 @@ pixel_105:
 	ADDQ    40(AX), DI
 	ADDQ    72(AX), SI
 	DECQ    R9
-	JNZ     pixel_105
+	JNZ     pixel_121
 	ADDQ    $0x00000040, DX
-	JMP     strip_103
+	JMP     strip_119
 
-narrower_104:
-strip_106:
+narrower_120:
+strip_122:
 	LEAQ 32(DX), BX
 	CMPQ BX, CX
-	JG   narrower_107
+	JG   narrower_123
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
@@ -1585,7 +1795,7 @@ strip_106:
 	MOVQ 48(AX), R8
 	MOVQ (AX), R9
 
-pixel_108:
+pixel_124:
 	VMOVUPS (BX), Y0
 	VMOVUPS (BX)(R8*1), Y1
 	VMAXPS  Y1, Y0, Y0
@@ -1598,13 +1808,13 @@ pixel_108:
 	ADDQ    40(AX), DI
 	ADDQ    72(AX), SI
 	DECQ    R9
-	JNZ     pixel_108
+	JNZ     pixel_124
 	ADDQ    $0x00000020, DX
-	JMP     strip_106
+	JMP     strip_122
 
-narrower_107:
+narrower_123:
 	SUBQ    DX, CX
-	JZ      done_109
+	JZ      done_125
 	SHRQ    $0x02, CX
 	LEAQ    tails256<>+32(SB), BX
 	NEGQ    CX
@@ -1618,7 +1828,7 @@ narrower_107:
 	MOVQ    48(AX), SI
 	MOVQ    (AX), DI
 
-pixel_110:
+pixel_126:
 	VMASKMOVPS (CX), Y0, Y1
 	VMASKMOVPS (CX)(SI*1), Y0, Y2
 	VMAXPS     Y2, Y1, Y1
@@ -1631,9 +1841,9 @@ pixel_110:
 	ADDQ       40(AX), DX
 	ADDQ       72(AX), BX
 	DECQ       DI
-	JNZ        pixel_110
+	JNZ        pixel_126
 
-done_109:
+done_125:
 	VZEROUPPER
 	RET
 
@@ -1646,10 +1856,10 @@ TEXT ·maxPoolGrad256(SB), NOSPLIT, $0-8
 	XORQ   DX, DX
 	SHLQ   $0x02, CX
 
-strip_111:
+strip_127:
 	LEAQ 32(DX), BX
 	CMPQ BX, CX
-	JG   narrower_112
+	JG   narrower_128
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
@@ -1660,50 +1870,50 @@ strip_111:
 	SUBQ 32(AX), R8
 	MOVQ (AX), R9
 
-pixel_113:
+pixel_129:
 	VMOVUPS (SI), Y1
 	VMOVUPS (DI), Y2
 	TESTQ   $0x00000002, 96(AX)
-	JZ      all_114
+	JZ      all_130
 	VCMPPS  $0x11, Y1, Y0, Y3
 	VANDPS  Y3, Y2, Y2
 
-all_114:
+all_130:
 	MOVQ BX, R10
 	MOVQ 24(AX), R12
 
-kh_115:
+kh_131:
 	MOVQ 16(AX), R13
 	MOVQ R10, R11
 
-kw_116:
+kw_132:
 	VMOVUPS (R11), Y3
 	VCMPPS  $0x00, Y3, Y1, Y3
 	VANDPS  Y3, Y2, Y4
 	VANDNPS Y2, Y3, Y2
 	TESTQ   $0x00000001, 96(AX)
-	JZ      fresh_117
+	JZ      fresh_133
 	VADDPS  (R11)(R8*1), Y4, Y4
 
-fresh_117:
+fresh_133:
 	VMOVUPS Y4, (R11)(R8*1)
 	ADDQ    48(AX), R11
 	DECQ    R13
-	JNZ     kw_116
+	JNZ     kw_132
 	ADDQ    56(AX), R10
 	DECQ    R12
-	JNZ     kh_115
+	JNZ     kh_131
 	ADDQ    40(AX), BX
 	ADDQ    72(AX), SI
 	ADDQ    72(AX), DI
 	DECQ    R9
-	JNZ     pixel_113
+	JNZ     pixel_129
 	ADDQ    $0x00000020, DX
-	JMP     strip_111
+	JMP     strip_127
 
-narrower_112:
+narrower_128:
 	SUBQ    DX, CX
-	JZ      done_118
+	JZ      done_134
 	SHRQ    $0x02, CX
 	LEAQ    tails256<>+32(SB), BX
 	NEGQ    CX
@@ -1718,47 +1928,47 @@ narrower_112:
 	SUBQ    32(AX), DX
 	MOVQ    (AX), DI
 
-pixel_119:
+pixel_135:
 	VMASKMOVPS (BX), Y1, Y2
 	VMASKMOVPS (SI), Y1, Y3
 	TESTQ      $0x00000002, 96(AX)
-	JZ         all_120
+	JZ         all_136
 	VCMPPS     $0x11, Y2, Y0, Y4
 	VANDPS     Y4, Y3, Y3
 
-all_120:
+all_136:
 	MOVQ CX, R8
 	MOVQ 24(AX), R10
 
-kh_121:
+kh_137:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_122:
+kw_138:
 	VMASKMOVPS (R9), Y1, Y4
 	VCMPPS     $0x00, Y4, Y2, Y4
 	VANDPS     Y4, Y3, Y5
 	VANDNPS    Y3, Y4, Y3
 	TESTQ      $0x00000001, 96(AX)
-	JZ         fresh_123
+	JZ         fresh_139
 	VMASKMOVPS (R9)(DX*1), Y1, Y4
 	VADDPS     Y4, Y5, Y5
 
-fresh_123:
+fresh_139:
 	VMASKMOVPS Y5, Y1, (R9)(DX*1)
 	ADDQ       48(AX), R9
 	DECQ       R11
-	JNZ        kw_122
+	JNZ        kw_138
 	ADDQ       56(AX), R8
 	DECQ       R10
-	JNZ        kh_121
+	JNZ        kh_137
 	ADDQ       40(AX), CX
 	ADDQ       72(AX), BX
 	ADDQ       72(AX), SI
 	DECQ       DI
-	JNZ        pixel_119
+	JNZ        pixel_135
 
-done_118:
+done_134:
 	VZEROUPPER
 	RET
 
@@ -1771,10 +1981,10 @@ TEXT ·maxPoolGrad2256(SB), NOSPLIT, $0-8
 	XORQ   DX, DX
 	SHLQ   $0x02, CX
 
-strip_124:
+strip_140:
 	LEAQ 32(DX), BX
 	CMPQ BX, CX
-	JG   narrower_125
+	JG   narrower_141
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
@@ -1785,15 +1995,15 @@ strip_124:
 	SUBQ 32(AX), R8
 	MOVQ (AX), R9
 
-pixel_126:
+pixel_142:
 	VMOVUPS (SI), Y1
 	VMOVUPS (DI), Y2
 	TESTQ   $0x00000002, 96(AX)
-	JZ      all_127
+	JZ      all_143
 	VCMPPS  $0x11, Y1, Y0, Y3
 	VANDPS  Y3, Y2, Y2
 
-all_127:
+all_143:
 	MOVQ    BX, R10
 	VMOVUPS (R10), Y3
 	VCMPPS  $0x00, Y3, Y1, Y3
@@ -1823,13 +2033,13 @@ all_127:
 	ADDQ    72(AX), SI
 	ADDQ    72(AX), DI
 	DECQ    R9
-	JNZ     pixel_126
+	JNZ     pixel_142
 	ADDQ    $0x00000020, DX
-	JMP     strip_124
+	JMP     strip_140
 
-narrower_125:
+narrower_141:
 	SUBQ    DX, CX
-	JZ      done_128
+	JZ      done_144
 	SHRQ    $0x02, CX
 	LEAQ    tails256<>+32(SB), BX
 	NEGQ    CX
@@ -1844,15 +2054,15 @@ narrower_125:
 	SUBQ    32(AX), DX
 	MOVQ    (AX), DI
 
-pixel_129:
+pixel_145:
 	VMASKMOVPS (BX), Y1, Y2
 	VMASKMOVPS (SI), Y1, Y3
 	TESTQ      $0x00000002, 96(AX)
-	JZ         all_130
+	JZ         all_146
 	VCMPPS     $0x11, Y2, Y0, Y4
 	VANDPS     Y4, Y3, Y3
 
-all_130:
+all_146:
 	MOVQ       CX, R8
 	VMASKMOVPS (R8), Y1, Y4
 	VCMPPS     $0x00, Y4, Y2, Y4
@@ -1882,9 +2092,9 @@ all_130:
 	ADDQ       72(AX), BX
 	ADDQ       72(AX), SI
 	DECQ       DI
-	JNZ        pixel_129
+	JNZ        pixel_145
 
-done_128:
+done_144:
 	VZEROUPPER
 	RET
 
@@ -1897,17 +2107,17 @@ TEXT ·avgPoolGrad256(SB), NOSPLIT, $0-8
 	XORQ         DX, DX
 	SHLQ         $0x02, CX
 
-strip_131:
+strip_147:
 	LEAQ 64(DX), BX
 	CMPQ BX, CX
-	JG   narrower_132
+	JG   narrower_148
 	MOVQ 88(AX), BX
 	ADDQ DX, BX
 	MOVQ 80(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixel_133:
+pixel_149:
 	VMOVUPS (SI), Y1
 	VMULPS  Y0, Y1, Y1
 	VMOVUPS 32(SI), Y2
@@ -1915,11 +2125,11 @@ pixel_133:
 	MOVQ    BX, R8
 	MOVQ    24(AX), R10
 
-kh_134:
+kh_150:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_135:
+kw_151:
 	VMOVUPS (R9), Y3
 	VADDPS  Y1, Y3, Y3
 	VMOVUPS Y3, (R9)
@@ -1928,58 +2138,58 @@ kw_135:
 	VMOVUPS Y3, 32(R9)
 	ADDQ    48(AX), R9
 	DECQ    R11
-	JNZ     kw_135
+	JNZ     kw_151
 	ADDQ    56(AX), R8
 	DECQ    R10
-	JNZ     kh_134
+	JNZ     kh_150
 	ADDQ    40(AX), BX
 	ADDQ    72(AX), SI
 	DECQ    DI
-	JNZ     pixel_133
+	JNZ     pixel_149
 	ADDQ    $0x00000040, DX
-	JMP     strip_131
+	JMP     strip_147
 
-narrower_132:
-strip_136:
+narrower_148:
+strip_152:
 	LEAQ 32(DX), BX
 	CMPQ BX, CX
-	JG   narrower_137
+	JG   narrower_153
 	MOVQ 88(AX), BX
 	ADDQ DX, BX
 	MOVQ 80(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixel_138:
+pixel_154:
 	VMOVUPS (SI), Y1
 	VMULPS  Y0, Y1, Y1
 	MOVQ    BX, R8
 	MOVQ    24(AX), R10
 
-kh_139:
+kh_155:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_140:
+kw_156:
 	VMOVUPS (R9), Y2
 	VADDPS  Y1, Y2, Y2
 	VMOVUPS Y2, (R9)
 	ADDQ    48(AX), R9
 	DECQ    R11
-	JNZ     kw_140
+	JNZ     kw_156
 	ADDQ    56(AX), R8
 	DECQ    R10
-	JNZ     kh_139
+	JNZ     kh_155
 	ADDQ    40(AX), BX
 	ADDQ    72(AX), SI
 	DECQ    DI
-	JNZ     pixel_138
+	JNZ     pixel_154
 	ADDQ    $0x00000020, DX
-	JMP     strip_136
+	JMP     strip_152
 
-narrower_137:
+narrower_153:
 	SUBQ    DX, CX
-	JZ      done_141
+	JZ      done_157
 	SHRQ    $0x02, CX
 	LEAQ    tails256<>+32(SB), BX
 	NEGQ    CX
@@ -1990,32 +2200,32 @@ narrower_137:
 	ADDQ    DX, BX
 	MOVQ    (AX), DX
 
-pixel_142:
+pixel_158:
 	VMASKMOVPS (BX), Y1, Y2
 	VMULPS     Y0, Y2, Y2
 	MOVQ       CX, SI
 	MOVQ       24(AX), R8
 
-kh_143:
+kh_159:
 	MOVQ 16(AX), R9
 	MOVQ SI, DI
 
-kw_144:
+kw_160:
 	VMASKMOVPS (DI), Y1, Y3
 	VADDPS     Y2, Y3, Y3
 	VMASKMOVPS Y3, Y1, (DI)
 	ADDQ       48(AX), DI
 	DECQ       R9
-	JNZ        kw_144
+	JNZ        kw_160
 	ADDQ       56(AX), SI
 	DECQ       R8
-	JNZ        kh_143
+	JNZ        kh_159
 	ADDQ       40(AX), CX
 	ADDQ       72(AX), BX
 	DECQ       DX
-	JNZ        pixel_142
+	JNZ        pixel_158
 
-done_141:
+done_157:
 	VZEROUPPER
 	RET
 
@@ -2027,19 +2237,19 @@ TEXT ·depth256(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_145:
+strip_161:
 	LEAQ 64(DX), BX
 	CMPQ BX, CX
-	JG   narrower_146
+	JG   narrower_162
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 88(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixels_147:
+pixels_163:
 	CMPQ   DI, $0x04
-	JL     fewer_148
+	JL     fewer_164
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -2049,7 +2259,7 @@ pixels_147:
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
 	CMPQ   24(AX), $0x00
-	JE     empty_149
+	JE     empty_165
 	MOVQ   40(AX), R8
 	LEAQ   (R8)(R8*2), R9
 	MOVQ   64(AX), R12
@@ -2057,11 +2267,11 @@ pixels_147:
 	MOVQ   BX, R10
 	MOVQ   24(AX), R13
 
-kh_150:
+kh_166:
 	MOVQ 16(AX), R14
 	MOVQ R10, R11
 
-kw_151:
+kw_167:
 	VMOVUPS     (R12), Y8
 	VFMADD231PS (R11), Y8, Y0
 	VFMADD231PS (R11)(R8*1), Y8, Y2
@@ -2075,16 +2285,16 @@ kw_151:
 	ADDQ        72(AX), R12
 	ADDQ        48(AX), R11
 	DECQ        R14
-	JNZ         kw_151
+	JNZ         kw_167
 	ADDQ        56(AX), R10
 	ADDQ        80(AX), R12
 	DECQ        R13
-	JNZ         kh_150
+	JNZ         kh_166
 
-empty_149:
+empty_165:
 	MOVQ    112(AX), R8
 	TESTQ   R8, R8
-	JZ      nobias_152
+	JZ      nobias_168
 	ADDQ    DX, R8
 	VMOVUPS (R8), Y8
 	VADDPS  Y8, Y0, Y0
@@ -2097,11 +2307,11 @@ empty_149:
 	VADDPS  Y8, Y5, Y5
 	VADDPS  Y8, Y7, Y7
 
-nobias_152:
+nobias_168:
 	MOVQ   96(AX), R8
 	LEAQ   (R8)(R8*2), R9
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_153
+	JZ     fresh_169
 	VADDPS (SI), Y0, Y0
 	VADDPS 32(SI), Y1, Y1
 	VADDPS (SI)(R8*1), Y2, Y2
@@ -2111,10 +2321,10 @@ nobias_152:
 	VADDPS (SI)(R9*1), Y6, Y6
 	VADDPS 32(SI)(R9*1), Y7, Y7
 
-fresh_153:
+fresh_169:
 	MOVQ         104(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_154
+	JZ           linear_170
 	VXORPS       Y8, Y8, Y8
 	VMAXPS       Y0, Y8, Y0
 	VMAXPS       Y1, Y8, Y1
@@ -2125,7 +2335,7 @@ fresh_153:
 	VMAXPS       Y6, Y8, Y6
 	VMAXPS       Y7, Y8, Y7
 	TESTQ        $0x00000004, R10
-	JZ           linear_154
+	JZ           linear_170
 	VBROADCASTSS six256<>+0(SB), Y8
 	VMINPS       Y0, Y8, Y0
 	VMINPS       Y1, Y8, Y1
@@ -2136,7 +2346,7 @@ fresh_153:
 	VMINPS       Y6, Y8, Y6
 	VMINPS       Y7, Y8, Y7
 
-linear_154:
+linear_170:
 	VMOVUPS Y0, (SI)
 	VMOVUPS Y1, 32(SI)
 	VMOVUPS Y2, (SI)(R8*1)
@@ -2150,27 +2360,27 @@ linear_154:
 	MOVQ    96(AX), R8
 	LEAQ    (SI)(R8*4), SI
 	SUBQ    $0x04, DI
-	JMP     pixels_147
+	JMP     pixels_163
 
-fewer_148:
-pixels_155:
+fewer_164:
+pixels_171:
 	CMPQ   DI, $0x01
-	JL     fewer_156
+	JL     fewer_172
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	CMPQ   24(AX), $0x00
-	JE     empty_157
+	JE     empty_173
 	MOVQ   40(AX), R8
 	MOVQ   64(AX), R10
 	ADDQ   DX, R10
 	MOVQ   BX, R8
 	MOVQ   24(AX), R11
 
-kh_158:
+kh_174:
 	MOVQ 16(AX), R12
 	MOVQ R8, R9
 
-kw_159:
+kw_175:
 	VMOVUPS     (R10), Y2
 	VFMADD231PS (R9), Y2, Y0
 	VMOVUPS     32(R10), Y2
@@ -2178,43 +2388,43 @@ kw_159:
 	ADDQ        72(AX), R10
 	ADDQ        48(AX), R9
 	DECQ        R12
-	JNZ         kw_159
+	JNZ         kw_175
 	ADDQ        56(AX), R8
 	ADDQ        80(AX), R10
 	DECQ        R11
-	JNZ         kh_158
+	JNZ         kh_174
 
-empty_157:
+empty_173:
 	MOVQ    112(AX), R8
 	TESTQ   R8, R8
-	JZ      nobias_160
+	JZ      nobias_176
 	ADDQ    DX, R8
 	VMOVUPS (R8), Y2
 	VADDPS  Y2, Y0, Y0
 	VMOVUPS 32(R8), Y2
 	VADDPS  Y2, Y1, Y1
 
-nobias_160:
+nobias_176:
 	MOVQ   96(AX), R8
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_161
+	JZ     fresh_177
 	VADDPS (SI), Y0, Y0
 	VADDPS 32(SI), Y1, Y1
 
-fresh_161:
+fresh_177:
 	MOVQ         104(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_162
+	JZ           linear_178
 	VXORPS       Y2, Y2, Y2
 	VMAXPS       Y0, Y2, Y0
 	VMAXPS       Y1, Y2, Y1
 	TESTQ        $0x00000004, R8
-	JZ           linear_162
+	JZ           linear_178
 	VBROADCASTSS six256<>+0(SB), Y2
 	VMINPS       Y0, Y2, Y0
 	VMINPS       Y1, Y2, Y1
 
-linear_162:
+linear_178:
 	VMOVUPS Y0, (SI)
 	VMOVUPS Y1, 32(SI)
 	MOVQ    40(AX), R8
@@ -2222,32 +2432,32 @@ linear_162:
 	MOVQ    96(AX), R8
 	LEAQ    (SI)(R8*1), SI
 	SUBQ    $0x01, DI
-	JMP     pixels_155
+	JMP     pixels_171
 
-fewer_156:
+fewer_172:
 	ADDQ $0x00000040, DX
-	JMP  strip_145
+	JMP  strip_161
 
-narrower_146:
-strip_163:
+narrower_162:
+strip_179:
 	LEAQ 32(DX), BX
 	CMPQ BX, CX
-	JG   narrower_164
+	JG   narrower_180
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 88(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixels_165:
+pixels_181:
 	CMPQ   DI, $0x04
-	JL     fewer_166
+	JL     fewer_182
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	CMPQ   24(AX), $0x00
-	JE     empty_167
+	JE     empty_183
 	MOVQ   40(AX), R8
 	LEAQ   (R8)(R8*2), R9
 	MOVQ   64(AX), R12
@@ -2255,11 +2465,11 @@ pixels_165:
 	MOVQ   BX, R10
 	MOVQ   24(AX), R13
 
-kh_168:
+kh_184:
 	MOVQ 16(AX), R14
 	MOVQ R10, R11
 
-kw_169:
+kw_185:
 	VMOVUPS     (R12), Y4
 	VFMADD231PS (R11), Y4, Y0
 	VFMADD231PS (R11)(R8*1), Y4, Y1
@@ -2268,16 +2478,16 @@ kw_169:
 	ADDQ        72(AX), R12
 	ADDQ        48(AX), R11
 	DECQ        R14
-	JNZ         kw_169
+	JNZ         kw_185
 	ADDQ        56(AX), R10
 	ADDQ        80(AX), R12
 	DECQ        R13
-	JNZ         kh_168
+	JNZ         kh_184
 
-empty_167:
+empty_183:
 	MOVQ    112(AX), R8
 	TESTQ   R8, R8
-	JZ      nobias_170
+	JZ      nobias_186
 	ADDQ    DX, R8
 	VMOVUPS (R8), Y4
 	VADDPS  Y4, Y0, Y0
@@ -2285,34 +2495,34 @@ empty_167:
 	VADDPS  Y4, Y2, Y2
 	VADDPS  Y4, Y3, Y3
 
-nobias_170:
+nobias_186:
 	MOVQ   96(AX), R8
 	LEAQ   (R8)(R8*2), R9
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_171
+	JZ     fresh_187
 	VADDPS (SI), Y0, Y0
 	VADDPS (SI)(R8*1), Y1, Y1
 	VADDPS (SI)(R8*2), Y2, Y2
 	VADDPS (SI)(R9*1), Y3, Y3
 
-fresh_171:
+fresh_187:
 	MOVQ         104(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_172
+	JZ           linear_188
 	VXORPS       Y4, Y4, Y4
 	VMAXPS       Y0, Y4, Y0
 	VMAXPS       Y1, Y4, Y1
 	VMAXPS       Y2, Y4, Y2
 	VMAXPS       Y3, Y4, Y3
 	TESTQ        $0x00000004, R10
-	JZ           linear_172
+	JZ           linear_188
 	VBROADCASTSS six256<>+0(SB), Y4
 	VMINPS       Y0, Y4, Y0
 	VMINPS       Y1, Y4, Y1
 	VMINPS       Y2, Y4, Y2
 	VMINPS       Y3, Y4, Y3
 
-linear_172:
+linear_188:
 	VMOVUPS Y0, (SI)
 	VMOVUPS Y1, (SI)(R8*1)
 	VMOVUPS Y2, (SI)(R8*2)
@@ -2322,78 +2532,78 @@ linear_172:
 	MOVQ    96(AX), R8
 	LEAQ    (SI)(R8*4), SI
 	SUBQ    $0x04, DI
-	JMP     pixels_165
+	JMP     pixels_181
 
-fewer_166:
-pixels_173:
+fewer_182:
+pixels_189:
 	CMPQ   DI, $0x01
-	JL     fewer_174
+	JL     fewer_190
 	VXORPS Y0, Y0, Y0
 	CMPQ   24(AX), $0x00
-	JE     empty_175
+	JE     empty_191
 	MOVQ   40(AX), R8
 	MOVQ   64(AX), R10
 	ADDQ   DX, R10
 	MOVQ   BX, R8
 	MOVQ   24(AX), R11
 
-kh_176:
+kh_192:
 	MOVQ 16(AX), R12
 	MOVQ R8, R9
 
-kw_177:
+kw_193:
 	VMOVUPS     (R10), Y1
 	VFMADD231PS (R9), Y1, Y0
 	ADDQ        72(AX), R10
 	ADDQ        48(AX), R9
 	DECQ        R12
-	JNZ         kw_177
+	JNZ         kw_193
 	ADDQ        56(AX), R8
 	ADDQ        80(AX), R10
 	DECQ        R11
-	JNZ         kh_176
+	JNZ         kh_192
 
-empty_175:
+empty_191:
 	MOVQ    112(AX), R8
 	TESTQ   R8, R8
-	JZ      nobias_178
+	JZ      nobias_194
 	ADDQ    DX, R8
 	VMOVUPS (R8), Y1
 	VADDPS  Y1, Y0, Y0
 
-nobias_178:
+nobias_194:
 	MOVQ   96(AX), R8
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_179
+	JZ     fresh_195
 	VADDPS (SI), Y0, Y0
 
-fresh_179:
+fresh_195:
 	MOVQ         104(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_180
+	JZ           linear_196
 	VXORPS       Y1, Y1, Y1
 	VMAXPS       Y0, Y1, Y0
 	TESTQ        $0x00000004, R8
-	JZ           linear_180
+	JZ           linear_196
 	VBROADCASTSS six256<>+0(SB), Y1
 	VMINPS       Y0, Y1, Y0
 
-linear_180:
+linear_196:
 	VMOVUPS Y0, (SI)
 	MOVQ    40(AX), R8
 	LEAQ    (BX)(R8*1), BX
 	MOVQ    96(AX), R8
 	LEAQ    (SI)(R8*1), SI
 	SUBQ    $0x01, DI
-	JMP     pixels_173
+	JMP     pixels_189
 
-fewer_174:
+fewer_190:
 	ADDQ $0x00000020, DX
-	JMP  strip_163
+	JMP  strip_179
 
-narrower_164:
+narrower_180:
 	SUBQ    DX, CX
-	JZ      done_181
+	JZ      done_197
 	SHRQ    $0x02, CX
 	LEAQ    tails256<>+32(SB), BX
 	NEGQ    CX
@@ -2404,15 +2614,15 @@ narrower_164:
 	ADDQ    DX, BX
 	MOVQ    (AX), SI
 
-pixels_182:
+pixels_198:
 	CMPQ   SI, $0x04
-	JL     fewer_183
+	JL     fewer_199
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	CMPQ   24(AX), $0x00
-	JE     empty_184
+	JE     empty_200
 	MOVQ   40(AX), DI
 	LEAQ   (DI)(DI*2), R8
 	MOVQ   64(AX), R11
@@ -2420,11 +2630,11 @@ pixels_182:
 	MOVQ   CX, R9
 	MOVQ   24(AX), R12
 
-kh_185:
+kh_201:
 	MOVQ 16(AX), R13
 	MOVQ R9, R10
 
-kw_186:
+kw_202:
 	VMASKMOVPS  (R11), Y0, Y5
 	VMASKMOVPS  (R10), Y0, Y6
 	VFMADD231PS Y6, Y5, Y1
@@ -2437,16 +2647,16 @@ kw_186:
 	ADDQ        72(AX), R11
 	ADDQ        48(AX), R10
 	DECQ        R13
-	JNZ         kw_186
+	JNZ         kw_202
 	ADDQ        56(AX), R9
 	ADDQ        80(AX), R11
 	DECQ        R12
-	JNZ         kh_185
+	JNZ         kh_201
 
-empty_184:
+empty_200:
 	MOVQ       112(AX), DI
 	TESTQ      DI, DI
-	JZ         nobias_187
+	JZ         nobias_203
 	ADDQ       DX, DI
 	VMASKMOVPS (DI), Y0, Y5
 	VADDPS     Y5, Y1, Y1
@@ -2454,11 +2664,11 @@ empty_184:
 	VADDPS     Y5, Y3, Y3
 	VADDPS     Y5, Y4, Y4
 
-nobias_187:
+nobias_203:
 	MOVQ       96(AX), DI
 	LEAQ       (DI)(DI*2), R8
 	TESTQ      $0x00000001, 104(AX)
-	JZ         fresh_188
+	JZ         fresh_204
 	VMASKMOVPS (BX), Y0, Y5
 	VADDPS     Y5, Y1, Y1
 	VMASKMOVPS (BX)(DI*1), Y0, Y5
@@ -2468,24 +2678,24 @@ nobias_187:
 	VMASKMOVPS (BX)(R8*1), Y0, Y5
 	VADDPS     Y5, Y4, Y4
 
-fresh_188:
+fresh_204:
 	MOVQ         104(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_189
+	JZ           linear_205
 	VXORPS       Y5, Y5, Y5
 	VMAXPS       Y1, Y5, Y1
 	VMAXPS       Y2, Y5, Y2
 	VMAXPS       Y3, Y5, Y3
 	VMAXPS       Y4, Y5, Y4
 	TESTQ        $0x00000004, R9
-	JZ           linear_189
+	JZ           linear_205
 	VBROADCASTSS six256<>+0(SB), Y5
 	VMINPS       Y1, Y5, Y1
 	VMINPS       Y2, Y5, Y2
 	VMINPS       Y3, Y5, Y3
 	VMINPS       Y4, Y5, Y4
 
-linear_189:
+linear_205:
 	VMASKMOVPS Y1, Y0, (BX)
 	VMASKMOVPS Y2, Y0, (BX)(DI*1)
 	VMASKMOVPS Y3, Y0, (BX)(DI*2)
@@ -2495,75 +2705,75 @@ linear_189:
 	MOVQ       96(AX), DI
 	LEAQ       (BX)(DI*4), BX
 	SUBQ       $0x04, SI
-	JMP        pixels_182
+	JMP        pixels_198
 
-fewer_183:
-pixels_190:
+fewer_199:
+pixels_206:
 	CMPQ   SI, $0x01
-	JL     fewer_191
+	JL     fewer_207
 	VXORPS Y1, Y1, Y1
 	CMPQ   24(AX), $0x00
-	JE     empty_192
+	JE     empty_208
 	MOVQ   40(AX), DI
 	MOVQ   64(AX), R9
 	ADDQ   DX, R9
 	MOVQ   CX, DI
 	MOVQ   24(AX), R10
 
-kh_193:
+kh_209:
 	MOVQ 16(AX), R11
 	MOVQ DI, R8
 
-kw_194:
+kw_210:
 	VMASKMOVPS  (R9), Y0, Y2
 	VMASKMOVPS  (R8), Y0, Y3
 	VFMADD231PS Y3, Y2, Y1
 	ADDQ        72(AX), R9
 	ADDQ        48(AX), R8
 	DECQ        R11
-	JNZ         kw_194
+	JNZ         kw_210
 	ADDQ        56(AX), DI
 	ADDQ        80(AX), R9
 	DECQ        R10
-	JNZ         kh_193
+	JNZ         kh_209
 
-empty_192:
+empty_208:
 	MOVQ       112(AX), DI
 	TESTQ      DI, DI
-	JZ         nobias_195
+	JZ         nobias_211
 	ADDQ       DX, DI
 	VMASKMOVPS (DI), Y0, Y2
 	VADDPS     Y2, Y1, Y1
 
-nobias_195:
+nobias_211:
 	MOVQ       96(AX), DI
 	TESTQ      $0x00000001, 104(AX)
-	JZ         fresh_196
+	JZ         fresh_212
 	VMASKMOVPS (BX), Y0, Y2
 	VADDPS     Y2, Y1, Y1
 
-fresh_196:
+fresh_212:
 	MOVQ         104(AX), DI
 	TESTQ        $0x00000006, DI
-	JZ           linear_197
+	JZ           linear_213
 	VXORPS       Y2, Y2, Y2
 	VMAXPS       Y1, Y2, Y1
 	TESTQ        $0x00000004, DI
-	JZ           linear_197
+	JZ           linear_213
 	VBROADCASTSS six256<>+0(SB), Y2
 	VMINPS       Y1, Y2, Y1
 
-linear_197:
+linear_213:
 	VMASKMOVPS Y1, Y0, (BX)
 	MOVQ       40(AX), DI
 	LEAQ       (CX)(DI*1), CX
 	MOVQ       96(AX), DI
 	LEAQ       (BX)(DI*1), BX
 	SUBQ       $0x01, SI
-	JMP        pixels_190
+	JMP        pixels_206
 
-fewer_191:
-done_181:
+fewer_207:
+done_197:
 	VZEROUPPER
 	RET
 
@@ -2575,10 +2785,10 @@ TEXT ·depthNine256(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_198:
+strip_214:
 	LEAQ    32(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_199
+	JG      narrower_215
 	MOVQ    64(AX), BX
 	ADDQ    DX, BX
 	VMOVUPS (BX), Y0
@@ -2606,9 +2816,9 @@ strip_198:
 	ADDQ    DX, SI
 	MOVQ    (AX), DI
 
-pixels_200:
+pixels_216:
 	CMPQ        DI, $0x04
-	JL          fewer_201
+	JL          fewer_217
 	VXORPS      Y9, Y9, Y9
 	VXORPS      Y10, Y10, Y10
 	VXORPS      Y11, Y11, Y11
@@ -2665,7 +2875,7 @@ pixels_200:
 	VFMADD231PS (R11)(R9*1), Y8, Y12
 	MOVQ        112(AX), R8
 	TESTQ       R8, R8
-	JZ          nobias_202
+	JZ          nobias_218
 	ADDQ        DX, R8
 	VMOVUPS     (R8), Y13
 	VADDPS      Y13, Y9, Y9
@@ -2673,34 +2883,34 @@ pixels_200:
 	VADDPS      Y13, Y11, Y11
 	VADDPS      Y13, Y12, Y12
 
-nobias_202:
+nobias_218:
 	MOVQ   96(AX), R8
 	LEAQ   (R8)(R8*2), R9
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_203
+	JZ     fresh_219
 	VADDPS (SI), Y9, Y9
 	VADDPS (SI)(R8*1), Y10, Y10
 	VADDPS (SI)(R8*2), Y11, Y11
 	VADDPS (SI)(R9*1), Y12, Y12
 
-fresh_203:
+fresh_219:
 	MOVQ         104(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_204
+	JZ           linear_220
 	VXORPS       Y13, Y13, Y13
 	VMAXPS       Y9, Y13, Y9
 	VMAXPS       Y10, Y13, Y10
 	VMAXPS       Y11, Y13, Y11
 	VMAXPS       Y12, Y13, Y12
 	TESTQ        $0x00000004, R10
-	JZ           linear_204
+	JZ           linear_220
 	VBROADCASTSS six256<>+0(SB), Y13
 	VMINPS       Y9, Y13, Y9
 	VMINPS       Y10, Y13, Y10
 	VMINPS       Y11, Y13, Y11
 	VMINPS       Y12, Y13, Y12
 
-linear_204:
+linear_220:
 	VMOVUPS Y9, (SI)
 	VMOVUPS Y10, (SI)(R8*1)
 	VMOVUPS Y11, (SI)(R8*2)
@@ -2710,12 +2920,12 @@ linear_204:
 	MOVQ    96(AX), R8
 	LEAQ    (SI)(R8*4), SI
 	SUBQ    $0x04, DI
-	JMP     pixels_200
+	JMP     pixels_216
 
-fewer_201:
-pixels_205:
+fewer_217:
+pixels_221:
 	CMPQ        DI, $0x02
-	JL          fewer_206
+	JL          fewer_222
 	VXORPS      Y9, Y9, Y9
 	VXORPS      Y10, Y10, Y10
 	MOVQ        40(AX), R8
@@ -2751,33 +2961,33 @@ pixels_205:
 	VFMADD231PS (R10)(R8*1), Y8, Y10
 	MOVQ        112(AX), R8
 	TESTQ       R8, R8
-	JZ          nobias_207
+	JZ          nobias_223
 	ADDQ        DX, R8
 	VMOVUPS     (R8), Y11
 	VADDPS      Y11, Y9, Y9
 	VADDPS      Y11, Y10, Y10
 
-nobias_207:
+nobias_223:
 	MOVQ   96(AX), R8
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_208
+	JZ     fresh_224
 	VADDPS (SI), Y9, Y9
 	VADDPS (SI)(R8*1), Y10, Y10
 
-fresh_208:
+fresh_224:
 	MOVQ         104(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_209
+	JZ           linear_225
 	VXORPS       Y11, Y11, Y11
 	VMAXPS       Y9, Y11, Y9
 	VMAXPS       Y10, Y11, Y10
 	TESTQ        $0x00000004, R9
-	JZ           linear_209
+	JZ           linear_225
 	VBROADCASTSS six256<>+0(SB), Y11
 	VMINPS       Y9, Y11, Y9
 	VMINPS       Y10, Y11, Y10
 
-linear_209:
+linear_225:
 	VMOVUPS Y9, (SI)
 	VMOVUPS Y10, (SI)(R8*1)
 	MOVQ    40(AX), R8
@@ -2785,12 +2995,12 @@ linear_209:
 	MOVQ    96(AX), R8
 	LEAQ    (SI)(R8*2), SI
 	SUBQ    $0x02, DI
-	JMP     pixels_205
+	JMP     pixels_221
 
-fewer_206:
-pixels_210:
+fewer_222:
+pixels_226:
 	CMPQ        DI, $0x01
-	JL          fewer_211
+	JL          fewer_227
 	VXORPS      Y9, Y9, Y9
 	MOVQ        40(AX), R8
 	MOVQ        BX, R8
@@ -2816,44 +3026,44 @@ pixels_210:
 	VFMADD231PS (R9), Y8, Y9
 	MOVQ        112(AX), R8
 	TESTQ       R8, R8
-	JZ          nobias_212
+	JZ          nobias_228
 	ADDQ        DX, R8
 	VMOVUPS     (R8), Y10
 	VADDPS      Y10, Y9, Y9
 
-nobias_212:
+nobias_228:
 	MOVQ   96(AX), R8
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_213
+	JZ     fresh_229
 	VADDPS (SI), Y9, Y9
 
-fresh_213:
+fresh_229:
 	MOVQ         104(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_214
+	JZ           linear_230
 	VXORPS       Y10, Y10, Y10
 	VMAXPS       Y9, Y10, Y9
 	TESTQ        $0x00000004, R8
-	JZ           linear_214
+	JZ           linear_230
 	VBROADCASTSS six256<>+0(SB), Y10
 	VMINPS       Y9, Y10, Y9
 
-linear_214:
+linear_230:
 	VMOVUPS Y9, (SI)
 	MOVQ    40(AX), R8
 	LEAQ    (BX)(R8*1), BX
 	MOVQ    96(AX), R8
 	LEAQ    (SI)(R8*1), SI
 	SUBQ    $0x01, DI
-	JMP     pixels_210
+	JMP     pixels_226
 
-fewer_211:
+fewer_227:
 	ADDQ $0x00000020, DX
-	JMP  strip_198
+	JMP  strip_214
 
-narrower_199:
+narrower_215:
 	SUBQ       DX, CX
-	JZ         done_215
+	JZ         done_231
 	SHRQ       $0x02, CX
 	LEAQ       tails256<>+32(SB), BX
 	NEGQ       CX
@@ -2885,9 +3095,9 @@ narrower_199:
 	ADDQ       DX, BX
 	MOVQ       (AX), SI
 
-pixels_216:
+pixels_232:
 	CMPQ        SI, $0x04
-	JL          fewer_217
+	JL          fewer_233
 	VXORPS      Y10, Y10, Y10
 	VXORPS      Y11, Y11, Y11
 	VXORPS      Y12, Y12, Y12
@@ -2980,7 +3190,7 @@ pixels_216:
 	VFMADD231PS Y14, Y9, Y13
 	MOVQ        112(AX), DI
 	TESTQ       DI, DI
-	JZ          nobias_218
+	JZ          nobias_234
 	ADDQ        DX, DI
 	VMASKMOVPS  (DI), Y0, Y14
 	VADDPS      Y14, Y10, Y10
@@ -2988,11 +3198,11 @@ pixels_216:
 	VADDPS      Y14, Y12, Y12
 	VADDPS      Y14, Y13, Y13
 
-nobias_218:
+nobias_234:
 	MOVQ       96(AX), DI
 	LEAQ       (DI)(DI*2), R8
 	TESTQ      $0x00000001, 104(AX)
-	JZ         fresh_219
+	JZ         fresh_235
 	VMASKMOVPS (BX), Y0, Y14
 	VADDPS     Y14, Y10, Y10
 	VMASKMOVPS (BX)(DI*1), Y0, Y14
@@ -3002,24 +3212,24 @@ nobias_218:
 	VMASKMOVPS (BX)(R8*1), Y0, Y14
 	VADDPS     Y14, Y13, Y13
 
-fresh_219:
+fresh_235:
 	MOVQ         104(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_220
+	JZ           linear_236
 	VXORPS       Y14, Y14, Y14
 	VMAXPS       Y10, Y14, Y10
 	VMAXPS       Y11, Y14, Y11
 	VMAXPS       Y12, Y14, Y12
 	VMAXPS       Y13, Y14, Y13
 	TESTQ        $0x00000004, R9
-	JZ           linear_220
+	JZ           linear_236
 	VBROADCASTSS six256<>+0(SB), Y14
 	VMINPS       Y10, Y14, Y10
 	VMINPS       Y11, Y14, Y11
 	VMINPS       Y12, Y14, Y12
 	VMINPS       Y13, Y14, Y13
 
-linear_220:
+linear_236:
 	VMASKMOVPS Y10, Y0, (BX)
 	VMASKMOVPS Y11, Y0, (BX)(DI*1)
 	VMASKMOVPS Y12, Y0, (BX)(DI*2)
@@ -3029,12 +3239,12 @@ linear_220:
 	MOVQ       96(AX), DI
 	LEAQ       (BX)(DI*4), BX
 	SUBQ       $0x04, SI
-	JMP        pixels_216
+	JMP        pixels_232
 
-fewer_217:
-pixels_221:
+fewer_233:
+pixels_237:
 	CMPQ        SI, $0x02
-	JL          fewer_222
+	JL          fewer_238
 	VXORPS      Y10, Y10, Y10
 	VXORPS      Y11, Y11, Y11
 	MOVQ        40(AX), DI
@@ -3088,35 +3298,35 @@ pixels_221:
 	VFMADD231PS Y12, Y9, Y11
 	MOVQ        112(AX), DI
 	TESTQ       DI, DI
-	JZ          nobias_223
+	JZ          nobias_239
 	ADDQ        DX, DI
 	VMASKMOVPS  (DI), Y0, Y12
 	VADDPS      Y12, Y10, Y10
 	VADDPS      Y12, Y11, Y11
 
-nobias_223:
+nobias_239:
 	MOVQ       96(AX), DI
 	TESTQ      $0x00000001, 104(AX)
-	JZ         fresh_224
+	JZ         fresh_240
 	VMASKMOVPS (BX), Y0, Y12
 	VADDPS     Y12, Y10, Y10
 	VMASKMOVPS (BX)(DI*1), Y0, Y12
 	VADDPS     Y12, Y11, Y11
 
-fresh_224:
+fresh_240:
 	MOVQ         104(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_225
+	JZ           linear_241
 	VXORPS       Y12, Y12, Y12
 	VMAXPS       Y10, Y12, Y10
 	VMAXPS       Y11, Y12, Y11
 	TESTQ        $0x00000004, R8
-	JZ           linear_225
+	JZ           linear_241
 	VBROADCASTSS six256<>+0(SB), Y12
 	VMINPS       Y10, Y12, Y10
 	VMINPS       Y11, Y12, Y11
 
-linear_225:
+linear_241:
 	VMASKMOVPS Y10, Y0, (BX)
 	VMASKMOVPS Y11, Y0, (BX)(DI*1)
 	MOVQ       40(AX), DI
@@ -3124,12 +3334,12 @@ linear_225:
 	MOVQ       96(AX), DI
 	LEAQ       (BX)(DI*2), BX
 	SUBQ       $0x02, SI
-	JMP        pixels_221
+	JMP        pixels_237
 
-fewer_222:
-pixels_226:
+fewer_238:
+pixels_242:
 	CMPQ        SI, $0x01
-	JL          fewer_227
+	JL          fewer_243
 	VXORPS      Y10, Y10, Y10
 	MOVQ        40(AX), DI
 	MOVQ        CX, DI
@@ -3164,40 +3374,40 @@ pixels_226:
 	VFMADD231PS Y11, Y9, Y10
 	MOVQ        112(AX), DI
 	TESTQ       DI, DI
-	JZ          nobias_228
+	JZ          nobias_244
 	ADDQ        DX, DI
 	VMASKMOVPS  (DI), Y0, Y11
 	VADDPS      Y11, Y10, Y10
 
-nobias_228:
+nobias_244:
 	MOVQ       96(AX), DI
 	TESTQ      $0x00000001, 104(AX)
-	JZ         fresh_229
+	JZ         fresh_245
 	VMASKMOVPS (BX), Y0, Y11
 	VADDPS     Y11, Y10, Y10
 
-fresh_229:
+fresh_245:
 	MOVQ         104(AX), DI
 	TESTQ        $0x00000006, DI
-	JZ           linear_230
+	JZ           linear_246
 	VXORPS       Y11, Y11, Y11
 	VMAXPS       Y10, Y11, Y10
 	TESTQ        $0x00000004, DI
-	JZ           linear_230
+	JZ           linear_246
 	VBROADCASTSS six256<>+0(SB), Y11
 	VMINPS       Y10, Y11, Y10
 
-linear_230:
+linear_246:
 	VMASKMOVPS Y10, Y0, (BX)
 	MOVQ       40(AX), DI
 	LEAQ       (CX)(DI*1), CX
 	MOVQ       96(AX), DI
 	LEAQ       (BX)(DI*1), BX
 	SUBQ       $0x01, SI
-	JMP        pixels_226
+	JMP        pixels_242
 
-fewer_227:
-done_215:
+fewer_243:
+done_231:
 	VZEROUPPER
 	RET
 
@@ -3209,10 +3419,10 @@ TEXT ·depthGrad256(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_231:
+strip_247:
 	LEAQ   128(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_232
+	JG     narrower_248
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -3225,12 +3435,12 @@ strip_231:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_233:
+rows_249:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_234:
+cols_250:
 	VMOVUPS     (R9), Y4
 	VFMADD231PS (R10), Y4, Y0
 	VMOVUPS     32(R9), Y4
@@ -3242,11 +3452,11 @@ cols_234:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_234
+	JNZ         cols_250
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_233
+	JNZ         rows_249
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Y0, Y0
@@ -3258,13 +3468,13 @@ cols_234:
 	VADDPS      96(BX), Y3, Y3
 	VMOVUPS     Y3, 96(BX)
 	ADDQ        $0x00000080, DX
-	JMP         strip_231
+	JMP         strip_247
 
-narrower_232:
-strip_235:
+narrower_248:
+strip_251:
 	LEAQ   64(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_236
+	JG     narrower_252
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	MOVQ   24(AX), BX
@@ -3275,12 +3485,12 @@ strip_235:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_237:
+rows_253:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_238:
+cols_254:
 	VMOVUPS     (R9), Y2
 	VFMADD231PS (R10), Y2, Y0
 	VMOVUPS     32(R9), Y2
@@ -3288,11 +3498,11 @@ cols_238:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_238
+	JNZ         cols_254
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_237
+	JNZ         rows_253
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Y0, Y0
@@ -3300,13 +3510,13 @@ cols_238:
 	VADDPS      32(BX), Y1, Y1
 	VMOVUPS     Y1, 32(BX)
 	ADDQ        $0x00000040, DX
-	JMP         strip_235
+	JMP         strip_251
 
-narrower_236:
-strip_239:
+narrower_252:
+strip_255:
 	LEAQ   32(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_240
+	JG     narrower_256
 	VXORPS Y0, Y0, Y0
 	MOVQ   24(AX), BX
 	ADDQ   DX, BX
@@ -3316,32 +3526,32 @@ strip_239:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_241:
+rows_257:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_242:
+cols_258:
 	VMOVUPS     (R9), Y1
 	VFMADD231PS (R10), Y1, Y0
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_242
+	JNZ         cols_258
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_241
+	JNZ         rows_257
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Y0, Y0
 	VMOVUPS     Y0, (BX)
 	ADDQ        $0x00000020, DX
-	JMP         strip_239
+	JMP         strip_255
 
-narrower_240:
+narrower_256:
 	SUBQ    DX, CX
-	JZ      done_243
+	JZ      done_259
 	SHRQ    $0x02, CX
 	LEAQ    tails256<>+32(SB), BX
 	NEGQ    CX
@@ -3355,30 +3565,30 @@ narrower_240:
 	MOVQ    40(AX), R10
 	MOVQ    64(AX), R11
 
-rows_244:
+rows_260:
 	MOVQ CX, R8
 	MOVQ BX, R9
 	MOVQ 8(AX), DI
 
-cols_245:
+cols_261:
 	VMASKMOVPS  (R8), Y0, Y2
 	VMASKMOVPS  (R9), Y0, Y3
 	VFMADD231PS Y3, Y2, Y1
 	ADDQ        R10, R8
 	ADDQ        R11, R9
 	DECQ        DI
-	JNZ         cols_245
+	JNZ         cols_261
 	ADDQ        32(AX), CX
 	ADDQ        56(AX), BX
 	DECQ        SI
-	JNZ         rows_244
+	JNZ         rows_260
 	MOVQ        72(AX), AX
 	ADDQ        DX, AX
 	VMASKMOVPS  (AX), Y0, Y2
 	VADDPS      Y2, Y1, Y1
 	VMASKMOVPS  Y1, Y0, (AX)
 
-done_243:
+done_259:
 	VZEROUPPER
 	RET
 
@@ -3390,10 +3600,10 @@ TEXT ·depthBack256(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_246:
+strip_262:
 	LEAQ    128(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_247
+	JG      narrower_263
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Y0
 	VMOVUPS 32(BX)(DX*1), Y1
@@ -3407,12 +3617,12 @@ strip_246:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_248:
+rows_264:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_249:
+cols_265:
 	VMOVUPS     (R9), Y4
 	VFMADD231PS (R10), Y0, Y4
 	VMOVUPS     Y4, (R9)
@@ -3428,19 +3638,19 @@ cols_249:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_249
+	JNZ         cols_265
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_248
+	JNZ         rows_264
 	ADDQ        $0x00000080, DX
-	JMP         strip_246
+	JMP         strip_262
 
-narrower_247:
-strip_250:
+narrower_263:
+strip_266:
 	LEAQ    64(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_251
+	JG      narrower_267
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Y0
 	VMOVUPS 32(BX)(DX*1), Y1
@@ -3452,12 +3662,12 @@ strip_250:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_252:
+rows_268:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_253:
+cols_269:
 	VMOVUPS     (R9), Y2
 	VFMADD231PS (R10), Y0, Y2
 	VMOVUPS     Y2, (R9)
@@ -3467,19 +3677,19 @@ cols_253:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_253
+	JNZ         cols_269
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_252
+	JNZ         rows_268
 	ADDQ        $0x00000040, DX
-	JMP         strip_250
+	JMP         strip_266
 
-narrower_251:
-strip_254:
+narrower_267:
+strip_270:
 	LEAQ    32(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_255
+	JG      narrower_271
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Y0
 	MOVQ    24(AX), BX
@@ -3490,29 +3700,29 @@ strip_254:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_256:
+rows_272:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_257:
+cols_273:
 	VMOVUPS     (R9), Y1
 	VFMADD231PS (R10), Y0, Y1
 	VMOVUPS     Y1, (R9)
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_257
+	JNZ         cols_273
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_256
+	JNZ         rows_272
 	ADDQ        $0x00000020, DX
-	JMP         strip_254
+	JMP         strip_270
 
-narrower_255:
+narrower_271:
 	SUBQ       DX, CX
-	JZ         done_258
+	JZ         done_274
 	SHRQ       $0x02, CX
 	LEAQ       tails256<>+32(SB), BX
 	NEGQ       CX
@@ -3527,12 +3737,12 @@ narrower_255:
 	MOVQ       40(AX), R9
 	MOVQ       64(AX), R10
 
-rows_259:
+rows_275:
 	MOVQ CX, DI
 	MOVQ BX, R8
 	MOVQ 8(AX), SI
 
-cols_260:
+cols_276:
 	VMASKMOVPS  (DI), Y0, Y2
 	VMASKMOVPS  (R8), Y0, Y3
 	VFMADD231PS Y3, Y1, Y2
@@ -3540,13 +3750,13 @@ cols_260:
 	ADDQ        R9, DI
 	ADDQ        R10, R8
 	DECQ        SI
-	JNZ         cols_260
+	JNZ         cols_276
 	ADDQ        32(AX), CX
 	ADDQ        56(AX), BX
 	DECQ        DX
-	JNZ         rows_259
+	JNZ         rows_275
 
-done_258:
+done_274:
 	VZEROUPPER
 	RET
 

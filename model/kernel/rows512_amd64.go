@@ -69,6 +69,11 @@ func affine512(y, x, s, t ptr, rows, c int, flags uint64)
 //go:noescape
 func affine2512(z, x, y, a, b, d ptr, rows, c int)
 
+// affineGrad512 masks dy by act(x*s + t) and gathers sums; see genericAffineGrad.
+//
+//go:noescape
+func affineGrad512(dy, x, s, t, mean, sum, dot ptr, rows, c int, flags uint64)
+
 // maxPool512 takes the maximum of every window.
 //
 //go:noescape

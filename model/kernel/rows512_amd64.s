@@ -1099,6 +1099,356 @@ done_60:
 	VZEROUPPER
 	RET
 
+// func affineGrad512(dy *byte, x *byte, s *byte, t *byte, mean *byte, sum *byte, dot *byte, rows int, c int, flags uint64)
+// Requires: AVX, AVX512F, BMI2
+TEXT ·affineGrad512(SB), NOSPLIT, $0-80
+	MOVQ   c+64(FP), AX
+	MOVQ   flags+72(FP), CX
+	MOVQ   AX, DX
+	SHLQ   $0x02, DX
+	VPXORD Z0, Z0, Z0
+	XORQ   BX, BX
+	SHLQ   $0x02, AX
+
+strip_62:
+	LEAQ    256(BX), SI
+	CMPQ    SI, AX
+	JG      narrower_63
+	MOVQ    s+16(FP), SI
+	VMOVUPS (SI)(BX*1), Z1
+	VMOVUPS 64(SI)(BX*1), Z2
+	VMOVUPS 128(SI)(BX*1), Z3
+	VMOVUPS 192(SI)(BX*1), Z4
+	MOVQ    t+24(FP), SI
+	VMOVUPS (SI)(BX*1), Z5
+	VMOVUPS 64(SI)(BX*1), Z6
+	VMOVUPS 128(SI)(BX*1), Z7
+	VMOVUPS 192(SI)(BX*1), Z8
+	MOVQ    mean+32(FP), SI
+	VMOVUPS (SI)(BX*1), Z9
+	VMOVUPS 64(SI)(BX*1), Z10
+	VMOVUPS 128(SI)(BX*1), Z11
+	VMOVUPS 192(SI)(BX*1), Z12
+	MOVQ    sum+40(FP), SI
+	VMOVUPS (SI)(BX*1), Z13
+	VMOVUPS 64(SI)(BX*1), Z14
+	VMOVUPS 128(SI)(BX*1), Z15
+	VMOVUPS 192(SI)(BX*1), Z16
+	MOVQ    dot+48(FP), SI
+	VMOVUPS (SI)(BX*1), Z17
+	VMOVUPS 64(SI)(BX*1), Z18
+	VMOVUPS 128(SI)(BX*1), Z19
+	VMOVUPS 192(SI)(BX*1), Z20
+	MOVQ    x+8(FP), SI
+	LEAQ    (SI)(BX*1), SI
+	MOVQ    dy+0(FP), DI
+	LEAQ    (DI)(BX*1), DI
+	MOVQ    rows+56(FP), R8
+
+row_64:
+	VMOVUPS      (SI), Z21
+	VMOVUPS      (DI), Z23
+	TESTQ        $0x00000006, CX
+	JZ           plain_65
+	VMOVAPS      Z21, Z22
+	VFMADD213PS  Z5, Z1, Z22
+	VCMPPS       $0x11, Z22, Z0, K1
+	VMOVAPS.Z    Z23, K1, Z23
+	TESTQ        $0x00000004, CX
+	JZ           store_66
+	VBROADCASTSS six512<>+0(SB), Z24
+	VCMPPS       $0x11, Z24, Z22, K1
+	VMOVAPS.Z    Z23, K1, Z23
+
+store_66:
+	VMOVUPS Z23, (DI)
+
+plain_65:
+	VADDPS       Z23, Z13, Z13
+	VSUBPS       Z9, Z21, Z21
+	VFMADD231PS  Z23, Z21, Z17
+	VMOVUPS      64(SI), Z21
+	VMOVUPS      64(DI), Z23
+	TESTQ        $0x00000006, CX
+	JZ           plain_67
+	VMOVAPS      Z21, Z22
+	VFMADD213PS  Z6, Z2, Z22
+	VCMPPS       $0x11, Z22, Z0, K1
+	VMOVAPS.Z    Z23, K1, Z23
+	TESTQ        $0x00000004, CX
+	JZ           store_68
+	VBROADCASTSS six512<>+0(SB), Z24
+	VCMPPS       $0x11, Z24, Z22, K1
+	VMOVAPS.Z    Z23, K1, Z23
+
+store_68:
+	VMOVUPS Z23, 64(DI)
+
+plain_67:
+	VADDPS       Z23, Z14, Z14
+	VSUBPS       Z10, Z21, Z21
+	VFMADD231PS  Z23, Z21, Z18
+	VMOVUPS      128(SI), Z21
+	VMOVUPS      128(DI), Z23
+	TESTQ        $0x00000006, CX
+	JZ           plain_69
+	VMOVAPS      Z21, Z22
+	VFMADD213PS  Z7, Z3, Z22
+	VCMPPS       $0x11, Z22, Z0, K1
+	VMOVAPS.Z    Z23, K1, Z23
+	TESTQ        $0x00000004, CX
+	JZ           store_70
+	VBROADCASTSS six512<>+0(SB), Z24
+	VCMPPS       $0x11, Z24, Z22, K1
+	VMOVAPS.Z    Z23, K1, Z23
+
+store_70:
+	VMOVUPS Z23, 128(DI)
+
+plain_69:
+	VADDPS       Z23, Z15, Z15
+	VSUBPS       Z11, Z21, Z21
+	VFMADD231PS  Z23, Z21, Z19
+	VMOVUPS      192(SI), Z21
+	VMOVUPS      192(DI), Z23
+	TESTQ        $0x00000006, CX
+	JZ           plain_71
+	VMOVAPS      Z21, Z22
+	VFMADD213PS  Z8, Z4, Z22
+	VCMPPS       $0x11, Z22, Z0, K1
+	VMOVAPS.Z    Z23, K1, Z23
+	TESTQ        $0x00000004, CX
+	JZ           store_72
+	VBROADCASTSS six512<>+0(SB), Z24
+	VCMPPS       $0x11, Z24, Z22, K1
+	VMOVAPS.Z    Z23, K1, Z23
+
+store_72:
+	VMOVUPS Z23, 192(DI)
+
+plain_71:
+	VADDPS      Z23, Z16, Z16
+	VSUBPS      Z12, Z21, Z21
+	VFMADD231PS Z23, Z21, Z20
+	ADDQ        DX, SI
+	ADDQ        DX, DI
+	DECQ        R8
+	JNZ         row_64
+	MOVQ        sum+40(FP), SI
+	LEAQ        (SI)(BX*1), SI
+	VMOVUPS     Z13, (SI)
+	VMOVUPS     Z14, 64(SI)
+	VMOVUPS     Z15, 128(SI)
+	VMOVUPS     Z16, 192(SI)
+	MOVQ        dot+48(FP), SI
+	LEAQ        (SI)(BX*1), SI
+	VMOVUPS     Z17, (SI)
+	VMOVUPS     Z18, 64(SI)
+	VMOVUPS     Z19, 128(SI)
+	VMOVUPS     Z20, 192(SI)
+	ADDQ        $0x00000100, BX
+	JMP         strip_62
+
+narrower_63:
+strip_73:
+	LEAQ    128(BX), SI
+	CMPQ    SI, AX
+	JG      narrower_74
+	MOVQ    s+16(FP), SI
+	VMOVUPS (SI)(BX*1), Z1
+	VMOVUPS 64(SI)(BX*1), Z2
+	MOVQ    t+24(FP), SI
+	VMOVUPS (SI)(BX*1), Z3
+	VMOVUPS 64(SI)(BX*1), Z4
+	MOVQ    mean+32(FP), SI
+	VMOVUPS (SI)(BX*1), Z5
+	VMOVUPS 64(SI)(BX*1), Z6
+	MOVQ    sum+40(FP), SI
+	VMOVUPS (SI)(BX*1), Z7
+	VMOVUPS 64(SI)(BX*1), Z8
+	MOVQ    dot+48(FP), SI
+	VMOVUPS (SI)(BX*1), Z9
+	VMOVUPS 64(SI)(BX*1), Z10
+	MOVQ    x+8(FP), SI
+	LEAQ    (SI)(BX*1), SI
+	MOVQ    dy+0(FP), DI
+	LEAQ    (DI)(BX*1), DI
+	MOVQ    rows+56(FP), R8
+
+row_75:
+	VMOVUPS      (SI), Z11
+	VMOVUPS      (DI), Z13
+	TESTQ        $0x00000006, CX
+	JZ           plain_76
+	VMOVAPS      Z11, Z12
+	VFMADD213PS  Z3, Z1, Z12
+	VCMPPS       $0x11, Z12, Z0, K1
+	VMOVAPS.Z    Z13, K1, Z13
+	TESTQ        $0x00000004, CX
+	JZ           store_77
+	VBROADCASTSS six512<>+0(SB), Z14
+	VCMPPS       $0x11, Z14, Z12, K1
+	VMOVAPS.Z    Z13, K1, Z13
+
+store_77:
+	VMOVUPS Z13, (DI)
+
+plain_76:
+	VADDPS       Z13, Z7, Z7
+	VSUBPS       Z5, Z11, Z11
+	VFMADD231PS  Z13, Z11, Z9
+	VMOVUPS      64(SI), Z11
+	VMOVUPS      64(DI), Z13
+	TESTQ        $0x00000006, CX
+	JZ           plain_78
+	VMOVAPS      Z11, Z12
+	VFMADD213PS  Z4, Z2, Z12
+	VCMPPS       $0x11, Z12, Z0, K1
+	VMOVAPS.Z    Z13, K1, Z13
+	TESTQ        $0x00000004, CX
+	JZ           store_79
+	VBROADCASTSS six512<>+0(SB), Z14
+	VCMPPS       $0x11, Z14, Z12, K1
+	VMOVAPS.Z    Z13, K1, Z13
+
+store_79:
+	VMOVUPS Z13, 64(DI)
+
+plain_78:
+	VADDPS      Z13, Z8, Z8
+	VSUBPS      Z6, Z11, Z11
+	VFMADD231PS Z13, Z11, Z10
+	ADDQ        DX, SI
+	ADDQ        DX, DI
+	DECQ        R8
+	JNZ         row_75
+	MOVQ        sum+40(FP), SI
+	LEAQ        (SI)(BX*1), SI
+	VMOVUPS     Z7, (SI)
+	VMOVUPS     Z8, 64(SI)
+	MOVQ        dot+48(FP), SI
+	LEAQ        (SI)(BX*1), SI
+	VMOVUPS     Z9, (SI)
+	VMOVUPS     Z10, 64(SI)
+	ADDQ        $0x00000080, BX
+	JMP         strip_73
+
+narrower_74:
+strip_80:
+	LEAQ    64(BX), SI
+	CMPQ    SI, AX
+	JG      narrower_81
+	MOVQ    s+16(FP), SI
+	VMOVUPS (SI)(BX*1), Z1
+	MOVQ    t+24(FP), SI
+	VMOVUPS (SI)(BX*1), Z2
+	MOVQ    mean+32(FP), SI
+	VMOVUPS (SI)(BX*1), Z3
+	MOVQ    sum+40(FP), SI
+	VMOVUPS (SI)(BX*1), Z4
+	MOVQ    dot+48(FP), SI
+	VMOVUPS (SI)(BX*1), Z5
+	MOVQ    x+8(FP), SI
+	LEAQ    (SI)(BX*1), SI
+	MOVQ    dy+0(FP), DI
+	LEAQ    (DI)(BX*1), DI
+	MOVQ    rows+56(FP), R8
+
+row_82:
+	VMOVUPS      (SI), Z6
+	VMOVUPS      (DI), Z8
+	TESTQ        $0x00000006, CX
+	JZ           plain_83
+	VMOVAPS      Z6, Z7
+	VFMADD213PS  Z2, Z1, Z7
+	VCMPPS       $0x11, Z7, Z0, K1
+	VMOVAPS.Z    Z8, K1, Z8
+	TESTQ        $0x00000004, CX
+	JZ           store_84
+	VBROADCASTSS six512<>+0(SB), Z9
+	VCMPPS       $0x11, Z9, Z7, K1
+	VMOVAPS.Z    Z8, K1, Z8
+
+store_84:
+	VMOVUPS Z8, (DI)
+
+plain_83:
+	VADDPS      Z8, Z4, Z4
+	VSUBPS      Z3, Z6, Z6
+	VFMADD231PS Z8, Z6, Z5
+	ADDQ        DX, SI
+	ADDQ        DX, DI
+	DECQ        R8
+	JNZ         row_82
+	MOVQ        sum+40(FP), SI
+	LEAQ        (SI)(BX*1), SI
+	VMOVUPS     Z4, (SI)
+	MOVQ        dot+48(FP), SI
+	LEAQ        (SI)(BX*1), SI
+	VMOVUPS     Z5, (SI)
+	ADDQ        $0x00000040, BX
+	JMP         strip_80
+
+narrower_81:
+	SUBQ      BX, AX
+	JZ        done_85
+	SHRQ      $0x02, AX
+	MOVQ      $0x0000ffff, SI
+	BZHIQ     AX, SI, SI
+	KMOVW     SI, K1
+	MOVQ      s+16(FP), AX
+	VMOVUPS.Z (AX)(BX*1), K1, Z1
+	MOVQ      t+24(FP), AX
+	VMOVUPS.Z (AX)(BX*1), K1, Z2
+	MOVQ      mean+32(FP), AX
+	VMOVUPS.Z (AX)(BX*1), K1, Z3
+	MOVQ      sum+40(FP), AX
+	VMOVUPS.Z (AX)(BX*1), K1, Z4
+	MOVQ      dot+48(FP), AX
+	VMOVUPS.Z (AX)(BX*1), K1, Z5
+	MOVQ      x+8(FP), AX
+	LEAQ      (AX)(BX*1), AX
+	MOVQ      dy+0(FP), SI
+	LEAQ      (SI)(BX*1), SI
+	MOVQ      rows+56(FP), DI
+
+row_86:
+	VMOVUPS.Z    (AX), K1, Z6
+	VMOVUPS.Z    (SI), K1, Z8
+	TESTQ        $0x00000006, CX
+	JZ           plain_87
+	VMOVAPS      Z6, Z7
+	VFMADD213PS  Z2, Z1, Z7
+	VCMPPS       $0x11, Z7, Z0, K2
+	VMOVAPS.Z    Z8, K2, Z8
+	TESTQ        $0x00000004, CX
+	JZ           store_88
+	VBROADCASTSS six512<>+0(SB), Z9
+	VCMPPS       $0x11, Z9, Z7, K2
+	VMOVAPS.Z    Z8, K2, Z8
+
+store_88:
+	VMOVUPS Z8, K1, (SI)
+
+plain_87:
+	VADDPS      Z8, Z4, Z4
+	VSUBPS      Z3, Z6, Z6
+	VFMADD231PS Z8, Z6, Z5
+	ADDQ        DX, AX
+	ADDQ        DX, SI
+	DECQ        DI
+	JNZ         row_86
+	MOVQ        sum+40(FP), AX
+	LEAQ        (AX)(BX*1), AX
+	VMOVUPS     Z4, K1, (AX)
+	MOVQ        dot+48(FP), AX
+	LEAQ        (AX)(BX*1), AX
+	VMOVUPS     Z5, K1, (AX)
+
+done_85:
+	VZEROUPPER
+	RET
+
 // func maxPool512(p *byte)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·maxPool512(SB), NOSPLIT, $0-8
@@ -1107,17 +1457,17 @@ TEXT ·maxPool512(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_62:
+strip_89:
 	LEAQ 256(DX), BX
 	CMPQ BX, CX
-	JG   narrower_63
+	JG   narrower_90
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixel_64:
+pixel_91:
 	VMOVUPS (BX), Z0
 	VMOVUPS 64(BX), Z1
 	VMOVUPS 128(BX), Z2
@@ -1125,11 +1475,11 @@ pixel_64:
 	MOVQ    BX, R8
 	MOVQ    24(AX), R10
 
-kh_65:
+kh_92:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_66:
+kw_93:
 	VMOVUPS (R9), Z4
 	VMAXPS  Z4, Z0, Z0
 	VMOVUPS 64(R9), Z4
@@ -1140,10 +1490,10 @@ kw_66:
 	VMAXPS  Z4, Z3, Z3
 	ADDQ    48(AX), R9
 	DECQ    R11
-	JNZ     kw_66
+	JNZ     kw_93
 	ADDQ    56(AX), R8
 	DECQ    R10
-	JNZ     kh_65
+	JNZ     kh_92
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
 	VMOVUPS Z2, 128(SI)
@@ -1151,91 +1501,91 @@ kw_66:
 	ADDQ    40(AX), BX
 	ADDQ    72(AX), SI
 	DECQ    DI
-	JNZ     pixel_64
+	JNZ     pixel_91
 	ADDQ    $0x00000100, DX
-	JMP     strip_62
+	JMP     strip_89
 
-narrower_63:
-strip_67:
+narrower_90:
+strip_94:
 	LEAQ 128(DX), BX
 	CMPQ BX, CX
-	JG   narrower_68
+	JG   narrower_95
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixel_69:
+pixel_96:
 	VMOVUPS (BX), Z0
 	VMOVUPS 64(BX), Z1
 	MOVQ    BX, R8
 	MOVQ    24(AX), R10
 
-kh_70:
+kh_97:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_71:
+kw_98:
 	VMOVUPS (R9), Z2
 	VMAXPS  Z2, Z0, Z0
 	VMOVUPS 64(R9), Z2
 	VMAXPS  Z2, Z1, Z1
 	ADDQ    48(AX), R9
 	DECQ    R11
-	JNZ     kw_71
+	JNZ     kw_98
 	ADDQ    56(AX), R8
 	DECQ    R10
-	JNZ     kh_70
+	JNZ     kh_97
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
 	ADDQ    40(AX), BX
 	ADDQ    72(AX), SI
 	DECQ    DI
-	JNZ     pixel_69
+	JNZ     pixel_96
 	ADDQ    $0x00000080, DX
-	JMP     strip_67
+	JMP     strip_94
 
-narrower_68:
-strip_72:
+narrower_95:
+strip_99:
 	LEAQ 64(DX), BX
 	CMPQ BX, CX
-	JG   narrower_73
+	JG   narrower_100
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixel_74:
+pixel_101:
 	VMOVUPS (BX), Z0
 	MOVQ    BX, R8
 	MOVQ    24(AX), R10
 
-kh_75:
+kh_102:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_76:
+kw_103:
 	VMOVUPS (R9), Z1
 	VMAXPS  Z1, Z0, Z0
 	ADDQ    48(AX), R9
 	DECQ    R11
-	JNZ     kw_76
+	JNZ     kw_103
 	ADDQ    56(AX), R8
 	DECQ    R10
-	JNZ     kh_75
+	JNZ     kh_102
 	VMOVUPS Z0, (SI)
 	ADDQ    40(AX), BX
 	ADDQ    72(AX), SI
 	DECQ    DI
-	JNZ     pixel_74
+	JNZ     pixel_101
 	ADDQ    $0x00000040, DX
-	JMP     strip_72
+	JMP     strip_99
 
-narrower_73:
+narrower_100:
 	SUBQ  DX, CX
-	JZ    done_77
+	JZ    done_104
 	SHRQ  $0x02, CX
 	MOVQ  $0x0000ffff, BX
 	BZHIQ CX, BX, BX
@@ -1246,31 +1596,31 @@ narrower_73:
 	ADDQ  DX, BX
 	MOVQ  (AX), DX
 
-pixel_78:
+pixel_105:
 	VMOVUPS.Z (CX), K1, Z0
 	MOVQ      CX, SI
 	MOVQ      24(AX), R8
 
-kh_79:
+kh_106:
 	MOVQ 16(AX), R9
 	MOVQ SI, DI
 
-kw_80:
+kw_107:
 	VMOVUPS.Z (DI), K1, Z1
 	VMAXPS    Z1, Z0, Z0
 	ADDQ      48(AX), DI
 	DECQ      R9
-	JNZ       kw_80
+	JNZ       kw_107
 	ADDQ      56(AX), SI
 	DECQ      R8
-	JNZ       kh_79
+	JNZ       kh_106
 	VMOVUPS   Z0, K1, (BX)
 	ADDQ      40(AX), CX
 	ADDQ      72(AX), BX
 	DECQ      DX
-	JNZ       pixel_78
+	JNZ       pixel_105
 
-done_77:
+done_104:
 	VZEROUPPER
 	RET
 
@@ -1282,17 +1632,17 @@ TEXT ·avgPool512(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_81:
+strip_108:
 	LEAQ 256(DX), BX
 	CMPQ BX, CX
-	JG   narrower_82
+	JG   narrower_109
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixel_83:
+pixel_110:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -1300,21 +1650,21 @@ pixel_83:
 	MOVQ   BX, R8
 	MOVQ   24(AX), R10
 
-kh_84:
+kh_111:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_85:
+kw_112:
 	VADDPS       (R9), Z0, Z0
 	VADDPS       64(R9), Z1, Z1
 	VADDPS       128(R9), Z2, Z2
 	VADDPS       192(R9), Z3, Z3
 	ADDQ         48(AX), R9
 	DECQ         R11
-	JNZ          kw_85
+	JNZ          kw_112
 	ADDQ         56(AX), R8
 	DECQ         R10
-	JNZ          kh_84
+	JNZ          kh_111
 	VBROADCASTSS 104(AX), Z4
 	VMULPS       Z4, Z0, Z0
 	VMOVUPS      Z0, (SI)
@@ -1327,40 +1677,40 @@ kw_85:
 	ADDQ         40(AX), BX
 	ADDQ         72(AX), SI
 	DECQ         DI
-	JNZ          pixel_83
+	JNZ          pixel_110
 	ADDQ         $0x00000100, DX
-	JMP          strip_81
+	JMP          strip_108
 
-narrower_82:
-strip_86:
+narrower_109:
+strip_113:
 	LEAQ 128(DX), BX
 	CMPQ BX, CX
-	JG   narrower_87
+	JG   narrower_114
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixel_88:
+pixel_115:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	MOVQ   BX, R8
 	MOVQ   24(AX), R10
 
-kh_89:
+kh_116:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_90:
+kw_117:
 	VADDPS       (R9), Z0, Z0
 	VADDPS       64(R9), Z1, Z1
 	ADDQ         48(AX), R9
 	DECQ         R11
-	JNZ          kw_90
+	JNZ          kw_117
 	ADDQ         56(AX), R8
 	DECQ         R10
-	JNZ          kh_89
+	JNZ          kh_116
 	VBROADCASTSS 104(AX), Z2
 	VMULPS       Z2, Z0, Z0
 	VMOVUPS      Z0, (SI)
@@ -1369,51 +1719,51 @@ kw_90:
 	ADDQ         40(AX), BX
 	ADDQ         72(AX), SI
 	DECQ         DI
-	JNZ          pixel_88
+	JNZ          pixel_115
 	ADDQ         $0x00000080, DX
-	JMP          strip_86
+	JMP          strip_113
 
-narrower_87:
-strip_91:
+narrower_114:
+strip_118:
 	LEAQ 64(DX), BX
 	CMPQ BX, CX
-	JG   narrower_92
+	JG   narrower_119
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixel_93:
+pixel_120:
 	VPXORD Z0, Z0, Z0
 	MOVQ   BX, R8
 	MOVQ   24(AX), R10
 
-kh_94:
+kh_121:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_95:
+kw_122:
 	VADDPS       (R9), Z0, Z0
 	ADDQ         48(AX), R9
 	DECQ         R11
-	JNZ          kw_95
+	JNZ          kw_122
 	ADDQ         56(AX), R8
 	DECQ         R10
-	JNZ          kh_94
+	JNZ          kh_121
 	VBROADCASTSS 104(AX), Z1
 	VMULPS       Z1, Z0, Z0
 	VMOVUPS      Z0, (SI)
 	ADDQ         40(AX), BX
 	ADDQ         72(AX), SI
 	DECQ         DI
-	JNZ          pixel_93
+	JNZ          pixel_120
 	ADDQ         $0x00000040, DX
-	JMP          strip_91
+	JMP          strip_118
 
-narrower_92:
+narrower_119:
 	SUBQ  DX, CX
-	JZ    done_96
+	JZ    done_123
 	SHRQ  $0x02, CX
 	MOVQ  $0x0000ffff, BX
 	BZHIQ CX, BX, BX
@@ -1424,32 +1774,32 @@ narrower_92:
 	ADDQ  DX, BX
 	MOVQ  (AX), DX
 
-pixel_97:
+pixel_124:
 	VPXORD Z0, Z0, Z0
 	MOVQ   CX, SI
 	MOVQ   24(AX), R8
 
-kh_98:
+kh_125:
 	MOVQ 16(AX), R9
 	MOVQ SI, DI
 
-kw_99:
+kw_126:
 	VADDPS       (DI), Z0, K1, Z0
 	ADDQ         48(AX), DI
 	DECQ         R9
-	JNZ          kw_99
+	JNZ          kw_126
 	ADDQ         56(AX), SI
 	DECQ         R8
-	JNZ          kh_98
+	JNZ          kh_125
 	VBROADCASTSS 104(AX), Z1
 	VMULPS       Z1, Z0, Z0
 	VMOVUPS      Z0, K1, (BX)
 	ADDQ         40(AX), CX
 	ADDQ         72(AX), BX
 	DECQ         DX
-	JNZ          pixel_97
+	JNZ          pixel_124
 
-done_96:
+done_123:
 	VZEROUPPER
 	RET
 
@@ -1461,10 +1811,10 @@ TEXT ·maxPool2512(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_100:
+strip_127:
 	LEAQ 256(DX), BX
 	CMPQ BX, CX
-	JG   narrower_101
+	JG   narrower_128
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
@@ -1474,7 +1824,7 @@ strip_100:
 	MOVQ 48(AX), R8
 	MOVQ (AX), R9
 
-pixel_102:
+pixel_129:
 	VMOVUPS (BX), Z0
 	VMOVUPS (BX)(R8*1), Z1
 	VMAXPS  Z1, Z0, Z0
@@ -1511,15 +1861,15 @@ pixel_102:
 	ADDQ    40(AX), DI
 	ADDQ    72(AX), SI
 	DECQ    R9
-	JNZ     pixel_102
+	JNZ     pixel_129
 	ADDQ    $0x00000100, DX
-	JMP     strip_100
+	JMP     strip_127
 
-narrower_101:
-strip_103:
+narrower_128:
+strip_130:
 	LEAQ 128(DX), BX
 	CMPQ BX, CX
-	JG   narrower_104
+	JG   narrower_131
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
@@ -1529,7 +1879,7 @@ strip_103:
 	MOVQ 48(AX), R8
 	MOVQ (AX), R9
 
-pixel_105:
+pixel_132:
 	VMOVUPS (BX), Z0
 	VMOVUPS (BX)(R8*1), Z1
 	VMAXPS  Z1, Z0, Z0
@@ -1550,15 +1900,15 @@ pixel_105:
 	ADDQ    40(AX), DI
 	ADDQ    72(AX), SI
 	DECQ    R9
-	JNZ     pixel_105
+	JNZ     pixel_132
 	ADDQ    $0x00000080, DX
-	JMP     strip_103
+	JMP     strip_130
 
-narrower_104:
-strip_106:
+narrower_131:
+strip_133:
 	LEAQ 64(DX), BX
 	CMPQ BX, CX
-	JG   narrower_107
+	JG   narrower_134
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
@@ -1568,7 +1918,7 @@ strip_106:
 	MOVQ 48(AX), R8
 	MOVQ (AX), R9
 
-pixel_108:
+pixel_135:
 	VMOVUPS (BX), Z0
 	VMOVUPS (BX)(R8*1), Z1
 	VMAXPS  Z1, Z0, Z0
@@ -1581,13 +1931,13 @@ pixel_108:
 	ADDQ    40(AX), DI
 	ADDQ    72(AX), SI
 	DECQ    R9
-	JNZ     pixel_108
+	JNZ     pixel_135
 	ADDQ    $0x00000040, DX
-	JMP     strip_106
+	JMP     strip_133
 
-narrower_107:
+narrower_134:
 	SUBQ  DX, CX
-	JZ    done_109
+	JZ    done_136
 	SHRQ  $0x02, CX
 	MOVQ  $0x0000ffff, BX
 	BZHIQ CX, BX, BX
@@ -1601,7 +1951,7 @@ narrower_107:
 	MOVQ  48(AX), SI
 	MOVQ  (AX), DI
 
-pixel_110:
+pixel_137:
 	VMOVUPS.Z (CX), K1, Z0
 	VMOVUPS.Z (CX)(SI*1), K1, Z1
 	VMAXPS    Z1, Z0, Z0
@@ -1614,9 +1964,9 @@ pixel_110:
 	ADDQ      40(AX), DX
 	ADDQ      72(AX), BX
 	DECQ      DI
-	JNZ       pixel_110
+	JNZ       pixel_137
 
-done_109:
+done_136:
 	VZEROUPPER
 	RET
 
@@ -1629,10 +1979,10 @@ TEXT ·maxPoolGrad512(SB), NOSPLIT, $0-8
 	XORQ   DX, DX
 	SHLQ   $0x02, CX
 
-strip_111:
+strip_138:
 	LEAQ 64(DX), BX
 	CMPQ BX, CX
-	JG   narrower_112
+	JG   narrower_139
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
@@ -1643,50 +1993,50 @@ strip_111:
 	SUBQ 32(AX), R8
 	MOVQ (AX), R9
 
-pixel_113:
+pixel_140:
 	VMOVUPS   (SI), Z1
 	VMOVUPS   (DI), Z2
 	TESTQ     $0x00000002, 96(AX)
-	JZ        all_114
+	JZ        all_141
 	VCMPPS    $0x11, Z1, Z0, K1
 	VMOVAPS.Z Z2, K1, Z2
 
-all_114:
+all_141:
 	MOVQ BX, R10
 	MOVQ 24(AX), R12
 
-kh_115:
+kh_142:
 	MOVQ 16(AX), R13
 	MOVQ R10, R11
 
-kw_116:
+kw_143:
 	VMOVUPS   (R11), Z3
 	VCMPPS    $0x00, Z3, Z1, K1
 	VMOVAPS.Z Z2, K1, Z3
 	VPXORD    Z2, Z2, K1, Z2
 	TESTQ     $0x00000001, 96(AX)
-	JZ        fresh_117
+	JZ        fresh_144
 	VADDPS    (R11)(R8*1), Z3, Z3
 
-fresh_117:
+fresh_144:
 	VMOVUPS Z3, (R11)(R8*1)
 	ADDQ    48(AX), R11
 	DECQ    R13
-	JNZ     kw_116
+	JNZ     kw_143
 	ADDQ    56(AX), R10
 	DECQ    R12
-	JNZ     kh_115
+	JNZ     kh_142
 	ADDQ    40(AX), BX
 	ADDQ    72(AX), SI
 	ADDQ    72(AX), DI
 	DECQ    R9
-	JNZ     pixel_113
+	JNZ     pixel_140
 	ADDQ    $0x00000040, DX
-	JMP     strip_111
+	JMP     strip_138
 
-narrower_112:
+narrower_139:
 	SUBQ  DX, CX
-	JZ    done_118
+	JZ    done_145
 	SHRQ  $0x02, CX
 	MOVQ  $0x0000ffff, BX
 	BZHIQ CX, BX, BX
@@ -1701,46 +2051,46 @@ narrower_112:
 	SUBQ  32(AX), DX
 	MOVQ  (AX), DI
 
-pixel_119:
+pixel_146:
 	VMOVUPS.Z (BX), K1, Z1
 	VMOVUPS.Z (SI), K1, Z2
 	TESTQ     $0x00000002, 96(AX)
-	JZ        all_120
+	JZ        all_147
 	VCMPPS    $0x11, Z1, Z0, K2
 	VMOVAPS.Z Z2, K2, Z2
 
-all_120:
+all_147:
 	MOVQ CX, R8
 	MOVQ 24(AX), R10
 
-kh_121:
+kh_148:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_122:
+kw_149:
 	VMOVUPS.Z (R9), K1, Z3
 	VCMPPS    $0x00, Z3, Z1, K2
 	VMOVAPS.Z Z2, K2, Z3
 	VPXORD    Z2, Z2, K2, Z2
 	TESTQ     $0x00000001, 96(AX)
-	JZ        fresh_123
+	JZ        fresh_150
 	VADDPS    (R9)(DX*1), Z3, K1, Z3
 
-fresh_123:
+fresh_150:
 	VMOVUPS Z3, K1, (R9)(DX*1)
 	ADDQ    48(AX), R9
 	DECQ    R11
-	JNZ     kw_122
+	JNZ     kw_149
 	ADDQ    56(AX), R8
 	DECQ    R10
-	JNZ     kh_121
+	JNZ     kh_148
 	ADDQ    40(AX), CX
 	ADDQ    72(AX), BX
 	ADDQ    72(AX), SI
 	DECQ    DI
-	JNZ     pixel_119
+	JNZ     pixel_146
 
-done_118:
+done_145:
 	VZEROUPPER
 	RET
 
@@ -1753,10 +2103,10 @@ TEXT ·maxPoolGrad2512(SB), NOSPLIT, $0-8
 	XORQ   DX, DX
 	SHLQ   $0x02, CX
 
-strip_124:
+strip_151:
 	LEAQ 64(DX), BX
 	CMPQ BX, CX
-	JG   narrower_125
+	JG   narrower_152
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 64(AX), SI
@@ -1767,15 +2117,15 @@ strip_124:
 	SUBQ 32(AX), R8
 	MOVQ (AX), R9
 
-pixel_126:
+pixel_153:
 	VMOVUPS   (SI), Z1
 	VMOVUPS   (DI), Z2
 	TESTQ     $0x00000002, 96(AX)
-	JZ        all_127
+	JZ        all_154
 	VCMPPS    $0x11, Z1, Z0, K1
 	VMOVAPS.Z Z2, K1, Z2
 
-all_127:
+all_154:
 	MOVQ      BX, R10
 	VMOVUPS   (R10), Z3
 	VCMPPS    $0x00, Z3, Z1, K1
@@ -1805,13 +2155,13 @@ all_127:
 	ADDQ      72(AX), SI
 	ADDQ      72(AX), DI
 	DECQ      R9
-	JNZ       pixel_126
+	JNZ       pixel_153
 	ADDQ      $0x00000040, DX
-	JMP       strip_124
+	JMP       strip_151
 
-narrower_125:
+narrower_152:
 	SUBQ  DX, CX
-	JZ    done_128
+	JZ    done_155
 	SHRQ  $0x02, CX
 	MOVQ  $0x0000ffff, BX
 	BZHIQ CX, BX, BX
@@ -1826,15 +2176,15 @@ narrower_125:
 	SUBQ  32(AX), DX
 	MOVQ  (AX), DI
 
-pixel_129:
+pixel_156:
 	VMOVUPS.Z (BX), K1, Z1
 	VMOVUPS.Z (SI), K1, Z2
 	TESTQ     $0x00000002, 96(AX)
-	JZ        all_130
+	JZ        all_157
 	VCMPPS    $0x11, Z1, Z0, K2
 	VMOVAPS.Z Z2, K2, Z2
 
-all_130:
+all_157:
 	MOVQ      CX, R8
 	VMOVUPS.Z (R8), K1, Z3
 	VCMPPS    $0x00, Z3, Z1, K2
@@ -1864,9 +2214,9 @@ all_130:
 	ADDQ      72(AX), BX
 	ADDQ      72(AX), SI
 	DECQ      DI
-	JNZ       pixel_129
+	JNZ       pixel_156
 
-done_128:
+done_155:
 	VZEROUPPER
 	RET
 
@@ -1879,17 +2229,17 @@ TEXT ·avgPoolGrad512(SB), NOSPLIT, $0-8
 	XORQ         DX, DX
 	SHLQ         $0x02, CX
 
-strip_131:
+strip_158:
 	LEAQ 128(DX), BX
 	CMPQ BX, CX
-	JG   narrower_132
+	JG   narrower_159
 	MOVQ 88(AX), BX
 	ADDQ DX, BX
 	MOVQ 80(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixel_133:
+pixel_160:
 	VMOVUPS (SI), Z1
 	VMULPS  Z0, Z1, Z1
 	VMOVUPS 64(SI), Z2
@@ -1897,11 +2247,11 @@ pixel_133:
 	MOVQ    BX, R8
 	MOVQ    24(AX), R10
 
-kh_134:
+kh_161:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_135:
+kw_162:
 	VMOVUPS (R9), Z3
 	VADDPS  Z1, Z3, Z3
 	VMOVUPS Z3, (R9)
@@ -1910,58 +2260,58 @@ kw_135:
 	VMOVUPS Z3, 64(R9)
 	ADDQ    48(AX), R9
 	DECQ    R11
-	JNZ     kw_135
+	JNZ     kw_162
 	ADDQ    56(AX), R8
 	DECQ    R10
-	JNZ     kh_134
+	JNZ     kh_161
 	ADDQ    40(AX), BX
 	ADDQ    72(AX), SI
 	DECQ    DI
-	JNZ     pixel_133
+	JNZ     pixel_160
 	ADDQ    $0x00000080, DX
-	JMP     strip_131
+	JMP     strip_158
 
-narrower_132:
-strip_136:
+narrower_159:
+strip_163:
 	LEAQ 64(DX), BX
 	CMPQ BX, CX
-	JG   narrower_137
+	JG   narrower_164
 	MOVQ 88(AX), BX
 	ADDQ DX, BX
 	MOVQ 80(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixel_138:
+pixel_165:
 	VMOVUPS (SI), Z1
 	VMULPS  Z0, Z1, Z1
 	MOVQ    BX, R8
 	MOVQ    24(AX), R10
 
-kh_139:
+kh_166:
 	MOVQ 16(AX), R11
 	MOVQ R8, R9
 
-kw_140:
+kw_167:
 	VMOVUPS (R9), Z2
 	VADDPS  Z1, Z2, Z2
 	VMOVUPS Z2, (R9)
 	ADDQ    48(AX), R9
 	DECQ    R11
-	JNZ     kw_140
+	JNZ     kw_167
 	ADDQ    56(AX), R8
 	DECQ    R10
-	JNZ     kh_139
+	JNZ     kh_166
 	ADDQ    40(AX), BX
 	ADDQ    72(AX), SI
 	DECQ    DI
-	JNZ     pixel_138
+	JNZ     pixel_165
 	ADDQ    $0x00000040, DX
-	JMP     strip_136
+	JMP     strip_163
 
-narrower_137:
+narrower_164:
 	SUBQ  DX, CX
-	JZ    done_141
+	JZ    done_168
 	SHRQ  $0x02, CX
 	MOVQ  $0x0000ffff, BX
 	BZHIQ CX, BX, BX
@@ -1972,32 +2322,32 @@ narrower_137:
 	ADDQ  DX, BX
 	MOVQ  (AX), DX
 
-pixel_142:
+pixel_169:
 	VMOVUPS.Z (BX), K1, Z1
 	VMULPS    Z0, Z1, Z1
 	MOVQ      CX, SI
 	MOVQ      24(AX), R8
 
-kh_143:
+kh_170:
 	MOVQ 16(AX), R9
 	MOVQ SI, DI
 
-kw_144:
+kw_171:
 	VMOVUPS.Z (DI), K1, Z2
 	VADDPS    Z1, Z2, Z2
 	VMOVUPS   Z2, K1, (DI)
 	ADDQ      48(AX), DI
 	DECQ      R9
-	JNZ       kw_144
+	JNZ       kw_171
 	ADDQ      56(AX), SI
 	DECQ      R8
-	JNZ       kh_143
+	JNZ       kh_170
 	ADDQ      40(AX), CX
 	ADDQ      72(AX), BX
 	DECQ      DX
-	JNZ       pixel_142
+	JNZ       pixel_169
 
-done_141:
+done_168:
 	VZEROUPPER
 	RET
 
@@ -2009,19 +2359,19 @@ TEXT ·depth512(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_145:
+strip_172:
 	LEAQ 256(DX), BX
 	CMPQ BX, CX
-	JG   narrower_146
+	JG   narrower_173
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 88(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixels_147:
+pixels_174:
 	CMPQ   DI, $0x04
-	JL     fewer_148
+	JL     fewer_175
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2039,7 +2389,7 @@ pixels_147:
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
 	CMPQ   24(AX), $0x00
-	JE     empty_149
+	JE     empty_176
 	MOVQ   40(AX), R8
 	LEAQ   (R8)(R8*2), R9
 	MOVQ   64(AX), R12
@@ -2047,11 +2397,11 @@ pixels_147:
 	MOVQ   BX, R10
 	MOVQ   24(AX), R13
 
-kh_150:
+kh_177:
 	MOVQ 16(AX), R14
 	MOVQ R10, R11
 
-kw_151:
+kw_178:
 	VMOVUPS     (R12), Z16
 	VFMADD231PS (R11), Z16, Z0
 	VFMADD231PS (R11)(R8*1), Z16, Z4
@@ -2075,16 +2425,16 @@ kw_151:
 	ADDQ        72(AX), R12
 	ADDQ        48(AX), R11
 	DECQ        R14
-	JNZ         kw_151
+	JNZ         kw_178
 	ADDQ        56(AX), R10
 	ADDQ        80(AX), R12
 	DECQ        R13
-	JNZ         kh_150
+	JNZ         kh_177
 
-empty_149:
+empty_176:
 	MOVQ    112(AX), R8
 	TESTQ   R8, R8
-	JZ      nobias_152
+	JZ      nobias_179
 	ADDQ    DX, R8
 	VMOVUPS (R8), Z16
 	VADDPS  Z16, Z0, Z0
@@ -2107,11 +2457,11 @@ empty_149:
 	VADDPS  Z16, Z11, Z11
 	VADDPS  Z16, Z15, Z15
 
-nobias_152:
+nobias_179:
 	MOVQ   96(AX), R8
 	LEAQ   (R8)(R8*2), R9
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_153
+	JZ     fresh_180
 	VADDPS (SI), Z0, Z0
 	VADDPS 64(SI), Z1, Z1
 	VADDPS 128(SI), Z2, Z2
@@ -2129,10 +2479,10 @@ nobias_152:
 	VADDPS 128(SI)(R9*1), Z14, Z14
 	VADDPS 192(SI)(R9*1), Z15, Z15
 
-fresh_153:
+fresh_180:
 	MOVQ         104(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_154
+	JZ           linear_181
 	VPXORD       Z16, Z16, Z16
 	VMAXPS       Z0, Z16, Z0
 	VMAXPS       Z1, Z16, Z1
@@ -2151,7 +2501,7 @@ fresh_153:
 	VMAXPS       Z14, Z16, Z14
 	VMAXPS       Z15, Z16, Z15
 	TESTQ        $0x00000004, R10
-	JZ           linear_154
+	JZ           linear_181
 	VBROADCASTSS six512<>+0(SB), Z16
 	VMINPS       Z0, Z16, Z0
 	VMINPS       Z1, Z16, Z1
@@ -2170,7 +2520,7 @@ fresh_153:
 	VMINPS       Z14, Z16, Z14
 	VMINPS       Z15, Z16, Z15
 
-linear_154:
+linear_181:
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
 	VMOVUPS Z2, 128(SI)
@@ -2192,29 +2542,29 @@ linear_154:
 	MOVQ    96(AX), R8
 	LEAQ    (SI)(R8*4), SI
 	SUBQ    $0x04, DI
-	JMP     pixels_147
+	JMP     pixels_174
 
-fewer_148:
-pixels_155:
+fewer_175:
+pixels_182:
 	CMPQ   DI, $0x01
-	JL     fewer_156
+	JL     fewer_183
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	CMPQ   24(AX), $0x00
-	JE     empty_157
+	JE     empty_184
 	MOVQ   40(AX), R8
 	MOVQ   64(AX), R10
 	ADDQ   DX, R10
 	MOVQ   BX, R8
 	MOVQ   24(AX), R11
 
-kh_158:
+kh_185:
 	MOVQ 16(AX), R12
 	MOVQ R8, R9
 
-kw_159:
+kw_186:
 	VMOVUPS     (R10), Z4
 	VFMADD231PS (R9), Z4, Z0
 	VMOVUPS     64(R10), Z4
@@ -2226,16 +2576,16 @@ kw_159:
 	ADDQ        72(AX), R10
 	ADDQ        48(AX), R9
 	DECQ        R12
-	JNZ         kw_159
+	JNZ         kw_186
 	ADDQ        56(AX), R8
 	ADDQ        80(AX), R10
 	DECQ        R11
-	JNZ         kh_158
+	JNZ         kh_185
 
-empty_157:
+empty_184:
 	MOVQ    112(AX), R8
 	TESTQ   R8, R8
-	JZ      nobias_160
+	JZ      nobias_187
 	ADDQ    DX, R8
 	VMOVUPS (R8), Z4
 	VADDPS  Z4, Z0, Z0
@@ -2246,33 +2596,33 @@ empty_157:
 	VMOVUPS 192(R8), Z4
 	VADDPS  Z4, Z3, Z3
 
-nobias_160:
+nobias_187:
 	MOVQ   96(AX), R8
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_161
+	JZ     fresh_188
 	VADDPS (SI), Z0, Z0
 	VADDPS 64(SI), Z1, Z1
 	VADDPS 128(SI), Z2, Z2
 	VADDPS 192(SI), Z3, Z3
 
-fresh_161:
+fresh_188:
 	MOVQ         104(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_162
+	JZ           linear_189
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z0, Z4, Z0
 	VMAXPS       Z1, Z4, Z1
 	VMAXPS       Z2, Z4, Z2
 	VMAXPS       Z3, Z4, Z3
 	TESTQ        $0x00000004, R8
-	JZ           linear_162
+	JZ           linear_189
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z0, Z4, Z0
 	VMINPS       Z1, Z4, Z1
 	VMINPS       Z2, Z4, Z2
 	VMINPS       Z3, Z4, Z3
 
-linear_162:
+linear_189:
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
 	VMOVUPS Z2, 128(SI)
@@ -2282,26 +2632,26 @@ linear_162:
 	MOVQ    96(AX), R8
 	LEAQ    (SI)(R8*1), SI
 	SUBQ    $0x01, DI
-	JMP     pixels_155
+	JMP     pixels_182
 
-fewer_156:
+fewer_183:
 	ADDQ $0x00000100, DX
-	JMP  strip_145
+	JMP  strip_172
 
-narrower_146:
-strip_163:
+narrower_173:
+strip_190:
 	LEAQ 128(DX), BX
 	CMPQ BX, CX
-	JG   narrower_164
+	JG   narrower_191
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 88(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixels_165:
+pixels_192:
 	CMPQ   DI, $0x04
-	JL     fewer_166
+	JL     fewer_193
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -2311,7 +2661,7 @@ pixels_165:
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	CMPQ   24(AX), $0x00
-	JE     empty_167
+	JE     empty_194
 	MOVQ   40(AX), R8
 	LEAQ   (R8)(R8*2), R9
 	MOVQ   64(AX), R12
@@ -2319,11 +2669,11 @@ pixels_165:
 	MOVQ   BX, R10
 	MOVQ   24(AX), R13
 
-kh_168:
+kh_195:
 	MOVQ 16(AX), R14
 	MOVQ R10, R11
 
-kw_169:
+kw_196:
 	VMOVUPS     (R12), Z8
 	VFMADD231PS (R11), Z8, Z0
 	VFMADD231PS (R11)(R8*1), Z8, Z2
@@ -2337,16 +2687,16 @@ kw_169:
 	ADDQ        72(AX), R12
 	ADDQ        48(AX), R11
 	DECQ        R14
-	JNZ         kw_169
+	JNZ         kw_196
 	ADDQ        56(AX), R10
 	ADDQ        80(AX), R12
 	DECQ        R13
-	JNZ         kh_168
+	JNZ         kh_195
 
-empty_167:
+empty_194:
 	MOVQ    112(AX), R8
 	TESTQ   R8, R8
-	JZ      nobias_170
+	JZ      nobias_197
 	ADDQ    DX, R8
 	VMOVUPS (R8), Z8
 	VADDPS  Z8, Z0, Z0
@@ -2359,11 +2709,11 @@ empty_167:
 	VADDPS  Z8, Z5, Z5
 	VADDPS  Z8, Z7, Z7
 
-nobias_170:
+nobias_197:
 	MOVQ   96(AX), R8
 	LEAQ   (R8)(R8*2), R9
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_171
+	JZ     fresh_198
 	VADDPS (SI), Z0, Z0
 	VADDPS 64(SI), Z1, Z1
 	VADDPS (SI)(R8*1), Z2, Z2
@@ -2373,10 +2723,10 @@ nobias_170:
 	VADDPS (SI)(R9*1), Z6, Z6
 	VADDPS 64(SI)(R9*1), Z7, Z7
 
-fresh_171:
+fresh_198:
 	MOVQ         104(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_172
+	JZ           linear_199
 	VPXORD       Z8, Z8, Z8
 	VMAXPS       Z0, Z8, Z0
 	VMAXPS       Z1, Z8, Z1
@@ -2387,7 +2737,7 @@ fresh_171:
 	VMAXPS       Z6, Z8, Z6
 	VMAXPS       Z7, Z8, Z7
 	TESTQ        $0x00000004, R10
-	JZ           linear_172
+	JZ           linear_199
 	VBROADCASTSS six512<>+0(SB), Z8
 	VMINPS       Z0, Z8, Z0
 	VMINPS       Z1, Z8, Z1
@@ -2398,7 +2748,7 @@ fresh_171:
 	VMINPS       Z6, Z8, Z6
 	VMINPS       Z7, Z8, Z7
 
-linear_172:
+linear_199:
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
 	VMOVUPS Z2, (SI)(R8*1)
@@ -2412,27 +2762,27 @@ linear_172:
 	MOVQ    96(AX), R8
 	LEAQ    (SI)(R8*4), SI
 	SUBQ    $0x04, DI
-	JMP     pixels_165
+	JMP     pixels_192
 
-fewer_166:
-pixels_173:
+fewer_193:
+pixels_200:
 	CMPQ   DI, $0x01
-	JL     fewer_174
+	JL     fewer_201
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	CMPQ   24(AX), $0x00
-	JE     empty_175
+	JE     empty_202
 	MOVQ   40(AX), R8
 	MOVQ   64(AX), R10
 	ADDQ   DX, R10
 	MOVQ   BX, R8
 	MOVQ   24(AX), R11
 
-kh_176:
+kh_203:
 	MOVQ 16(AX), R12
 	MOVQ R8, R9
 
-kw_177:
+kw_204:
 	VMOVUPS     (R10), Z2
 	VFMADD231PS (R9), Z2, Z0
 	VMOVUPS     64(R10), Z2
@@ -2440,43 +2790,43 @@ kw_177:
 	ADDQ        72(AX), R10
 	ADDQ        48(AX), R9
 	DECQ        R12
-	JNZ         kw_177
+	JNZ         kw_204
 	ADDQ        56(AX), R8
 	ADDQ        80(AX), R10
 	DECQ        R11
-	JNZ         kh_176
+	JNZ         kh_203
 
-empty_175:
+empty_202:
 	MOVQ    112(AX), R8
 	TESTQ   R8, R8
-	JZ      nobias_178
+	JZ      nobias_205
 	ADDQ    DX, R8
 	VMOVUPS (R8), Z2
 	VADDPS  Z2, Z0, Z0
 	VMOVUPS 64(R8), Z2
 	VADDPS  Z2, Z1, Z1
 
-nobias_178:
+nobias_205:
 	MOVQ   96(AX), R8
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_179
+	JZ     fresh_206
 	VADDPS (SI), Z0, Z0
 	VADDPS 64(SI), Z1, Z1
 
-fresh_179:
+fresh_206:
 	MOVQ         104(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_180
+	JZ           linear_207
 	VPXORD       Z2, Z2, Z2
 	VMAXPS       Z0, Z2, Z0
 	VMAXPS       Z1, Z2, Z1
 	TESTQ        $0x00000004, R8
-	JZ           linear_180
+	JZ           linear_207
 	VBROADCASTSS six512<>+0(SB), Z2
 	VMINPS       Z0, Z2, Z0
 	VMINPS       Z1, Z2, Z1
 
-linear_180:
+linear_207:
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, 64(SI)
 	MOVQ    40(AX), R8
@@ -2484,32 +2834,32 @@ linear_180:
 	MOVQ    96(AX), R8
 	LEAQ    (SI)(R8*1), SI
 	SUBQ    $0x01, DI
-	JMP     pixels_173
+	JMP     pixels_200
 
-fewer_174:
+fewer_201:
 	ADDQ $0x00000080, DX
-	JMP  strip_163
+	JMP  strip_190
 
-narrower_164:
-strip_181:
+narrower_191:
+strip_208:
 	LEAQ 64(DX), BX
 	CMPQ BX, CX
-	JG   narrower_182
+	JG   narrower_209
 	MOVQ 32(AX), BX
 	ADDQ DX, BX
 	MOVQ 88(AX), SI
 	ADDQ DX, SI
 	MOVQ (AX), DI
 
-pixels_183:
+pixels_210:
 	CMPQ   DI, $0x04
-	JL     fewer_184
+	JL     fewer_211
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	CMPQ   24(AX), $0x00
-	JE     empty_185
+	JE     empty_212
 	MOVQ   40(AX), R8
 	LEAQ   (R8)(R8*2), R9
 	MOVQ   64(AX), R12
@@ -2517,11 +2867,11 @@ pixels_183:
 	MOVQ   BX, R10
 	MOVQ   24(AX), R13
 
-kh_186:
+kh_213:
 	MOVQ 16(AX), R14
 	MOVQ R10, R11
 
-kw_187:
+kw_214:
 	VMOVUPS     (R12), Z4
 	VFMADD231PS (R11), Z4, Z0
 	VFMADD231PS (R11)(R8*1), Z4, Z1
@@ -2530,16 +2880,16 @@ kw_187:
 	ADDQ        72(AX), R12
 	ADDQ        48(AX), R11
 	DECQ        R14
-	JNZ         kw_187
+	JNZ         kw_214
 	ADDQ        56(AX), R10
 	ADDQ        80(AX), R12
 	DECQ        R13
-	JNZ         kh_186
+	JNZ         kh_213
 
-empty_185:
+empty_212:
 	MOVQ    112(AX), R8
 	TESTQ   R8, R8
-	JZ      nobias_188
+	JZ      nobias_215
 	ADDQ    DX, R8
 	VMOVUPS (R8), Z4
 	VADDPS  Z4, Z0, Z0
@@ -2547,34 +2897,34 @@ empty_185:
 	VADDPS  Z4, Z2, Z2
 	VADDPS  Z4, Z3, Z3
 
-nobias_188:
+nobias_215:
 	MOVQ   96(AX), R8
 	LEAQ   (R8)(R8*2), R9
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_189
+	JZ     fresh_216
 	VADDPS (SI), Z0, Z0
 	VADDPS (SI)(R8*1), Z1, Z1
 	VADDPS (SI)(R8*2), Z2, Z2
 	VADDPS (SI)(R9*1), Z3, Z3
 
-fresh_189:
+fresh_216:
 	MOVQ         104(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_190
+	JZ           linear_217
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z0, Z4, Z0
 	VMAXPS       Z1, Z4, Z1
 	VMAXPS       Z2, Z4, Z2
 	VMAXPS       Z3, Z4, Z3
 	TESTQ        $0x00000004, R10
-	JZ           linear_190
+	JZ           linear_217
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z0, Z4, Z0
 	VMINPS       Z1, Z4, Z1
 	VMINPS       Z2, Z4, Z2
 	VMINPS       Z3, Z4, Z3
 
-linear_190:
+linear_217:
 	VMOVUPS Z0, (SI)
 	VMOVUPS Z1, (SI)(R8*1)
 	VMOVUPS Z2, (SI)(R8*2)
@@ -2584,78 +2934,78 @@ linear_190:
 	MOVQ    96(AX), R8
 	LEAQ    (SI)(R8*4), SI
 	SUBQ    $0x04, DI
-	JMP     pixels_183
+	JMP     pixels_210
 
-fewer_184:
-pixels_191:
+fewer_211:
+pixels_218:
 	CMPQ   DI, $0x01
-	JL     fewer_192
+	JL     fewer_219
 	VPXORD Z0, Z0, Z0
 	CMPQ   24(AX), $0x00
-	JE     empty_193
+	JE     empty_220
 	MOVQ   40(AX), R8
 	MOVQ   64(AX), R10
 	ADDQ   DX, R10
 	MOVQ   BX, R8
 	MOVQ   24(AX), R11
 
-kh_194:
+kh_221:
 	MOVQ 16(AX), R12
 	MOVQ R8, R9
 
-kw_195:
+kw_222:
 	VMOVUPS     (R10), Z1
 	VFMADD231PS (R9), Z1, Z0
 	ADDQ        72(AX), R10
 	ADDQ        48(AX), R9
 	DECQ        R12
-	JNZ         kw_195
+	JNZ         kw_222
 	ADDQ        56(AX), R8
 	ADDQ        80(AX), R10
 	DECQ        R11
-	JNZ         kh_194
+	JNZ         kh_221
 
-empty_193:
+empty_220:
 	MOVQ    112(AX), R8
 	TESTQ   R8, R8
-	JZ      nobias_196
+	JZ      nobias_223
 	ADDQ    DX, R8
 	VMOVUPS (R8), Z1
 	VADDPS  Z1, Z0, Z0
 
-nobias_196:
+nobias_223:
 	MOVQ   96(AX), R8
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_197
+	JZ     fresh_224
 	VADDPS (SI), Z0, Z0
 
-fresh_197:
+fresh_224:
 	MOVQ         104(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_198
+	JZ           linear_225
 	VPXORD       Z1, Z1, Z1
 	VMAXPS       Z0, Z1, Z0
 	TESTQ        $0x00000004, R8
-	JZ           linear_198
+	JZ           linear_225
 	VBROADCASTSS six512<>+0(SB), Z1
 	VMINPS       Z0, Z1, Z0
 
-linear_198:
+linear_225:
 	VMOVUPS Z0, (SI)
 	MOVQ    40(AX), R8
 	LEAQ    (BX)(R8*1), BX
 	MOVQ    96(AX), R8
 	LEAQ    (SI)(R8*1), SI
 	SUBQ    $0x01, DI
-	JMP     pixels_191
+	JMP     pixels_218
 
-fewer_192:
+fewer_219:
 	ADDQ $0x00000040, DX
-	JMP  strip_181
+	JMP  strip_208
 
-narrower_182:
+narrower_209:
 	SUBQ  DX, CX
-	JZ    done_199
+	JZ    done_226
 	SHRQ  $0x02, CX
 	MOVQ  $0x0000ffff, BX
 	BZHIQ CX, BX, BX
@@ -2666,15 +3016,15 @@ narrower_182:
 	ADDQ  DX, BX
 	MOVQ  (AX), SI
 
-pixels_200:
+pixels_227:
 	CMPQ   SI, $0x04
-	JL     fewer_201
+	JL     fewer_228
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	CMPQ   24(AX), $0x00
-	JE     empty_202
+	JE     empty_229
 	MOVQ   40(AX), DI
 	LEAQ   (DI)(DI*2), R8
 	MOVQ   64(AX), R11
@@ -2682,11 +3032,11 @@ pixels_200:
 	MOVQ   CX, R9
 	MOVQ   24(AX), R12
 
-kh_203:
+kh_230:
 	MOVQ 16(AX), R13
 	MOVQ R9, R10
 
-kw_204:
+kw_231:
 	VMOVUPS.Z   (R11), K1, Z4
 	VFMADD231PS (R10), Z4, K1, Z0
 	VFMADD231PS (R10)(DI*1), Z4, K1, Z1
@@ -2695,16 +3045,16 @@ kw_204:
 	ADDQ        72(AX), R11
 	ADDQ        48(AX), R10
 	DECQ        R13
-	JNZ         kw_204
+	JNZ         kw_231
 	ADDQ        56(AX), R9
 	ADDQ        80(AX), R11
 	DECQ        R12
-	JNZ         kh_203
+	JNZ         kh_230
 
-empty_202:
+empty_229:
 	MOVQ      112(AX), DI
 	TESTQ     DI, DI
-	JZ        nobias_205
+	JZ        nobias_232
 	ADDQ      DX, DI
 	VMOVUPS.Z (DI), K1, Z4
 	VADDPS    Z4, Z0, Z0
@@ -2712,34 +3062,34 @@ empty_202:
 	VADDPS    Z4, Z2, Z2
 	VADDPS    Z4, Z3, Z3
 
-nobias_205:
+nobias_232:
 	MOVQ   96(AX), DI
 	LEAQ   (DI)(DI*2), R8
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_206
+	JZ     fresh_233
 	VADDPS (BX), Z0, K1, Z0
 	VADDPS (BX)(DI*1), Z1, K1, Z1
 	VADDPS (BX)(DI*2), Z2, K1, Z2
 	VADDPS (BX)(R8*1), Z3, K1, Z3
 
-fresh_206:
+fresh_233:
 	MOVQ         104(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_207
+	JZ           linear_234
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z0, Z4, Z0
 	VMAXPS       Z1, Z4, Z1
 	VMAXPS       Z2, Z4, Z2
 	VMAXPS       Z3, Z4, Z3
 	TESTQ        $0x00000004, R9
-	JZ           linear_207
+	JZ           linear_234
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z0, Z4, Z0
 	VMINPS       Z1, Z4, Z1
 	VMINPS       Z2, Z4, Z2
 	VMINPS       Z3, Z4, Z3
 
-linear_207:
+linear_234:
 	VMOVUPS Z0, K1, (BX)
 	VMOVUPS Z1, K1, (BX)(DI*1)
 	VMOVUPS Z2, K1, (BX)(DI*2)
@@ -2749,73 +3099,73 @@ linear_207:
 	MOVQ    96(AX), DI
 	LEAQ    (BX)(DI*4), BX
 	SUBQ    $0x04, SI
-	JMP     pixels_200
+	JMP     pixels_227
 
-fewer_201:
-pixels_208:
+fewer_228:
+pixels_235:
 	CMPQ   SI, $0x01
-	JL     fewer_209
+	JL     fewer_236
 	VPXORD Z0, Z0, Z0
 	CMPQ   24(AX), $0x00
-	JE     empty_210
+	JE     empty_237
 	MOVQ   40(AX), DI
 	MOVQ   64(AX), R9
 	ADDQ   DX, R9
 	MOVQ   CX, DI
 	MOVQ   24(AX), R10
 
-kh_211:
+kh_238:
 	MOVQ 16(AX), R11
 	MOVQ DI, R8
 
-kw_212:
+kw_239:
 	VMOVUPS.Z   (R9), K1, Z1
 	VFMADD231PS (R8), Z1, K1, Z0
 	ADDQ        72(AX), R9
 	ADDQ        48(AX), R8
 	DECQ        R11
-	JNZ         kw_212
+	JNZ         kw_239
 	ADDQ        56(AX), DI
 	ADDQ        80(AX), R9
 	DECQ        R10
-	JNZ         kh_211
+	JNZ         kh_238
 
-empty_210:
+empty_237:
 	MOVQ      112(AX), DI
 	TESTQ     DI, DI
-	JZ        nobias_213
+	JZ        nobias_240
 	ADDQ      DX, DI
 	VMOVUPS.Z (DI), K1, Z1
 	VADDPS    Z1, Z0, Z0
 
-nobias_213:
+nobias_240:
 	MOVQ   96(AX), DI
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_214
+	JZ     fresh_241
 	VADDPS (BX), Z0, K1, Z0
 
-fresh_214:
+fresh_241:
 	MOVQ         104(AX), DI
 	TESTQ        $0x00000006, DI
-	JZ           linear_215
+	JZ           linear_242
 	VPXORD       Z1, Z1, Z1
 	VMAXPS       Z0, Z1, Z0
 	TESTQ        $0x00000004, DI
-	JZ           linear_215
+	JZ           linear_242
 	VBROADCASTSS six512<>+0(SB), Z1
 	VMINPS       Z0, Z1, Z0
 
-linear_215:
+linear_242:
 	VMOVUPS Z0, K1, (BX)
 	MOVQ    40(AX), DI
 	LEAQ    (CX)(DI*1), CX
 	MOVQ    96(AX), DI
 	LEAQ    (BX)(DI*1), BX
 	SUBQ    $0x01, SI
-	JMP     pixels_208
+	JMP     pixels_235
 
-fewer_209:
-done_199:
+fewer_236:
+done_226:
 	VZEROUPPER
 	RET
 
@@ -2827,10 +3177,10 @@ TEXT ·depthNine512(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_216:
+strip_243:
 	LEAQ    64(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_217
+	JG      narrower_244
 	MOVQ    64(AX), BX
 	ADDQ    DX, BX
 	VMOVUPS (BX), Z0
@@ -2858,9 +3208,9 @@ strip_216:
 	ADDQ    DX, SI
 	MOVQ    (AX), DI
 
-pixels_218:
+pixels_245:
 	CMPQ        DI, $0x04
-	JL          fewer_219
+	JL          fewer_246
 	VPXORD      Z9, Z9, Z9
 	VPXORD      Z10, Z10, Z10
 	VPXORD      Z11, Z11, Z11
@@ -2917,7 +3267,7 @@ pixels_218:
 	VFMADD231PS (R11)(R9*1), Z8, Z12
 	MOVQ        112(AX), R8
 	TESTQ       R8, R8
-	JZ          nobias_220
+	JZ          nobias_247
 	ADDQ        DX, R8
 	VMOVUPS     (R8), Z13
 	VADDPS      Z13, Z9, Z9
@@ -2925,34 +3275,34 @@ pixels_218:
 	VADDPS      Z13, Z11, Z11
 	VADDPS      Z13, Z12, Z12
 
-nobias_220:
+nobias_247:
 	MOVQ   96(AX), R8
 	LEAQ   (R8)(R8*2), R9
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_221
+	JZ     fresh_248
 	VADDPS (SI), Z9, Z9
 	VADDPS (SI)(R8*1), Z10, Z10
 	VADDPS (SI)(R8*2), Z11, Z11
 	VADDPS (SI)(R9*1), Z12, Z12
 
-fresh_221:
+fresh_248:
 	MOVQ         104(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_222
+	JZ           linear_249
 	VPXORD       Z13, Z13, Z13
 	VMAXPS       Z9, Z13, Z9
 	VMAXPS       Z10, Z13, Z10
 	VMAXPS       Z11, Z13, Z11
 	VMAXPS       Z12, Z13, Z12
 	TESTQ        $0x00000004, R10
-	JZ           linear_222
+	JZ           linear_249
 	VBROADCASTSS six512<>+0(SB), Z13
 	VMINPS       Z9, Z13, Z9
 	VMINPS       Z10, Z13, Z10
 	VMINPS       Z11, Z13, Z11
 	VMINPS       Z12, Z13, Z12
 
-linear_222:
+linear_249:
 	VMOVUPS Z9, (SI)
 	VMOVUPS Z10, (SI)(R8*1)
 	VMOVUPS Z11, (SI)(R8*2)
@@ -2962,12 +3312,12 @@ linear_222:
 	MOVQ    96(AX), R8
 	LEAQ    (SI)(R8*4), SI
 	SUBQ    $0x04, DI
-	JMP     pixels_218
+	JMP     pixels_245
 
-fewer_219:
-pixels_223:
+fewer_246:
+pixels_250:
 	CMPQ        DI, $0x02
-	JL          fewer_224
+	JL          fewer_251
 	VPXORD      Z9, Z9, Z9
 	VPXORD      Z10, Z10, Z10
 	MOVQ        40(AX), R8
@@ -3003,33 +3353,33 @@ pixels_223:
 	VFMADD231PS (R10)(R8*1), Z8, Z10
 	MOVQ        112(AX), R8
 	TESTQ       R8, R8
-	JZ          nobias_225
+	JZ          nobias_252
 	ADDQ        DX, R8
 	VMOVUPS     (R8), Z11
 	VADDPS      Z11, Z9, Z9
 	VADDPS      Z11, Z10, Z10
 
-nobias_225:
+nobias_252:
 	MOVQ   96(AX), R8
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_226
+	JZ     fresh_253
 	VADDPS (SI), Z9, Z9
 	VADDPS (SI)(R8*1), Z10, Z10
 
-fresh_226:
+fresh_253:
 	MOVQ         104(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_227
+	JZ           linear_254
 	VPXORD       Z11, Z11, Z11
 	VMAXPS       Z9, Z11, Z9
 	VMAXPS       Z10, Z11, Z10
 	TESTQ        $0x00000004, R9
-	JZ           linear_227
+	JZ           linear_254
 	VBROADCASTSS six512<>+0(SB), Z11
 	VMINPS       Z9, Z11, Z9
 	VMINPS       Z10, Z11, Z10
 
-linear_227:
+linear_254:
 	VMOVUPS Z9, (SI)
 	VMOVUPS Z10, (SI)(R8*1)
 	MOVQ    40(AX), R8
@@ -3037,12 +3387,12 @@ linear_227:
 	MOVQ    96(AX), R8
 	LEAQ    (SI)(R8*2), SI
 	SUBQ    $0x02, DI
-	JMP     pixels_223
+	JMP     pixels_250
 
-fewer_224:
-pixels_228:
+fewer_251:
+pixels_255:
 	CMPQ        DI, $0x01
-	JL          fewer_229
+	JL          fewer_256
 	VPXORD      Z9, Z9, Z9
 	MOVQ        40(AX), R8
 	MOVQ        BX, R8
@@ -3068,44 +3418,44 @@ pixels_228:
 	VFMADD231PS (R9), Z8, Z9
 	MOVQ        112(AX), R8
 	TESTQ       R8, R8
-	JZ          nobias_230
+	JZ          nobias_257
 	ADDQ        DX, R8
 	VMOVUPS     (R8), Z10
 	VADDPS      Z10, Z9, Z9
 
-nobias_230:
+nobias_257:
 	MOVQ   96(AX), R8
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_231
+	JZ     fresh_258
 	VADDPS (SI), Z9, Z9
 
-fresh_231:
+fresh_258:
 	MOVQ         104(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_232
+	JZ           linear_259
 	VPXORD       Z10, Z10, Z10
 	VMAXPS       Z9, Z10, Z9
 	TESTQ        $0x00000004, R8
-	JZ           linear_232
+	JZ           linear_259
 	VBROADCASTSS six512<>+0(SB), Z10
 	VMINPS       Z9, Z10, Z9
 
-linear_232:
+linear_259:
 	VMOVUPS Z9, (SI)
 	MOVQ    40(AX), R8
 	LEAQ    (BX)(R8*1), BX
 	MOVQ    96(AX), R8
 	LEAQ    (SI)(R8*1), SI
 	SUBQ    $0x01, DI
-	JMP     pixels_228
+	JMP     pixels_255
 
-fewer_229:
+fewer_256:
 	ADDQ $0x00000040, DX
-	JMP  strip_216
+	JMP  strip_243
 
-narrower_217:
+narrower_244:
 	SUBQ      DX, CX
-	JZ        done_233
+	JZ        done_260
 	SHRQ      $0x02, CX
 	MOVQ      $0x0000ffff, BX
 	BZHIQ     CX, BX, BX
@@ -3137,9 +3487,9 @@ narrower_217:
 	ADDQ      DX, BX
 	MOVQ      (AX), SI
 
-pixels_234:
+pixels_261:
 	CMPQ        SI, $0x04
-	JL          fewer_235
+	JL          fewer_262
 	VPXORD      Z9, Z9, Z9
 	VPXORD      Z10, Z10, Z10
 	VPXORD      Z11, Z11, Z11
@@ -3196,7 +3546,7 @@ pixels_234:
 	VFMADD231PS (R10)(R8*1), Z8, K1, Z12
 	MOVQ        112(AX), DI
 	TESTQ       DI, DI
-	JZ          nobias_236
+	JZ          nobias_263
 	ADDQ        DX, DI
 	VMOVUPS.Z   (DI), K1, Z13
 	VADDPS      Z13, Z9, Z9
@@ -3204,34 +3554,34 @@ pixels_234:
 	VADDPS      Z13, Z11, Z11
 	VADDPS      Z13, Z12, Z12
 
-nobias_236:
+nobias_263:
 	MOVQ   96(AX), DI
 	LEAQ   (DI)(DI*2), R8
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_237
+	JZ     fresh_264
 	VADDPS (BX), Z9, K1, Z9
 	VADDPS (BX)(DI*1), Z10, K1, Z10
 	VADDPS (BX)(DI*2), Z11, K1, Z11
 	VADDPS (BX)(R8*1), Z12, K1, Z12
 
-fresh_237:
+fresh_264:
 	MOVQ         104(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_238
+	JZ           linear_265
 	VPXORD       Z13, Z13, Z13
 	VMAXPS       Z9, Z13, Z9
 	VMAXPS       Z10, Z13, Z10
 	VMAXPS       Z11, Z13, Z11
 	VMAXPS       Z12, Z13, Z12
 	TESTQ        $0x00000004, R9
-	JZ           linear_238
+	JZ           linear_265
 	VBROADCASTSS six512<>+0(SB), Z13
 	VMINPS       Z9, Z13, Z9
 	VMINPS       Z10, Z13, Z10
 	VMINPS       Z11, Z13, Z11
 	VMINPS       Z12, Z13, Z12
 
-linear_238:
+linear_265:
 	VMOVUPS Z9, K1, (BX)
 	VMOVUPS Z10, K1, (BX)(DI*1)
 	VMOVUPS Z11, K1, (BX)(DI*2)
@@ -3241,12 +3591,12 @@ linear_238:
 	MOVQ    96(AX), DI
 	LEAQ    (BX)(DI*4), BX
 	SUBQ    $0x04, SI
-	JMP     pixels_234
+	JMP     pixels_261
 
-fewer_235:
-pixels_239:
+fewer_262:
+pixels_266:
 	CMPQ        SI, $0x02
-	JL          fewer_240
+	JL          fewer_267
 	VPXORD      Z9, Z9, Z9
 	VPXORD      Z10, Z10, Z10
 	MOVQ        40(AX), DI
@@ -3282,33 +3632,33 @@ pixels_239:
 	VFMADD231PS (R9)(DI*1), Z8, K1, Z10
 	MOVQ        112(AX), DI
 	TESTQ       DI, DI
-	JZ          nobias_241
+	JZ          nobias_268
 	ADDQ        DX, DI
 	VMOVUPS.Z   (DI), K1, Z11
 	VADDPS      Z11, Z9, Z9
 	VADDPS      Z11, Z10, Z10
 
-nobias_241:
+nobias_268:
 	MOVQ   96(AX), DI
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_242
+	JZ     fresh_269
 	VADDPS (BX), Z9, K1, Z9
 	VADDPS (BX)(DI*1), Z10, K1, Z10
 
-fresh_242:
+fresh_269:
 	MOVQ         104(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_243
+	JZ           linear_270
 	VPXORD       Z11, Z11, Z11
 	VMAXPS       Z9, Z11, Z9
 	VMAXPS       Z10, Z11, Z10
 	TESTQ        $0x00000004, R8
-	JZ           linear_243
+	JZ           linear_270
 	VBROADCASTSS six512<>+0(SB), Z11
 	VMINPS       Z9, Z11, Z9
 	VMINPS       Z10, Z11, Z10
 
-linear_243:
+linear_270:
 	VMOVUPS Z9, K1, (BX)
 	VMOVUPS Z10, K1, (BX)(DI*1)
 	MOVQ    40(AX), DI
@@ -3316,12 +3666,12 @@ linear_243:
 	MOVQ    96(AX), DI
 	LEAQ    (BX)(DI*2), BX
 	SUBQ    $0x02, SI
-	JMP     pixels_239
+	JMP     pixels_266
 
-fewer_240:
-pixels_244:
+fewer_267:
+pixels_271:
 	CMPQ        SI, $0x01
-	JL          fewer_245
+	JL          fewer_272
 	VPXORD      Z9, Z9, Z9
 	MOVQ        40(AX), DI
 	MOVQ        CX, DI
@@ -3347,39 +3697,39 @@ pixels_244:
 	VFMADD231PS (R8), Z8, K1, Z9
 	MOVQ        112(AX), DI
 	TESTQ       DI, DI
-	JZ          nobias_246
+	JZ          nobias_273
 	ADDQ        DX, DI
 	VMOVUPS.Z   (DI), K1, Z10
 	VADDPS      Z10, Z9, Z9
 
-nobias_246:
+nobias_273:
 	MOVQ   96(AX), DI
 	TESTQ  $0x00000001, 104(AX)
-	JZ     fresh_247
+	JZ     fresh_274
 	VADDPS (BX), Z9, K1, Z9
 
-fresh_247:
+fresh_274:
 	MOVQ         104(AX), DI
 	TESTQ        $0x00000006, DI
-	JZ           linear_248
+	JZ           linear_275
 	VPXORD       Z10, Z10, Z10
 	VMAXPS       Z9, Z10, Z9
 	TESTQ        $0x00000004, DI
-	JZ           linear_248
+	JZ           linear_275
 	VBROADCASTSS six512<>+0(SB), Z10
 	VMINPS       Z9, Z10, Z9
 
-linear_248:
+linear_275:
 	VMOVUPS Z9, K1, (BX)
 	MOVQ    40(AX), DI
 	LEAQ    (CX)(DI*1), CX
 	MOVQ    96(AX), DI
 	LEAQ    (BX)(DI*1), BX
 	SUBQ    $0x01, SI
-	JMP     pixels_244
+	JMP     pixels_271
 
-fewer_245:
-done_233:
+fewer_272:
+done_260:
 	VZEROUPPER
 	RET
 
@@ -3391,10 +3741,10 @@ TEXT ·depthGrad512(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_249:
+strip_276:
 	LEAQ   256(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_250
+	JG     narrower_277
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3407,12 +3757,12 @@ strip_249:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_251:
+rows_278:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_252:
+cols_279:
 	VMOVUPS     (R9), Z4
 	VFMADD231PS (R10), Z4, Z0
 	VMOVUPS     64(R9), Z4
@@ -3424,11 +3774,11 @@ cols_252:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_252
+	JNZ         cols_279
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_251
+	JNZ         rows_278
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Z0, Z0
@@ -3440,13 +3790,13 @@ cols_252:
 	VADDPS      192(BX), Z3, Z3
 	VMOVUPS     Z3, 192(BX)
 	ADDQ        $0x00000100, DX
-	JMP         strip_249
+	JMP         strip_276
 
-narrower_250:
-strip_253:
+narrower_277:
+strip_280:
 	LEAQ   128(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_254
+	JG     narrower_281
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	MOVQ   24(AX), BX
@@ -3457,12 +3807,12 @@ strip_253:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_255:
+rows_282:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_256:
+cols_283:
 	VMOVUPS     (R9), Z2
 	VFMADD231PS (R10), Z2, Z0
 	VMOVUPS     64(R9), Z2
@@ -3470,11 +3820,11 @@ cols_256:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_256
+	JNZ         cols_283
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_255
+	JNZ         rows_282
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Z0, Z0
@@ -3482,13 +3832,13 @@ cols_256:
 	VADDPS      64(BX), Z1, Z1
 	VMOVUPS     Z1, 64(BX)
 	ADDQ        $0x00000080, DX
-	JMP         strip_253
+	JMP         strip_280
 
-narrower_254:
-strip_257:
+narrower_281:
+strip_284:
 	LEAQ   64(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_258
+	JG     narrower_285
 	VPXORD Z0, Z0, Z0
 	MOVQ   24(AX), BX
 	ADDQ   DX, BX
@@ -3498,32 +3848,32 @@ strip_257:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_259:
+rows_286:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_260:
+cols_287:
 	VMOVUPS     (R9), Z1
 	VFMADD231PS (R10), Z1, Z0
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_260
+	JNZ         cols_287
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_259
+	JNZ         rows_286
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Z0, Z0
 	VMOVUPS     Z0, (BX)
 	ADDQ        $0x00000040, DX
-	JMP         strip_257
+	JMP         strip_284
 
-narrower_258:
+narrower_285:
 	SUBQ   DX, CX
-	JZ     done_261
+	JZ     done_288
 	SHRQ   $0x02, CX
 	MOVQ   $0x0000ffff, BX
 	BZHIQ  CX, BX, BX
@@ -3537,28 +3887,28 @@ narrower_258:
 	MOVQ   40(AX), R10
 	MOVQ   64(AX), R11
 
-rows_262:
+rows_289:
 	MOVQ CX, R8
 	MOVQ BX, R9
 	MOVQ 8(AX), DI
 
-cols_263:
+cols_290:
 	VMOVUPS.Z   (R8), K1, Z1
 	VFMADD231PS (R9), Z1, K1, Z0
 	ADDQ        R10, R8
 	ADDQ        R11, R9
 	DECQ        DI
-	JNZ         cols_263
+	JNZ         cols_290
 	ADDQ        32(AX), CX
 	ADDQ        56(AX), BX
 	DECQ        SI
-	JNZ         rows_262
+	JNZ         rows_289
 	MOVQ        72(AX), AX
 	ADDQ        DX, AX
 	VADDPS      (AX), Z0, K1, Z0
 	VMOVUPS     Z0, K1, (AX)
 
-done_261:
+done_288:
 	VZEROUPPER
 	RET
 
@@ -3570,10 +3920,10 @@ TEXT ·depthBack512(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_264:
+strip_291:
 	LEAQ    256(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_265
+	JG      narrower_292
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Z0
 	VMOVUPS 64(BX)(DX*1), Z1
@@ -3587,12 +3937,12 @@ strip_264:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_266:
+rows_293:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_267:
+cols_294:
 	VMOVUPS     (R9), Z4
 	VFMADD231PS (R10), Z0, Z4
 	VMOVUPS     Z4, (R9)
@@ -3608,19 +3958,19 @@ cols_267:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_267
+	JNZ         cols_294
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_266
+	JNZ         rows_293
 	ADDQ        $0x00000100, DX
-	JMP         strip_264
+	JMP         strip_291
 
-narrower_265:
-strip_268:
+narrower_292:
+strip_295:
 	LEAQ    128(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_269
+	JG      narrower_296
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Z0
 	VMOVUPS 64(BX)(DX*1), Z1
@@ -3632,12 +3982,12 @@ strip_268:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_270:
+rows_297:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_271:
+cols_298:
 	VMOVUPS     (R9), Z2
 	VFMADD231PS (R10), Z0, Z2
 	VMOVUPS     Z2, (R9)
@@ -3647,19 +3997,19 @@ cols_271:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_271
+	JNZ         cols_298
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_270
+	JNZ         rows_297
 	ADDQ        $0x00000080, DX
-	JMP         strip_268
+	JMP         strip_295
 
-narrower_269:
-strip_272:
+narrower_296:
+strip_299:
 	LEAQ    64(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_273
+	JG      narrower_300
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Z0
 	MOVQ    24(AX), BX
@@ -3670,29 +4020,29 @@ strip_272:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_274:
+rows_301:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_275:
+cols_302:
 	VMOVUPS     (R9), Z1
 	VFMADD231PS (R10), Z0, Z1
 	VMOVUPS     Z1, (R9)
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_275
+	JNZ         cols_302
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_274
+	JNZ         rows_301
 	ADDQ        $0x00000040, DX
-	JMP         strip_272
+	JMP         strip_299
 
-narrower_273:
+narrower_300:
 	SUBQ      DX, CX
-	JZ        done_276
+	JZ        done_303
 	SHRQ      $0x02, CX
 	MOVQ      $0x0000ffff, BX
 	BZHIQ     CX, BX, BX
@@ -3707,25 +4057,25 @@ narrower_273:
 	MOVQ      40(AX), R9
 	MOVQ      64(AX), R10
 
-rows_277:
+rows_304:
 	MOVQ CX, DI
 	MOVQ BX, R8
 	MOVQ 8(AX), SI
 
-cols_278:
+cols_305:
 	VMOVUPS.Z   (DI), K1, Z1
 	VFMADD231PS (R8), Z0, K1, Z1
 	VMOVUPS     Z1, K1, (DI)
 	ADDQ        R9, DI
 	ADDQ        R10, R8
 	DECQ        SI
-	JNZ         cols_278
+	JNZ         cols_305
 	ADDQ        32(AX), CX
 	ADDQ        56(AX), BX
 	DECQ        DX
-	JNZ         rows_277
+	JNZ         rows_304
 
-done_276:
+done_303:
 	VZEROUPPER
 	RET
 

@@ -236,6 +236,44 @@ func TestColumnTwins(t *testing.T) {
 	}
 }
 
+// TestAffineGrad: it gives the bits of the three operations it stands for, on every variant.
+func TestAffineGrad(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		for _, c := range []int{1, 3, 8, 16, 19, 31, 32, 64, 70, 130} {
+			for _, rows := range []int{1, 2, 5, 131, 300} {
+				for i, act := range []Activation{None, ReLU, ReLU6} {
+					r := rng(uint64(c*1000 + rows))
+					x, dy := random(r, rows*c, i), random(r, rows*c, (i+1)%4)
+					scale, shift, mean := random(r, c, 1), random(r, c, 2), random(r, c, 3)
+					for j := range scale.s {
+						scale.s[j] *= 9
+					}
+					if rows == 5 {
+						special(x, 7)
+						special(dy, 5)
+					}
+					want, y := append([]float32(nil), dy.s...), make([]float32, rows*c)
+					must(t, Affine(y, x.s, scale.s, shift.s, c, 0, rows, act, false))
+					must(t, ActivateGrad(want, y, want, act))
+					sums, dots, gotS, gotD := make([]float64, c), make([]float64, c), make([]float64, c), make([]float64, c)
+					must(t, ChannelSums(nil, want, c, 0, rows, sums))
+					must(t, ChannelDots(nil, x.s, mean.s, want, c, 0, rows, dots))
+					must(t, AffineGrad(nil, dy.s, x.s, scale.s, shift.s, mean.s, c, 0, rows, act, gotS, gotD))
+					sameBits(t, "dy", dy.s, want)
+					for j := range sums {
+						if gotS[j] != sums[j] && !math.IsNaN(sums[j]) || gotD[j] != dots[j] && !math.IsNaN(dots[j]) {
+							t.Fatalf("%d rows, channel %d of %d: sums %v and %v, want %v and %v", rows, j, c, gotS[j], gotD[j], sums[j], dots[j])
+						}
+					}
+					for _, g := range []*guarded{x, dy, scale, shift, mean} {
+						g.check(t, "affine grad")
+					}
+				}
+			}
+		}
+	})
+}
+
 func TestPoolTwins(t *testing.T) {
 	shapes := []PoolShape{
 		{H: 30, W: 30, C: 32, KH: 2, KW: 2, StrideH: 2, StrideW: 2},

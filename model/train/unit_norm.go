@@ -150,18 +150,14 @@ func (u normApply) forward(_ *worker, c chunk) error {
 }
 
 func (u normApply) backward(w *worker, c chunk) error {
-	dy, err := u.mask.dy(w, c.n0, c.n1)
-	if err != nil {
-		return err
+	rows, act := (c.n1-c.n0)*u.rows, u.mask.out.act
+	if u.mask.out.masked {
+		act = kernel.None
 	}
-	rows := (c.n1 - c.n0) * u.rows
 	sum, dot := u.dySums[c.slot], u.dots[c.slot]
 	clear(sum)
 	clear(dot)
-	if err := kernel.ChannelSums(&w.s, dy, u.c, 0, rows, sum); err != nil {
-		return err
-	}
-	return kernel.ChannelDots(&w.s, u.in.x(c.n0, c.n1), u.bMean, dy, u.c, 0, rows, dot)
+	return kernel.AffineGrad(&w.s, u.mask.out.dy(w, c.n0, c.n1), u.in.x(c.n0, c.n1), u.a, u.b, u.bMean, u.c, 0, rows, act, sum, dot)
 }
 
 func (u normApply) backwardFinish() (finisher, bool) { return (*normBackward)(u.norm), true }

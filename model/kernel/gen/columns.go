@@ -131,6 +131,62 @@ func (g *isa) columns() {
 	})
 	g.affine()
 	g.affine2()
+	g.affineGrad()
+}
+
+func (g *isa) affineGrad() {
+	g.fn("affineGrad", "(dy, x, s, t, mean, sum, dot ptr, rows, c int, flags uint64)", "masks dy by act(x*s + t) and gathers sums; see genericAffineGrad.")
+	c, flags := g.arg("c"), g.arg("flags")
+	stride := g.rowStride(c)
+	zero := g.vec()
+	g.zero(zero)
+	sizes := []int{4, 2, 1}
+	if g.bits == 256 {
+		sizes = []int{2, 1}
+	}
+	g.strips(c, sizes, func(u int, off reg.GPVirtual, t *tail) {
+		scale, shift, mu := g.stripVecs(g.arg("s"), off, u, t), g.stripVecs(g.arg("t"), off, u, t), g.stripVecs(g.arg("mean"), off, u, t)
+		sum, dot := g.stripVecs(g.arg("sum"), off, u, t), g.stripVecs(g.arg("dot"), off, u, t)
+		p, q, n := g.column(g.arg("x"), off), g.column(g.arg("dy"), off), g.arg("rows")
+		top := g.label("row")
+		g.Label(top)
+		for j := range u {
+			v, w, d := g.vec(), g.vec(), g.vec()
+			g.load(g.disp(p, j), v, t)
+			g.load(g.disp(q, j), d, t)
+			plain := g.label("plain")
+			g.TESTQ(U32(flagReLU|flagReLU6), flags)
+			g.JZ(LabelRef(plain))
+			g.VMOVAPS(v, w)
+			g.VFMADD213PS(shift[j], scale[j], w)
+			g.where(cmpLT, zero, w, d, d)
+			store := g.label("store")
+			g.TESTQ(U32(flagReLU6), flags)
+			g.JZ(LabelRef(store))
+			six := g.vec()
+			g.VBROADCASTSS(g.six, six)
+			g.where(cmpLT, w, six, d, d)
+			g.Label(store)
+			g.store(d, g.disp(q, j), t)
+			g.Label(plain)
+			g.VADDPS(d, sum[j], sum[j])
+			g.VSUBPS(mu[j], v, v)
+			g.VFMADD231PS(d, v, dot[j])
+		}
+		g.ADDQ(stride, p)
+		g.ADDQ(stride, q)
+		g.DECQ(n)
+		g.JNZ(LabelRef(top))
+		for _, o := range []struct {
+			name string
+			v    []reg.VecVirtual
+		}{{"sum", sum}, {"dot", dot}} {
+			to := g.column(g.arg(o.name), off)
+			for j, v := range o.v {
+				g.store(v, g.disp(to, j), t)
+			}
+		}
+	})
 }
 
 func (g *isa) affine() {
