@@ -34,6 +34,8 @@ func good() (*State, []Ack) {
 		{Worker: "m", Task: "j/measure/0/d", Outcome: Measurement, Attempt: 1, At: at(25)},
 		{Worker: "m", Task: "j/measure/1/d", Outcome: Measurement, Attempt: 1, At: at(30)},
 		{Worker: "m", Task: "j/measure/2/d", Outcome: Measurement, Attempt: 1, At: at(40)},
+		{Worker: "w", Task: "j/baseline", Outcome: Baseline, Attempt: 2, Stale: true, At: at(45)},
+		{Worker: "m", Task: "j/measure/1/d", Outcome: Measurement, Attempt: 2, Stale: true, At: at(45)},
 		{Worker: "w", Task: "j/trial/2", Outcome: "hand-back", Attempt: 7, At: at(50)},
 	}
 }

@@ -80,7 +80,8 @@ func Results(s *State, acks []Ack) (bad []string) {
 			continue
 		}
 		if a.Stale {
-			if counts(s, a) {
+			// Only a trial's record tells its attempt: another one of the same worker may have given the rest.
+			if a.Outcome == Trial && counts(s, a) {
 				bad = append(bad, fmt.Sprintf("%s attempt %d of %s was refused as stale, and counts", a.Task, a.Attempt, a.Worker))
 			}
 			continue
