@@ -28,7 +28,6 @@ type ledger struct {
 	violations []string
 	lastResult time.Time
 	gap        time.Duration
-	terms      uint64
 	notes      func(string)
 }
 

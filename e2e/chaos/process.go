@@ -179,12 +179,6 @@ func (p *process) resume() {
 	}
 }
 
-func (p *process) running() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.runningLocked()
-}
-
 // pid is the process's number, 0 if it does not run.
 func (p *process) pid() int {
 	p.mu.Lock()

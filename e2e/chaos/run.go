@@ -68,7 +68,6 @@ type suite struct {
 	before map[string]resources
 	// slowest is the longest time from mending to the next result.
 	slowest time.Duration
-	compare int
 }
 
 // chaos runs the load, and breaks and mends the cluster in turns.

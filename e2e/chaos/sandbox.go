@@ -53,7 +53,7 @@ func outside(ctx context.Context, o options, args []string) int {
 	code := enter(ctx, dir, args)
 	if code == exitBroken || o.Keep {
 		_ = os.WriteFile(filepath.Join(dir, keptName), nil, 0o644)
-		fmt.Fprintf(os.Stderr, "chaos: seed %d: logs are in %s, and each process's disk as disk.img (mount -o loop)\n", o.Seed, dir)
+		fmt.Fprintf(os.Stderr, "chaos: seed %d: in %s are logs, evidence.json (what was compared in the end) and each process's disk.img (mount -o loop)\n", o.Seed, dir)
 		return code
 	}
 	if err := os.RemoveAll(dir); err != nil {

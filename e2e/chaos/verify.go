@@ -38,6 +38,9 @@ func (s *suite) end(ctx context.Context) *summary {
 		state = &check.State{}
 	}
 	acks, ops, reads, submitted := s.l.seen()
+	if err := (evidence{Acks: acks, Ops: ops, Reads: reads, Submitted: submitted}).keep(s.c.dir, state); err != nil {
+		s.l.note("evidence not kept: %v", err)
+	}
 	s.report(check.Ended(state))
 	s.report(check.Known(state, submitted))
 	s.report(check.Counts(state))

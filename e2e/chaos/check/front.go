@@ -68,7 +68,7 @@ func Fresh(s *State, reads []Read, acks []Ack) (bad []string) {
 	type key struct{ job, device string }
 	measured := map[key][]Ack{}
 	for _, a := range acks {
-		job, _, number, device := taskID(a.Task)
+		job, number, device := taskID(a.Task)
 		if a.Outcome == Measurement && !a.Stale && number > 0 {
 			measured[key{job, device}] = append(measured[key{job, device}], a)
 		}
@@ -81,7 +81,7 @@ func Fresh(s *State, reads []Read, acks []Ack) (bad []string) {
 			}
 		}
 		for _, a := range measured[key{r.Job, r.Device}] {
-			_, _, number, _ := taskID(a.Task)
+			_, number, _ := taskID(a.Task)
 			accuracy := s.Trial(r.Job, number).GetResult().GetAccuracy()
 			if a.At.Before(r.Begun) && (r.None || accuracy > r.Accuracy) {
 				bad = append(bad, fmt.Sprintf("stale read through %s of job %s at %s: %s was acknowledged at %s", r.Replica, r.Job,

@@ -54,14 +54,12 @@ func (s *State) Trial(job string, number int32) *v1.Trial {
 }
 
 // taskID takes a task's id apart.
-func taskID(id string) (job, kind string, trial int32, device string) {
+func taskID(id string) (job string, trial int32, device string) {
 	parts := strings.Split(id, "/")
 	for i, p := range parts {
 		switch i {
 		case 0:
 			job = p
-		case 1:
-			kind = p
 		case 2:
 			n, _ := strconv.ParseInt(p, 10, 32)
 			trial = int32(n)
@@ -69,7 +67,7 @@ func taskID(id string) (job, kind string, trial int32, device string) {
 			device = p
 		}
 	}
-	return job, kind, trial, device
+	return job, trial, device
 }
 
 // Results holds the first promise: what was acknowledged is there, once, and what was refused is not.
@@ -101,7 +99,7 @@ func Results(s *State, acks []Ack) (bad []string) {
 
 // counts tells whether the records hold the result of this very attempt.
 func counts(s *State, a Ack) bool {
-	job, _, number, device := taskID(a.Task)
+	job, number, device := taskID(a.Task)
 	j := s.job(job).GetJob()
 	t := s.Trial(job, number)
 	switch a.Outcome {
