@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -45,6 +46,8 @@ type Server struct {
 	leader   *leader.Leader
 	janitor  *janitor
 	dispatch *dispatch.Dispatcher
+	// assigns is dispatch, for those who run before it is there.
+	assigns  atomic.Pointer[dispatch.Dispatcher]
 	api      *api.Server
 	listener net.Listener
 	address  string
@@ -144,7 +147,7 @@ func (s *Server) startStore(ctx context.Context) (func(context.Context) error, e
 	var err error
 	cfg := store.Config{
 		Dir: filepath.Join(s.cfg.Dir, "raft"), ID: s.cfg.ReplicaID, Address: s.cfg.RaftListen, Advertise: s.cfg.RaftAdvertise,
-		Bootstrap: len(s.cfg.Join) == 0, BeforeVote: s.equip, NoSync: s.cfg.NoSync, Logger: s.log,
+		Bootstrap: len(s.cfg.Join) == 0, BeforeVote: s.equip, NoSync: s.cfg.NoSync, Logger: s.log, Late: s.late,
 	}
 	if !cfg.Bootstrap {
 		cfg.Admit = s.admit(ctx)
@@ -154,6 +157,13 @@ func (s *Server) startStore(ctx context.Context) (func(context.Context) error, e
 	}
 	s.store, err = store.Open(ctx, cfg)
 	return func(context.Context) error { return s.store.Close() }, err
+}
+
+// late passes on that a command was applied whose caller had given up: a client that submitted a job and went away.
+func (s *Server) late() {
+	if d := s.assigns.Load(); d != nil {
+		d.Late()
+	}
 }
 
 func (s *Server) startBroker(ctx context.Context) (func(context.Context) error, error) {
@@ -240,6 +250,7 @@ func (s *Server) startDispatch(context.Context) (func(context.Context) error, er
 	if err != nil {
 		return nil, err
 	}
+	s.assigns.Store(s.dispatch)
 	nc, err := s.broker.Connect("replica " + s.store.ID())
 	if err != nil {
 		return nil, err

@@ -86,6 +86,13 @@ func (d *Dispatcher) Changed(job string) {
 	d.nudge()
 }
 
+// Late tells that a command was applied whose caller, in whatever part of the replica, no longer waited for its result: so
+// what it changed is not known here. Everything is read again before the next claim is answered.
+func (d *Dispatcher) Late() {
+	d.reread()
+	d.nudge()
+}
+
 // reread has everything read again before the next claim is answered.
 func (d *Dispatcher) reread() {
 	d.mu.Lock()

@@ -126,6 +126,7 @@ type scenario struct {
 	workers map[string]*v1.WorkerInfo
 	d       *dispatch.Dispatcher
 	term    uint64
+	left    bool // nobody tells the dispatcher of a command's result
 }
 
 func newScenario(t *testing.T) *scenario {
@@ -196,6 +197,13 @@ func (s *scenario) run(line string) string {
 		spec := &v1.JobSpec{Name: w[1], Search: &v1.SearchSpec{Deterministic: slices.Contains(w, "deterministic")}}
 		return s.command(w[1], &v1.Command{Op: &v1.Command_SubmitJob{SubmitJob: &v1.SubmitJob{
 			Id: w[1], RequestId: w[1], Spec: spec, Devices: append(list(keys["devices"]), "local")[:max(1, len(list(keys["devices"])))]}}})
+	case "left": // then a command whose caller no longer waited for the result
+		s.left = true
+		defer func() { s.left = false }()
+		return s.run(strings.TrimPrefix(line, "left "))
+	case "late":
+		s.d.Late()
+		return ""
 	case "pause":
 		return s.state(w[1], v1.JobState_JOB_STATE_PAUSED)
 	case "resume":
@@ -279,7 +287,9 @@ func (s *scenario) command(job string, cmd *v1.Command) string {
 	if job == "" {
 		return ""
 	}
-	s.d.Changed(job)
+	if !s.left {
+		s.d.Changed(job)
+	}
 	return fmt.Sprintf("%s %s\n", job, strings.TrimPrefix(results[0].Job.GetState().String(), "JOB_STATE_"))
 }
 

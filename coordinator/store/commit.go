@@ -27,11 +27,12 @@ type call struct {
 	cmds []*v1.Command
 	size int
 	// taken and gone are guarded by the committer's lock: a call is either taken into
-	// an entry or given up by its caller, never both.
-	taken, gone bool
-	done        chan struct{}
-	results     []Result
-	err         error
+	// an entry or given up by its caller, never both. One that was taken may be left by
+	// its caller all the same, who then does not know its outcome.
+	taken, gone, left bool
+	done              chan struct{}
+	results           []Result
+	err               error
 }
 
 func (c *call) finish(results []Result, err error) {
@@ -43,7 +44,9 @@ func (c *call) finish(results []Result, err error) {
 type committer struct {
 	raft *raft.Raft
 	// cause tells why the store has stopped, nil while it has not.
-	cause   func() error
+	cause func() error
+	// late is called when commands were applied that their caller has left.
+	late    func()
 	timings *timings
 
 	mu    sync.Mutex
@@ -56,9 +59,9 @@ type committer struct {
 	wg    sync.WaitGroup
 }
 
-func newCommitter(r *raft.Raft, cause func() error, t *timings) *committer {
+func newCommitter(r *raft.Raft, cause func() error, late func(), t *timings) *committer {
 	c := &committer{
-		raft: r, cause: cause, timings: t, wake: make(chan struct{}, 1),
+		raft: r, cause: cause, late: late, timings: t, wake: make(chan struct{}, 1),
 		slots: make(chan struct{}, maxInFlight), done: make(chan struct{}),
 	}
 	c.wg.Go(c.run)
@@ -106,10 +109,16 @@ func (c *committer) apply(ctx context.Context, cmds []*v1.Command) ([]Result, er
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	select {
+	case <-call.done: // just now
+		return call.results, call.err
+	default:
+	}
 	if !call.taken {
 		call.gone = true
 		return nil, ctx.Err()
 	}
+	call.left = true
 	return nil, fmt.Errorf("%w: %w", ErrUncertain, ctx.Err())
 }
 
@@ -214,10 +223,16 @@ func (c *committer) distribute(calls []*call, future raft.ApplyFuture) bool {
 		}
 		return false
 	}
-	at := 0
+	at, late := 0, false
+	c.mu.Lock()
 	for _, call := range calls {
 		call.finish(r.results[at:at+len(call.cmds)], nil)
 		at += len(call.cmds)
+		late = late || call.left
+	}
+	c.mu.Unlock()
+	if late {
+		c.late()
 	}
 	c.timings.commands.Observe(float64(at))
 	return true

@@ -52,6 +52,9 @@ type Config struct {
 	// Election is how long a replica hears nothing from the leader before it stands
 	// for election. 0: 600 ms, and 50 ms for a single replica that listens nowhere.
 	Election time.Duration
+	// Late is called when commands were applied whose caller had given up waiting: what
+	// follows the results of Apply has missed these. It must not wait. Nil: nobody asks.
+	Late func()
 	// MaxLogBytes bounds the log file; writes beyond it fail as on a full disk. 0: no
 	// bound but the disk.
 	MaxLogBytes int

@@ -106,7 +106,7 @@ func (s *Store) open() (err error) {
 	if err := s.startRaft(kept); err != nil {
 		return errors.Join(err, s.fsm.close(), s.logs.close())
 	}
-	s.commits = newCommitter(s.raft, s.Err, s.timings)
+	s.commits = newCommitter(s.raft, s.Err, s.late, s.timings)
 	s.spawn(s.keepShort)
 	return nil
 }
@@ -281,4 +281,11 @@ func (s *Store) Snapshot() error {
 		return fmt.Errorf("take snapshot: %w", s.raftError(err))
 	}
 	return nil
+}
+
+// late tells Config.Late.
+func (s *Store) late() {
+	if s.cfg.Late != nil {
+		s.cfg.Late()
+	}
 }

@@ -56,6 +56,7 @@ func TestTheLedgerReadsWorkersLogs(t *testing.T) {
 	l := newLedger(func(string) {})
 	l.line("w1", []byte(`{"level":"info","worker":"w1","job":"j","task":"j/trial/3","attempt":2,"outcome":"trial","message":"task reported"}`))
 	l.line("w1", []byte(`{"level":"warn","worker":"w1","job":"j","task":"j/trial/4","attempt":1,"outcome":"trial","message":"`+msgStale+`"}`))
+	l.line("s1", []byte(`{"level":"info","worker":"w1","job":"j","task":"j/trial/4","attempt":1,"outcome":"trial","status":"stale","message":"task reported"}`))
 	acks, _, _, _ := l.seen()
 	if len(acks) != 2 || acks[0].Task != "j/trial/3" || acks[0].Attempt != 2 || acks[0].Outcome != "trial" || acks[0].Stale || !acks[1].Stale || l.results() != 1 {
 		t.Errorf("read %+v", acks)
