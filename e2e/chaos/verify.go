@@ -257,7 +257,6 @@ func missingFiles(state *check.State, data func(replica string) string) (bad []s
 		for _, f := range state.Fronts[j.GetId()] {
 			for _, m := range f.GetMembers() {
 				pin(fmt.Sprintf("trial %d of job %s, a member of a front", m.GetTrial(), j.GetId()), m.GetArtifacts()...)
-				pin(fmt.Sprintf("trial %d of job %s, a member of a front", m.GetTrial(), j.GetId()), state.Trial(j.GetId(), m.GetTrial()).GetResult().GetCheckpoint())
 			}
 		}
 	}

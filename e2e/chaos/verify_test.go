@@ -43,18 +43,17 @@ func TestWrongFilesAreFound(t *testing.T) {
 func TestMissingFilesAreFound(t *testing.T) {
 	dir := t.TempDir()
 	data := func(replica string) string { return filepath.Join(dir, replica) }
-	baseline, member, checkpoint := client.HashBytes([]byte("a"), "esp"), client.HashBytes([]byte("b"), "esp"), client.HashBytes([]byte("c"), "checkpoint")
+	baseline, member := client.HashBytes([]byte("a"), "esp"), client.HashBytes([]byte("b"), "esp")
 	s := &check.State{
 		Jobs:   []*v1.JobStatus{{Job: &v1.Job{Id: "j", Devices: []string{"d"}, Baseline: &v1.Baseline{Checkpoint: baseline}}}},
-		Trials: map[string][]*v1.Trial{"j": {{Number: 1, Result: &v1.TrialResult{Checkpoint: checkpoint}}}},
 		Fronts: map[string]map[string]*v1.Front{"j": {"d": {Members: []*v1.FrontMember{{Trial: 1, Artifacts: []*v1.FileRef{member}}}}}},
 	}
-	for i, f := range []*v1.FileRef{baseline, member, checkpoint} {
-		if n := len(missingFiles(s, data)); n != 3-i {
-			t.Errorf("%d of three files are on a majority, %d are said to be missing", i, n)
+	for i, f := range []*v1.FileRef{baseline, member} {
+		if n := len(missingFiles(s, data)); n != 2-i {
+			t.Errorf("%d of two files are on a majority, %d are said to be missing", i, n)
 		}
 		put(t, data("s1"), f.GetHash(), "")
-		if n := len(missingFiles(s, data)); n != 3-i {
+		if n := len(missingFiles(s, data)); n != 2-i {
 			t.Errorf("a file on one of three replicas is said to be safe")
 		}
 		put(t, data("s3"), f.GetHash(), "")
