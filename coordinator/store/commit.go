@@ -43,6 +43,8 @@ func (c *call) finish(results []Result, err error) {
 // committer gathers concurrent calls into entries: group commit.
 type committer struct {
 	raft *raft.Raft
+	// ended is closed when Raft has ended.
+	ended <-chan struct{}
 	// cause tells why the store has stopped, nil while it has not.
 	cause func() error
 	// late is called when commands were applied that their caller has left.
@@ -59,9 +61,9 @@ type committer struct {
 	wg    sync.WaitGroup
 }
 
-func newCommitter(r *raft.Raft, cause func() error, late func(), t *timings) *committer {
+func newCommitter(r *raft.Raft, ended <-chan struct{}, cause func() error, late func(), t *timings) *committer {
 	c := &committer{
-		raft: r, cause: cause, late: late, timings: t, wake: make(chan struct{}, 1),
+		raft: r, ended: ended, cause: cause, late: late, timings: t, wake: make(chan struct{}, 1),
 		slots: make(chan struct{}, maxInFlight), done: make(chan struct{}),
 	}
 	c.wg.Go(c.run)
@@ -205,7 +207,7 @@ func entryOf(calls []*call) ([]byte, error) {
 
 // distribute waits for an entry's results and tells whether there are any.
 func (c *committer) distribute(calls []*call, future raft.ApplyFuture) bool {
-	if err := future.Error(); err != nil {
+	if err := answerOf(future, c.ended); err != nil {
 		err = c.commitError(err)
 		for _, call := range calls {
 			call.finish(nil, err)

@@ -207,10 +207,10 @@ func (s *Store) lastCommand(index uint64) uint64 {
 	return index
 }
 
-// await waits for a future, which Raft always answers, or for ctx.
+// await waits for a future's answer, or for ctx, or for the end of Raft.
 func (s *Store) await(ctx context.Context, f raft.Future) error {
 	answer := make(chan error, 1)
-	if !s.spawn(func() { answer <- f.Error() }) {
+	if !s.spawn(func() { answer <- answerOf(f, s.raftEnded) }) {
 		return ErrClosed
 	}
 	select {
@@ -220,6 +220,27 @@ func (s *Store) await(ctx context.Context, f raft.Future) error {
 		return ctx.Err()
 	}
 }
+
+// answerOf is a future's answer. Raft never answers the futures that still wait for its FSM's goroutine when that one ends: an
+// answer that is not there when all of Raft has ended will not come.
+func answerOf(f raft.Future, ended <-chan struct{}) error {
+	answer := make(chan error, 1)
+	go func() { answer <- f.Error() }() // nobody can wait for it; it holds nothing but the future
+	select {
+	case err := <-answer:
+		return err
+	case <-ended:
+	}
+	select {
+	case err := <-answer:
+		return err
+	case <-time.After(lastAnswer):
+		return raft.ErrRaftShutdown
+	}
+}
+
+// lastAnswer is the time for an answer that is there to be passed on.
+const lastAnswer = 100 * time.Millisecond
 
 // raftError gives Raft's errors the store's names.
 func (s *Store) raftError(err error) error {

@@ -46,6 +46,9 @@ type Store struct {
 	silenceOnce sync.Once
 	silenceErr  error
 
+	// raftEnded is closed when Raft has ended: it answers nothing any more.
+	raftEnded chan struct{}
+
 	closeOnce sync.Once
 	closeErr  error
 	done      chan struct{}
@@ -71,7 +74,7 @@ func Open(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	s := &Store{
 		cfg: cfg, log: cfg.Logger, turns: newTransitions(), timings: newTimings(),
-		failedCh: make(chan struct{}), started: make(chan struct{}), done: make(chan struct{}),
+		failedCh: make(chan struct{}), started: make(chan struct{}), done: make(chan struct{}), raftEnded: make(chan struct{}),
 	}
 	if err := s.open(); err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
@@ -106,7 +109,7 @@ func (s *Store) open() (err error) {
 	if err := s.startRaft(kept); err != nil {
 		return errors.Join(err, s.fsm.close(), s.logs.close())
 	}
-	s.commits = newCommitter(s.raft, s.Err, s.late, s.timings)
+	s.commits = newCommitter(s.raft, s.raftEnded, s.Err, s.late, s.timings)
 	s.spawn(s.keepShort)
 	return nil
 }
@@ -202,6 +205,7 @@ func (s *Store) shutdown() error {
 	stopped := s.raft.Shutdown()
 	s.silence()
 	_ = stopped.Error() // only waits
+	close(s.raftEnded)
 	s.wg.Wait()
 	s.commits.stop()
 	s.turns.stop()
