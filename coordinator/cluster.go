@@ -115,8 +115,9 @@ func (s *Server) others() []files.Peer {
 		if m.ID == s.store.ID() || !m.Voter {
 			continue
 		}
-		if p, known := s.peers.Get(m.ID); known {
-			out = append(out, peer.NewClient(s.peerHTTP, m.ID, s.url(p.API), s.cfg.Token))
+		// Just after a start the records know where the others are before they have told.
+		if address := (cluster{s}).Address(m.ID); address != "" {
+			out = append(out, peer.NewClient(s.peerHTTP, m.ID, s.url(address), s.cfg.Token))
 		} else {
 			out = append(out, silent(m.ID))
 		}
@@ -126,9 +127,10 @@ func (s *Server) others() []files.Peer {
 
 // peerAt returns the replica with an API address, nil if there is none.
 func (s *Server) peerAt(address string) files.Peer {
-	for _, p := range s.peers.List() {
-		if p.API == address && p.ID != s.store.ID() {
-			return peer.NewClient(s.peerHTTP, p.ID, s.url(p.API), s.cfg.Token)
+	members, _ := s.store.Members() // none while closing
+	for _, m := range members {
+		if m.ID != s.store.ID() && (cluster{s}).Address(m.ID) == address {
+			return peer.NewClient(s.peerHTTP, m.ID, s.url(address), s.cfg.Token)
 		}
 	}
 	return nil

@@ -292,5 +292,6 @@ var fileErrors = []api.FileError{
 	{Err: files.ErrOffset, Code: connect.CodeOutOfRange},
 	{Err: files.ErrTooLarge, Code: connect.CodeInvalidArgument},
 	{Err: errNotSpread, Code: connect.CodeUnavailable},
+	{Err: errSilent, Code: connect.CodeUnavailable},
 	{Err: files.ErrFull, Code: connect.CodeResourceExhausted},
 }
