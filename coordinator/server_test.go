@@ -24,7 +24,9 @@ import (
 	"github.com/espalier-ml/espalier/proto/subject"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/espalier-ml/espalier/coordinator/store.forget"))
+}
 
 func start(t *testing.T, dir string) *coordinator.Server {
 	t.Helper()

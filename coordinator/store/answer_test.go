@@ -2,6 +2,7 @@ package store
 
 import (
 	"errors"
+	"sync"
 	"testing"
 	"time"
 
@@ -36,4 +37,45 @@ func TestAForgottenFuture(t *testing.T) {
 	if err := answerOf(known, ended); err != nil {
 		t.Errorf("got %v", err)
 	}
+}
+
+// TestCloseWithForgottenEntries closes a store whose state lags behind: of the entries that are committed and wait for it
+// Raft forgets some when it stops, and never answers those who wait for them.
+func TestCloseWithForgottenEntries(t *testing.T) {
+	s := open(t, testConfig(t.TempDir()))
+	tx, err := s.fsm.db.Begin(true) // keeps the state from applying anything
+	if err != nil {
+		t.Fatal(err)
+	}
+	const waiting = 40
+	before := s.raft.LastIndex()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if _, err := s.Apply(t.Context(), submit(1, "job", "local")); err != nil && !errors.Is(err, ErrUncertain) {
+			t.Errorf("apply: %v, want a result or ErrUncertain", err)
+		}
+	})
+	for range waiting {
+		wg.Go(func() {
+			if err := s.Barrier(t.Context()); err != nil && !errors.Is(err, ErrClosed) && !errors.Is(err, ErrNotLeader) {
+				t.Errorf("barrier: %v, want nil, ErrClosed or ErrNotLeader", err)
+			}
+		})
+	}
+	eventually(t, "all are committed", func() bool { return s.raft.CommitIndex() >= before+waiting+1 })
+	closed := make(chan error, 1)
+	go func() { closed <- s.Close() }()
+	eventually(t, "raft stops", func() bool { return s.raft.State() == raft.Shutdown })
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case err := <-closed:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("Close hangs")
+	}
+	wg.Wait()
 }

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
-	goleak.VerifyTestMain(m)
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/espalier-ml/espalier/coordinator/store.forget"))
 }
 
 func childConfig(dir string) Config {

@@ -116,7 +116,7 @@ func (s *Store) onLead() {
 	for _, m := range members {
 		if m.ID == s.id && m.Address != string(address) {
 			s.log.Info().Str("from", m.Address).Str("to", string(address)).Msg("replica has a new address")
-			if err := s.raft.AddVoter(raft.ServerID(s.id), address, 0, 0).Error(); err != nil {
+			if err := answerOf(s.raft.AddVoter(raft.ServerID(s.id), address, 0, 0), s.raftEnded); err != nil {
 				s.log.Warn().Err(err).Msg("new address not recorded, trying again with the next leadership")
 			}
 		}

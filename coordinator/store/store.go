@@ -46,8 +46,11 @@ type Store struct {
 	silenceOnce sync.Once
 	silenceErr  error
 
-	// raftEnded is closed when Raft has ended: it answers nothing any more.
-	raftEnded chan struct{}
+	// raftStopped is the future of the one Shutdown that can be waited for, the first. raftEnded is closed when Raft has
+	// ended: it answers nothing any more.
+	raftOnce, raftEndedOnce sync.Once
+	raftStopped             raft.Future
+	raftEnded               chan struct{}
 
 	closeOnce sync.Once
 	closeErr  error
@@ -149,8 +152,20 @@ func (s *Store) halt() {
 	s.silence()
 	<-s.started
 	if s.raft != nil {
-		_ = s.raft.Shutdown().Error() // only waits
+		s.endRaft()
 	}
+}
+
+// stopRaft tells Raft to stop.
+func (s *Store) stopRaft() {
+	s.raftOnce.Do(func() { s.raftStopped = s.raft.Shutdown() })
+}
+
+// endRaft stops Raft and waits for its end.
+func (s *Store) endRaft() {
+	s.stopRaft()
+	_ = s.raftStopped.Error() // only waits
+	s.raftEndedOnce.Do(func() { close(s.raftEnded) })
 }
 
 // silence sees to it that nothing leaves this replica any more.
@@ -202,10 +217,9 @@ func (s *Store) shutdown() error {
 	s.closing = true
 	s.spawnMu.Unlock()
 	close(s.done)
-	stopped := s.raft.Shutdown()
+	s.stopRaft()
 	s.silence()
-	_ = stopped.Error() // only waits
-	close(s.raftEnded)
+	s.endRaft()
 	s.wg.Wait()
 	s.commits.stop()
 	s.turns.stop()
@@ -281,7 +295,7 @@ func (s *Store) View(fn func(*View) error) error {
 // Snapshot takes a snapshot now and cuts the log; by itself that happens as
 // Config.SnapshotEvery says.
 func (s *Store) Snapshot() error {
-	if err := s.raft.Snapshot().Error(); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+	if err := answerOf(s.raft.Snapshot(), s.raftEnded); err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 		return fmt.Errorf("take snapshot: %w", s.raftError(err))
 	}
 	return nil
