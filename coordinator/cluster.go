@@ -13,6 +13,7 @@ import (
 	"github.com/espalier-ml/espalier/coordinator/api"
 	"github.com/espalier-ml/espalier/coordinator/files"
 	"github.com/espalier-ml/espalier/coordinator/files/peer"
+	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
 
 // clusterName is the same on all replicas' brokers, and another one in every other cluster: brokers of different
@@ -91,6 +92,28 @@ func (c cluster) each(of func(id string) string) []string {
 		add(m.ID)
 	}
 	return out
+}
+
+// Ask implements api.Cluster.
+func (c cluster) Ask(ctx context.Context, id string) (*v1.ReplicaReport, error) {
+	address := c.Address(id)
+	if address == "" {
+		return nil, fmt.Errorf("replica %s: %w", id, errSilent)
+	}
+	got, err := c.s.clusterClient(address).Replicas(ctx, &v1.ReplicasRequest{})
+	if err != nil {
+		return nil, fmt.Errorf("ask replica %s at %s: %w", id, address, err)
+	}
+	if got.GetReport() == nil {
+		return nil, fmt.Errorf("ask replica %s at %s: its build tells nothing of itself", id, address)
+	}
+	return got.GetReport(), nil
+}
+
+// Disk implements api.Cluster.
+func (c cluster) Disk() (count, bytes, free int64, err error) {
+	u, err := c.s.disk.of(c.s.files)
+	return int64(u.Files), u.Bytes, u.FreeBytes, err
 }
 
 // url is an API address with its scheme.

@@ -11,10 +11,11 @@ import (
 )
 
 // partsMetrics reads what broker, dispatch and files have counted when it is asked.
-type partsMetrics struct {
-	s *Server
+type partsMetrics struct{ s *Server }
 
-	// Walking over the files takes a while when there are many: what was found stays good for usageFor.
+// diskUsage is what the files take up. Walking over them takes a while when there are many: what was found stays good for
+// usageFor.
+type diskUsage struct {
 	mu    sync.Mutex
 	usage files.Usage
 	at    time.Time
@@ -44,7 +45,7 @@ var (
 )
 
 // Describe implements prometheus.Collector.
-func (*partsMetrics) Describe(ch chan<- *prometheus.Desc) {
+func (partsMetrics) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descBuild, descClients, descRoutes, descMessages, descBytes, descSlow, descLeases, descWaiting, descLeased, descExpired,
 		descReports, descFiles, descFileSize, descFree,
@@ -54,7 +55,7 @@ func (*partsMetrics) Describe(ch chan<- *prometheus.Desc) {
 }
 
 // Collect implements prometheus.Collector.
-func (m *partsMetrics) Collect(ch chan<- prometheus.Metric) {
+func (m partsMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		ch <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
@@ -81,7 +82,7 @@ func (m *partsMetrics) Collect(ch chan<- prometheus.Metric) {
 			count(descReports, float64(d.Reports[i][k]), outcome, status)
 		}
 	}
-	u, err := m.filesUsage()
+	u, err := m.s.disk.of(m.s.files)
 	if err != nil {
 		ch <- prometheus.NewInvalidMetric(descFiles, err)
 		return
@@ -93,21 +94,22 @@ func (m *partsMetrics) Collect(ch chan<- prometheus.Metric) {
 	gauge(descFree, float64(u.FreeBytes))
 }
 
-func (m *partsMetrics) filesUsage() (files.Usage, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if !m.at.IsZero() && time.Since(m.at) < usageFor {
-		return m.usage, nil
+// of counts a store's files, or gives what was counted a moment ago.
+func (d *diskUsage) of(store *files.Store) (files.Usage, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.at.IsZero() && time.Since(d.at) < usageFor {
+		return d.usage, nil
 	}
-	u, err := m.s.files.Usage()
+	u, err := store.Usage()
 	if err != nil {
 		return files.Usage{}, err
 	}
-	m.usage, m.at = u, time.Now()
+	d.usage, d.at = u, time.Now()
 	return u, nil
 }
 
 // collectors are the metrics of all parts but the API.
 func (s *Server) collectors() []prometheus.Collector {
-	return append(s.store.Metrics(), &partsMetrics{s: s}, &s.janitor.stats)
+	return append(s.store.Metrics(), partsMetrics{s}, &s.janitor.stats)
 }

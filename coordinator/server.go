@@ -38,6 +38,7 @@ type Server struct {
 	authorities *tlsfile.Authorities
 
 	files    *files.Store
+	disk     diskUsage
 	replica  *files.Replicator
 	peers    *broker.Peers
 	peerHTTP *http.Client

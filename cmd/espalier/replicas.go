@@ -3,13 +3,10 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"text/tabwriter"
 
 	"github.com/spf13/cobra"
 
 	"github.com/espalier-ml/espalier/client"
-	"github.com/espalier-ml/espalier/job"
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
 
@@ -24,56 +21,6 @@ func newCluster() *cobra.Command {
 		newClusterBackup(), newClusterRestore(), newClusterRecover(),
 		newClusterHealth(), newClusterCerts())
 	return cmd
-}
-
-func newClusterStatus() *cobra.Command {
-	var cluster clusterFlags
-	var asJSON, digest bool
-	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Show the replicas, who leads, and how far the one that answers has got",
-		Args:  cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			return cluster.with(cmd, func(ctx context.Context, c *client.Client) error {
-				r, err := c.Cluster.Replicas(ctx, &espalierv1.ReplicasRequest{Digest: digest})
-				if err != nil {
-					return err
-				}
-				if asJSON {
-					return printProto(cmd.OutOrStdout(), r)
-				}
-				return showReplicas(cmd.OutOrStdout(), r)
-			})
-		},
-	}
-	cmd.Flags().BoolVar(&digest, "digest", false, "also print a checksum of the records: equal on replicas that have applied the same entries")
-	cluster.add(cmd)
-	jsonFlag(cmd, &asJSON)
-	return cmd
-}
-
-func showReplicas(w io.Writer, r *espalierv1.ReplicasResponse) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(t, "replica\trole\tapi\traft\tversion")
-	for _, m := range r.Replicas {
-		role := "voter"
-		switch {
-		case m.Leader:
-			role = "leader"
-		case !m.Voter:
-			role = "catching up"
-		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", m.Id, role, dash(m.ApiAddress), dash(m.RaftAddress), dash(m.Version))
-	}
-	if err := t.Flush(); err != nil {
-		return err
-	}
-	_, err := fmt.Fprintf(w, "answered by %s: term %d, committed %d, applied %d, log %s, records %s\n", r.Id, r.Term,
-		r.CommitIndex, r.AppliedIndex, job.FormatSize(r.LogBytes), job.FormatSize(r.StateBytes))
-	if err == nil && r.Digest != "" {
-		_, err = fmt.Fprintf(w, "records up to entry %d: %s\n", r.DigestIndex, r.Digest)
-	}
-	return err
 }
 
 // newMember makes the commands that act on the cluster and say so in one line.

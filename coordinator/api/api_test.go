@@ -114,6 +114,13 @@ func (c *cluster) Replicas() []string     { return []string{c.leader} }
 func (c *cluster) Address(string) string  { return c.leader }
 func (c *cluster) BrokerRoutes() []string { return nil }
 func (c *cluster) Version(string) string  { return "" }
+func (c *cluster) Ask(_ context.Context, id string) (*v1.ReplicaReport, error) {
+	if id == "lost" {
+		return nil, errors.New("no route")
+	}
+	return &v1.ReplicaReport{AppliedIndex: 7, Ready: true}, nil
+}
+func (c *cluster) Disk() (files, bytes, free int64, err error) { return 3, 30, 300, nil }
 
 // members stand for the store of a cluster.
 type members struct {

@@ -75,6 +75,10 @@ type Cluster interface {
 	Address(id string) string
 	// Version returns the build that a replica runs, "" if it is not known.
 	Version(id string) string
+	// Ask asks another replica for what it knows of itself.
+	Ask(ctx context.Context, id string) (*v1.ReplicaReport, error)
+	// Disk tells how many files this replica has, their bytes, and the bytes that their disk has left, -1 if that is not known.
+	Disk() (files, bytes, free int64, err error)
 	// BrokerRoutes returns where the brokers connect to each other.
 	BrokerRoutes() []string
 }

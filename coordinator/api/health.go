@@ -22,7 +22,7 @@ type readiness struct {
 func alive(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }
 
 // ready answers whether this replica can serve, and if not, why.
-func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
+func (s *service) ready(w http.ResponseWriter, _ *http.Request) {
 	out := s.readiness()
 	w.Header().Set("Content-Type", "application/json")
 	if !out.Ready {
@@ -31,13 +31,13 @@ func (s *Server) ready(w http.ResponseWriter, _ *http.Request) {
 	_ = json.NewEncoder(w).Encode(out) // who asked may have gone
 }
 
-func (s *Server) readiness() readiness {
+func (s *service) readiness() readiness {
 	st := s.cfg.Members.Status()
 	out := readiness{Replica: st.ID, Leader: st.Leader}
 	var err error
 	out.Behind, err = s.cfg.Members.Ready()
 	switch {
-	case s.svc.stop.Err() != nil:
+	case s.stop.Err() != nil:
 		out.Reason = "shutting down"
 	case errors.Is(err, store.ErrFailed):
 		out.Reason = "the store has stopped: " + err.Error()

@@ -27,18 +27,21 @@ type Members interface {
 }
 
 // Replicas implements ClusterService.
-func (s *service) Replicas(_ context.Context, req *v1.ReplicasRequest) (*v1.ReplicasResponse, error) {
+func (s *service) Replicas(ctx context.Context, req *v1.ReplicasRequest) (*v1.ReplicasResponse, error) {
 	st := s.cfg.Members.Status()
 	out := &v1.ReplicasResponse{
 		Id: st.ID, Leader: st.Leader, Term: st.Term, CommitIndex: st.CommitIndex, AppliedIndex: st.AppliedIndex,
 		LogBytes: st.LogBytes, StateBytes: st.StateBytes, SinceLeaderMs: st.SinceLeader.Milliseconds(),
-		ClusterId: s.cfg.Members.Cluster(),
+		ClusterId: s.cfg.Members.Cluster(), Report: s.report(st),
 	}
 	for _, m := range st.Members {
 		out.Replicas = append(out.Replicas, &v1.ReplicaStatus{
 			Id: m.ID, RaftAddress: m.Address, ApiAddress: s.cfg.Cluster.Address(m.ID), Voter: m.Voter, Leader: m.Leader,
 			Version: s.cfg.Cluster.Version(m.ID),
 		})
+	}
+	if req.GetAll() {
+		s.askAll(ctx, out)
 	}
 	if !req.GetDigest() {
 		return out, nil

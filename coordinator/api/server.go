@@ -88,7 +88,7 @@ func (s *Server) mux() (http.Handler, error) {
 	}
 	mux.Handle("GET /metrics", s.authorised(promhttp.HandlerFor(registry, promhttp.HandlerOpts{})))
 	mux.HandleFunc("GET /healthz", alive)
-	mux.HandleFunc("GET /readyz", s.ready)
+	mux.HandleFunc("GET /readyz", s.svc.ready)
 	return mux, nil
 }
 

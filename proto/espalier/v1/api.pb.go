@@ -2494,7 +2494,9 @@ func (x *ErrorDetail) GetWant() string {
 type ReplicasRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Compute the digest of the records too: it reads all of them.
-	Digest        bool `protobuf:"varint,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	Digest bool `protobuf:"varint,1,opt,name=digest,proto3" json:"digest,omitempty"`
+	// Ask every replica for what it knows of itself.
+	All           bool `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2536,6 +2538,13 @@ func (x *ReplicasRequest) GetDigest() bool {
 	return false
 }
 
+func (x *ReplicasRequest) GetAll() bool {
+	if x != nil {
+		return x.All
+	}
+	return false
+}
+
 type ReplicasResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The replica that answers.
@@ -2554,7 +2563,9 @@ type ReplicasResponse struct {
 	Digest      string `protobuf:"bytes,10,opt,name=digest,proto3" json:"digest,omitempty"`
 	DigestIndex uint64 `protobuf:"varint,11,opt,name=digest_index,json=digestIndex,proto3" json:"digest_index,omitempty"`
 	// The cluster that the answering replica belongs to; empty for one that began before clusters had ids.
-	ClusterId     string `protobuf:"bytes,12,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	ClusterId string `protobuf:"bytes,12,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	// What the answering replica knows of itself.
+	Report        *ReplicaReport `protobuf:"bytes,13,opt,name=report,proto3" json:"report,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2673,6 +2684,13 @@ func (x *ReplicasResponse) GetClusterId() string {
 	return ""
 }
 
+func (x *ReplicasResponse) GetReport() *ReplicaReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
 type ReplicaStatus struct {
 	state       protoimpl.MessageState `protogen:"open.v1"`
 	Id          string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2682,7 +2700,10 @@ type ReplicaStatus struct {
 	Voter  bool `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
 	Leader bool `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
 	// The build it runs, as it told when it last started.
-	Version       string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	Version string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	// If all were asked: what it knows of itself, or why it did not say.
+	Report        *ReplicaReport `protobuf:"bytes,7,opt,name=report,proto3" json:"report,omitempty"`
+	Problem       string         `protobuf:"bytes,8,opt,name=problem,proto3" json:"problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2759,6 +2780,165 @@ func (x *ReplicaStatus) GetVersion() string {
 	return ""
 }
 
+func (x *ReplicaStatus) GetReport() *ReplicaReport {
+	if x != nil {
+		return x.Report
+	}
+	return nil
+}
+
+func (x *ReplicaStatus) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+// ReplicaReport is what a replica knows of itself.
+type ReplicaReport struct {
+	state        protoimpl.MessageState `protogen:"open.v1"`
+	Version      string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
+	Term         uint64                 `protobuf:"varint,2,opt,name=term,proto3" json:"term,omitempty"`
+	CommitIndex  uint64                 `protobuf:"varint,3,opt,name=commit_index,json=commitIndex,proto3" json:"commit_index,omitempty"`
+	AppliedIndex uint64                 `protobuf:"varint,4,opt,name=applied_index,json=appliedIndex,proto3" json:"applied_index,omitempty"`
+	// Committed entries, as far as it was told, that its records lack.
+	Behind     uint64 `protobuf:"varint,5,opt,name=behind,proto3" json:"behind,omitempty"`
+	LogBytes   int64  `protobuf:"varint,6,opt,name=log_bytes,json=logBytes,proto3" json:"log_bytes,omitempty"`
+	StateBytes int64  `protobuf:"varint,7,opt,name=state_bytes,json=stateBytes,proto3" json:"state_bytes,omitempty"`
+	// Milliseconds since it heard from the leader; 0 if it leads.
+	SinceLeaderMs int64 `protobuf:"varint,8,opt,name=since_leader_ms,json=sinceLeaderMs,proto3" json:"since_leader_ms,omitempty"`
+	Ready         bool  `protobuf:"varint,9,opt,name=ready,proto3" json:"ready,omitempty"`
+	// Why it is not ready.
+	Reason string `protobuf:"bytes,10,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Files on its disk, counted every 30 s at most, their bytes, and what the disk has left; -1 where that is not known.
+	Files         int64 `protobuf:"varint,11,opt,name=files,proto3" json:"files,omitempty"`
+	FileBytes     int64 `protobuf:"varint,12,opt,name=file_bytes,json=fileBytes,proto3" json:"file_bytes,omitempty"`
+	FreeBytes     int64 `protobuf:"varint,13,opt,name=free_bytes,json=freeBytes,proto3" json:"free_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicaReport) Reset() {
+	*x = ReplicaReport{}
+	mi := &file_espalier_v1_api_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicaReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicaReport) ProtoMessage() {}
+
+func (x *ReplicaReport) ProtoReflect() protoreflect.Message {
+	mi := &file_espalier_v1_api_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicaReport.ProtoReflect.Descriptor instead.
+func (*ReplicaReport) Descriptor() ([]byte, []int) {
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *ReplicaReport) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *ReplicaReport) GetTerm() uint64 {
+	if x != nil {
+		return x.Term
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetCommitIndex() uint64 {
+	if x != nil {
+		return x.CommitIndex
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetAppliedIndex() uint64 {
+	if x != nil {
+		return x.AppliedIndex
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetBehind() uint64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetLogBytes() int64 {
+	if x != nil {
+		return x.LogBytes
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetStateBytes() int64 {
+	if x != nil {
+		return x.StateBytes
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetSinceLeaderMs() int64 {
+	if x != nil {
+		return x.SinceLeaderMs
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetReady() bool {
+	if x != nil {
+		return x.Ready
+	}
+	return false
+}
+
+func (x *ReplicaReport) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *ReplicaReport) GetFiles() int64 {
+	if x != nil {
+		return x.Files
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetFileBytes() int64 {
+	if x != nil {
+		return x.FileBytes
+	}
+	return 0
+}
+
+func (x *ReplicaReport) GetFreeBytes() int64 {
+	if x != nil {
+		return x.FreeBytes
+	}
+	return 0
+}
+
 type AddReplicaRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -2769,7 +2949,7 @@ type AddReplicaRequest struct {
 
 func (x *AddReplicaRequest) Reset() {
 	*x = AddReplicaRequest{}
-	mi := &file_espalier_v1_api_proto_msgTypes[48]
+	mi := &file_espalier_v1_api_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2781,7 +2961,7 @@ func (x *AddReplicaRequest) String() string {
 func (*AddReplicaRequest) ProtoMessage() {}
 
 func (x *AddReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_api_proto_msgTypes[48]
+	mi := &file_espalier_v1_api_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2794,7 +2974,7 @@ func (x *AddReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddReplicaRequest.ProtoReflect.Descriptor instead.
 func (*AddReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_api_proto_rawDescGZIP(), []int{48}
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *AddReplicaRequest) GetId() string {
@@ -2819,7 +2999,7 @@ type AddReplicaResponse struct {
 
 func (x *AddReplicaResponse) Reset() {
 	*x = AddReplicaResponse{}
-	mi := &file_espalier_v1_api_proto_msgTypes[49]
+	mi := &file_espalier_v1_api_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2831,7 +3011,7 @@ func (x *AddReplicaResponse) String() string {
 func (*AddReplicaResponse) ProtoMessage() {}
 
 func (x *AddReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_api_proto_msgTypes[49]
+	mi := &file_espalier_v1_api_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2844,7 +3024,7 @@ func (x *AddReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddReplicaResponse.ProtoReflect.Descriptor instead.
 func (*AddReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_api_proto_rawDescGZIP(), []int{49}
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{50}
 }
 
 type RemoveReplicaRequest struct {
@@ -2858,7 +3038,7 @@ type RemoveReplicaRequest struct {
 
 func (x *RemoveReplicaRequest) Reset() {
 	*x = RemoveReplicaRequest{}
-	mi := &file_espalier_v1_api_proto_msgTypes[50]
+	mi := &file_espalier_v1_api_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2870,7 +3050,7 @@ func (x *RemoveReplicaRequest) String() string {
 func (*RemoveReplicaRequest) ProtoMessage() {}
 
 func (x *RemoveReplicaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_api_proto_msgTypes[50]
+	mi := &file_espalier_v1_api_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2883,7 +3063,7 @@ func (x *RemoveReplicaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReplicaRequest.ProtoReflect.Descriptor instead.
 func (*RemoveReplicaRequest) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_api_proto_rawDescGZIP(), []int{50}
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RemoveReplicaRequest) GetId() string {
@@ -2908,7 +3088,7 @@ type RemoveReplicaResponse struct {
 
 func (x *RemoveReplicaResponse) Reset() {
 	*x = RemoveReplicaResponse{}
-	mi := &file_espalier_v1_api_proto_msgTypes[51]
+	mi := &file_espalier_v1_api_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2920,7 +3100,7 @@ func (x *RemoveReplicaResponse) String() string {
 func (*RemoveReplicaResponse) ProtoMessage() {}
 
 func (x *RemoveReplicaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_api_proto_msgTypes[51]
+	mi := &file_espalier_v1_api_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2933,7 +3113,7 @@ func (x *RemoveReplicaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveReplicaResponse.ProtoReflect.Descriptor instead.
 func (*RemoveReplicaResponse) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_api_proto_rawDescGZIP(), []int{51}
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{52}
 }
 
 type TransferLeadRequest struct {
@@ -2946,7 +3126,7 @@ type TransferLeadRequest struct {
 
 func (x *TransferLeadRequest) Reset() {
 	*x = TransferLeadRequest{}
-	mi := &file_espalier_v1_api_proto_msgTypes[52]
+	mi := &file_espalier_v1_api_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2958,7 +3138,7 @@ func (x *TransferLeadRequest) String() string {
 func (*TransferLeadRequest) ProtoMessage() {}
 
 func (x *TransferLeadRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_api_proto_msgTypes[52]
+	mi := &file_espalier_v1_api_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2971,7 +3151,7 @@ func (x *TransferLeadRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadRequest.ProtoReflect.Descriptor instead.
 func (*TransferLeadRequest) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_api_proto_rawDescGZIP(), []int{52}
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *TransferLeadRequest) GetId() string {
@@ -2989,7 +3169,7 @@ type TransferLeadResponse struct {
 
 func (x *TransferLeadResponse) Reset() {
 	*x = TransferLeadResponse{}
-	mi := &file_espalier_v1_api_proto_msgTypes[53]
+	mi := &file_espalier_v1_api_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3001,7 +3181,7 @@ func (x *TransferLeadResponse) String() string {
 func (*TransferLeadResponse) ProtoMessage() {}
 
 func (x *TransferLeadResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_api_proto_msgTypes[53]
+	mi := &file_espalier_v1_api_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3014,7 +3194,7 @@ func (x *TransferLeadResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TransferLeadResponse.ProtoReflect.Descriptor instead.
 func (*TransferLeadResponse) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_api_proto_rawDescGZIP(), []int{53}
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{54}
 }
 
 type BackupRequest struct {
@@ -3025,7 +3205,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_espalier_v1_api_proto_msgTypes[54]
+	mi := &file_espalier_v1_api_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3037,7 +3217,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_api_proto_msgTypes[54]
+	mi := &file_espalier_v1_api_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3050,7 +3230,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_api_proto_rawDescGZIP(), []int{54}
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{55}
 }
 
 type BackupResponse struct {
@@ -3064,7 +3244,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_espalier_v1_api_proto_msgTypes[55]
+	mi := &file_espalier_v1_api_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3076,7 +3256,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_espalier_v1_api_proto_msgTypes[55]
+	mi := &file_espalier_v1_api_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3089,7 +3269,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_espalier_v1_api_proto_rawDescGZIP(), []int{55}
+	return file_espalier_v1_api_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *BackupResponse) GetData() []byte {
@@ -3270,9 +3450,10 @@ const file_espalier_v1_api_proto_rawDesc = "" +
 	"\vErrorDetail\x12\x14\n" +
 	"\x05field\x18\x01 \x01(\tR\x05field\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value\x12\x12\n" +
-	"\x04want\x18\x03 \x01(\tR\x04want\")\n" +
+	"\x04want\x18\x03 \x01(\tR\x04want\";\n" +
 	"\x0fReplicasRequest\x12\x16\n" +
-	"\x06digest\x18\x01 \x01(\bR\x06digest\"\x8e\x03\n" +
+	"\x06digest\x18\x01 \x01(\bR\x06digest\x12\x10\n" +
+	"\x03all\x18\x02 \x01(\bR\x03all\"\xc2\x03\n" +
 	"\x10ReplicasResponse\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06leader\x18\x02 \x01(\tR\x06leader\x12\x12\n" +
@@ -3288,7 +3469,8 @@ const file_espalier_v1_api_proto_rawDesc = "" +
 	" \x01(\tR\x06digest\x12!\n" +
 	"\fdigest_index\x18\v \x01(\x04R\vdigestIndex\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\f \x01(\tR\tclusterId\"\xab\x01\n" +
+	"cluster_id\x18\f \x01(\tR\tclusterId\x122\n" +
+	"\x06report\x18\r \x01(\v2\x1a.espalier.v1.ReplicaReportR\x06report\"\xf9\x01\n" +
 	"\rReplicaStatus\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12\x1f\n" +
@@ -3296,7 +3478,27 @@ const file_espalier_v1_api_proto_rawDesc = "" +
 	"apiAddress\x12\x14\n" +
 	"\x05voter\x18\x04 \x01(\bR\x05voter\x12\x16\n" +
 	"\x06leader\x18\x05 \x01(\bR\x06leader\x12\x18\n" +
-	"\aversion\x18\x06 \x01(\tR\aversion\"F\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x122\n" +
+	"\x06report\x18\a \x01(\v2\x1a.espalier.v1.ReplicaReportR\x06report\x12\x18\n" +
+	"\aproblem\x18\b \x01(\tR\aproblem\"\x85\x03\n" +
+	"\rReplicaReport\x12\x18\n" +
+	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
+	"\x04term\x18\x02 \x01(\x04R\x04term\x12!\n" +
+	"\fcommit_index\x18\x03 \x01(\x04R\vcommitIndex\x12#\n" +
+	"\rapplied_index\x18\x04 \x01(\x04R\fappliedIndex\x12\x16\n" +
+	"\x06behind\x18\x05 \x01(\x04R\x06behind\x12\x1b\n" +
+	"\tlog_bytes\x18\x06 \x01(\x03R\blogBytes\x12\x1f\n" +
+	"\vstate_bytes\x18\a \x01(\x03R\n" +
+	"stateBytes\x12&\n" +
+	"\x0fsince_leader_ms\x18\b \x01(\x03R\rsinceLeaderMs\x12\x14\n" +
+	"\x05ready\x18\t \x01(\bR\x05ready\x12\x16\n" +
+	"\x06reason\x18\n" +
+	" \x01(\tR\x06reason\x12\x14\n" +
+	"\x05files\x18\v \x01(\x03R\x05files\x12\x1d\n" +
+	"\n" +
+	"file_bytes\x18\f \x01(\x03R\tfileBytes\x12\x1d\n" +
+	"\n" +
+	"free_bytes\x18\r \x01(\x03R\tfreeBytes\"F\n" +
 	"\x11AddReplicaRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\"\x14\n" +
@@ -3354,7 +3556,7 @@ func file_espalier_v1_api_proto_rawDescGZIP() []byte {
 	return file_espalier_v1_api_proto_rawDescData
 }
 
-var file_espalier_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 57)
+var file_espalier_v1_api_proto_msgTypes = make([]protoimpl.MessageInfo, 58)
 var file_espalier_v1_api_proto_goTypes = []any{
 	(*SubmitRequest)(nil),         // 0: espalier.v1.SubmitRequest
 	(*SubmitResponse)(nil),        // 1: espalier.v1.SubmitResponse
@@ -3404,119 +3606,122 @@ var file_espalier_v1_api_proto_goTypes = []any{
 	(*ReplicasRequest)(nil),       // 45: espalier.v1.ReplicasRequest
 	(*ReplicasResponse)(nil),      // 46: espalier.v1.ReplicasResponse
 	(*ReplicaStatus)(nil),         // 47: espalier.v1.ReplicaStatus
-	(*AddReplicaRequest)(nil),     // 48: espalier.v1.AddReplicaRequest
-	(*AddReplicaResponse)(nil),    // 49: espalier.v1.AddReplicaResponse
-	(*RemoveReplicaRequest)(nil),  // 50: espalier.v1.RemoveReplicaRequest
-	(*RemoveReplicaResponse)(nil), // 51: espalier.v1.RemoveReplicaResponse
-	(*TransferLeadRequest)(nil),   // 52: espalier.v1.TransferLeadRequest
-	(*TransferLeadResponse)(nil),  // 53: espalier.v1.TransferLeadResponse
-	(*BackupRequest)(nil),         // 54: espalier.v1.BackupRequest
-	(*BackupResponse)(nil),        // 55: espalier.v1.BackupResponse
-	nil,                           // 56: espalier.v1.FrontMember.SparsityEntry
-	(*JobSpec)(nil),               // 57: espalier.v1.JobSpec
-	(*Fingerprint)(nil),           // 58: espalier.v1.Fingerprint
-	(*Job)(nil),                   // 59: espalier.v1.Job
-	(*Task)(nil),                  // 60: espalier.v1.Task
-	(*Progress)(nil),              // 61: espalier.v1.Progress
-	(*Trial)(nil),                 // 62: espalier.v1.Trial
-	(*Budget)(nil),                // 63: espalier.v1.Budget
-	(*TrialConfig)(nil),           // 64: espalier.v1.TrialConfig
-	(*FileRef)(nil),               // 65: espalier.v1.FileRef
-	(*DataSet)(nil),               // 66: espalier.v1.DataSet
-	(*WorkerRecord)(nil),          // 67: espalier.v1.WorkerRecord
-	(*Device)(nil),                // 68: espalier.v1.Device
+	(*ReplicaReport)(nil),         // 48: espalier.v1.ReplicaReport
+	(*AddReplicaRequest)(nil),     // 49: espalier.v1.AddReplicaRequest
+	(*AddReplicaResponse)(nil),    // 50: espalier.v1.AddReplicaResponse
+	(*RemoveReplicaRequest)(nil),  // 51: espalier.v1.RemoveReplicaRequest
+	(*RemoveReplicaResponse)(nil), // 52: espalier.v1.RemoveReplicaResponse
+	(*TransferLeadRequest)(nil),   // 53: espalier.v1.TransferLeadRequest
+	(*TransferLeadResponse)(nil),  // 54: espalier.v1.TransferLeadResponse
+	(*BackupRequest)(nil),         // 55: espalier.v1.BackupRequest
+	(*BackupResponse)(nil),        // 56: espalier.v1.BackupResponse
+	nil,                           // 57: espalier.v1.FrontMember.SparsityEntry
+	(*JobSpec)(nil),               // 58: espalier.v1.JobSpec
+	(*Fingerprint)(nil),           // 59: espalier.v1.Fingerprint
+	(*Job)(nil),                   // 60: espalier.v1.Job
+	(*Task)(nil),                  // 61: espalier.v1.Task
+	(*Progress)(nil),              // 62: espalier.v1.Progress
+	(*Trial)(nil),                 // 63: espalier.v1.Trial
+	(*Budget)(nil),                // 64: espalier.v1.Budget
+	(*TrialConfig)(nil),           // 65: espalier.v1.TrialConfig
+	(*FileRef)(nil),               // 66: espalier.v1.FileRef
+	(*DataSet)(nil),               // 67: espalier.v1.DataSet
+	(*WorkerRecord)(nil),          // 68: espalier.v1.WorkerRecord
+	(*Device)(nil),                // 69: espalier.v1.Device
 }
 var file_espalier_v1_api_proto_depIdxs = []int32{
-	57, // 0: espalier.v1.SubmitRequest.spec:type_name -> espalier.v1.JobSpec
-	58, // 1: espalier.v1.SubmitRequest.local:type_name -> espalier.v1.Fingerprint
-	59, // 2: espalier.v1.SubmitResponse.job:type_name -> espalier.v1.Job
+	58, // 0: espalier.v1.SubmitRequest.spec:type_name -> espalier.v1.JobSpec
+	59, // 1: espalier.v1.SubmitRequest.local:type_name -> espalier.v1.Fingerprint
+	60, // 2: espalier.v1.SubmitResponse.job:type_name -> espalier.v1.Job
 	14, // 3: espalier.v1.GetResponse.status:type_name -> espalier.v1.JobStatus
 	14, // 4: espalier.v1.ListResponse.jobs:type_name -> espalier.v1.JobStatus
 	14, // 5: espalier.v1.WatchResponse.status:type_name -> espalier.v1.JobStatus
-	59, // 6: espalier.v1.CancelResponse.job:type_name -> espalier.v1.Job
-	59, // 7: espalier.v1.PauseResponse.job:type_name -> espalier.v1.Job
-	59, // 8: espalier.v1.ResumeResponse.job:type_name -> espalier.v1.Job
-	59, // 9: espalier.v1.JobStatus.job:type_name -> espalier.v1.Job
+	60, // 6: espalier.v1.CancelResponse.job:type_name -> espalier.v1.Job
+	60, // 7: espalier.v1.PauseResponse.job:type_name -> espalier.v1.Job
+	60, // 8: espalier.v1.ResumeResponse.job:type_name -> espalier.v1.Job
+	60, // 9: espalier.v1.JobStatus.job:type_name -> espalier.v1.Job
 	15, // 10: espalier.v1.JobStatus.running:type_name -> espalier.v1.RunningTask
 	16, // 11: espalier.v1.JobStatus.fronts:type_name -> espalier.v1.FrontSummary
-	60, // 12: espalier.v1.RunningTask.task:type_name -> espalier.v1.Task
-	61, // 13: espalier.v1.RunningTask.progress:type_name -> espalier.v1.Progress
+	61, // 12: espalier.v1.RunningTask.task:type_name -> espalier.v1.Task
+	62, // 13: espalier.v1.RunningTask.progress:type_name -> espalier.v1.Progress
 	22, // 14: espalier.v1.FrontSummary.best:type_name -> espalier.v1.FrontMember
-	62, // 15: espalier.v1.TrialsResponse.trials:type_name -> espalier.v1.Trial
+	63, // 15: espalier.v1.TrialsResponse.trials:type_name -> espalier.v1.Trial
 	21, // 16: espalier.v1.FrontResponse.front:type_name -> espalier.v1.Front
 	22, // 17: espalier.v1.Front.baseline:type_name -> espalier.v1.FrontMember
 	22, // 18: espalier.v1.Front.members:type_name -> espalier.v1.FrontMember
-	63, // 19: espalier.v1.Front.budget:type_name -> espalier.v1.Budget
+	64, // 19: espalier.v1.Front.budget:type_name -> espalier.v1.Budget
 	22, // 20: espalier.v1.Front.measured:type_name -> espalier.v1.FrontMember
-	56, // 21: espalier.v1.FrontMember.sparsity:type_name -> espalier.v1.FrontMember.SparsityEntry
-	64, // 22: espalier.v1.FrontMember.config:type_name -> espalier.v1.TrialConfig
-	65, // 23: espalier.v1.FrontMember.artifacts:type_name -> espalier.v1.FileRef
-	63, // 24: espalier.v1.FitRequest.budget:type_name -> espalier.v1.Budget
+	57, // 21: espalier.v1.FrontMember.sparsity:type_name -> espalier.v1.FrontMember.SparsityEntry
+	65, // 22: espalier.v1.FrontMember.config:type_name -> espalier.v1.TrialConfig
+	66, // 23: espalier.v1.FrontMember.artifacts:type_name -> espalier.v1.FileRef
+	64, // 24: espalier.v1.FitRequest.budget:type_name -> espalier.v1.Budget
 	22, // 25: espalier.v1.FitResponse.member:type_name -> espalier.v1.FrontMember
-	63, // 26: espalier.v1.FitResponse.budget:type_name -> espalier.v1.Budget
+	64, // 26: espalier.v1.FitResponse.budget:type_name -> espalier.v1.Budget
 	22, // 27: espalier.v1.FitResponse.nearest:type_name -> espalier.v1.FrontMember
 	27, // 28: espalier.v1.StatResponse.files:type_name -> espalier.v1.FileStat
-	65, // 29: espalier.v1.UploadRequest.file:type_name -> espalier.v1.FileRef
-	65, // 30: espalier.v1.UploadResponse.file:type_name -> espalier.v1.FileRef
-	66, // 31: espalier.v1.PutDataRequest.data:type_name -> espalier.v1.DataSet
-	66, // 32: espalier.v1.ListDataResponse.data:type_name -> espalier.v1.DataSet
+	66, // 29: espalier.v1.UploadRequest.file:type_name -> espalier.v1.FileRef
+	66, // 30: espalier.v1.UploadResponse.file:type_name -> espalier.v1.FileRef
+	67, // 31: espalier.v1.PutDataRequest.data:type_name -> espalier.v1.DataSet
+	67, // 32: espalier.v1.ListDataResponse.data:type_name -> espalier.v1.DataSet
 	40, // 33: espalier.v1.WorkersResponse.workers:type_name -> espalier.v1.WorkerStatus
-	67, // 34: espalier.v1.WorkerStatus.worker:type_name -> espalier.v1.WorkerRecord
+	68, // 34: espalier.v1.WorkerStatus.worker:type_name -> espalier.v1.WorkerRecord
 	15, // 35: espalier.v1.WorkerStatus.running:type_name -> espalier.v1.RunningTask
 	43, // 36: espalier.v1.DevicesResponse.devices:type_name -> espalier.v1.DeviceStatus
-	68, // 37: espalier.v1.DeviceStatus.device:type_name -> espalier.v1.Device
+	69, // 37: espalier.v1.DeviceStatus.device:type_name -> espalier.v1.Device
 	47, // 38: espalier.v1.ReplicasResponse.replicas:type_name -> espalier.v1.ReplicaStatus
-	0,  // 39: espalier.v1.JobService.Submit:input_type -> espalier.v1.SubmitRequest
-	2,  // 40: espalier.v1.JobService.Get:input_type -> espalier.v1.GetRequest
-	4,  // 41: espalier.v1.JobService.List:input_type -> espalier.v1.ListRequest
-	6,  // 42: espalier.v1.JobService.Watch:input_type -> espalier.v1.WatchRequest
-	8,  // 43: espalier.v1.JobService.Cancel:input_type -> espalier.v1.CancelRequest
-	10, // 44: espalier.v1.JobService.Pause:input_type -> espalier.v1.PauseRequest
-	12, // 45: espalier.v1.JobService.Resume:input_type -> espalier.v1.ResumeRequest
-	17, // 46: espalier.v1.JobService.Trials:input_type -> espalier.v1.TrialsRequest
-	19, // 47: espalier.v1.JobService.Front:input_type -> espalier.v1.FrontRequest
-	23, // 48: espalier.v1.JobService.Fit:input_type -> espalier.v1.FitRequest
-	25, // 49: espalier.v1.FileService.Stat:input_type -> espalier.v1.StatRequest
-	28, // 50: espalier.v1.FileService.Upload:input_type -> espalier.v1.UploadRequest
-	30, // 51: espalier.v1.FileService.Download:input_type -> espalier.v1.DownloadRequest
-	32, // 52: espalier.v1.DataService.PutData:input_type -> espalier.v1.PutDataRequest
-	34, // 53: espalier.v1.DataService.ListData:input_type -> espalier.v1.ListDataRequest
-	36, // 54: espalier.v1.ClusterService.Info:input_type -> espalier.v1.InfoRequest
-	38, // 55: espalier.v1.ClusterService.Workers:input_type -> espalier.v1.WorkersRequest
-	41, // 56: espalier.v1.ClusterService.Devices:input_type -> espalier.v1.DevicesRequest
-	45, // 57: espalier.v1.ClusterService.Replicas:input_type -> espalier.v1.ReplicasRequest
-	48, // 58: espalier.v1.ClusterService.AddReplica:input_type -> espalier.v1.AddReplicaRequest
-	50, // 59: espalier.v1.ClusterService.RemoveReplica:input_type -> espalier.v1.RemoveReplicaRequest
-	52, // 60: espalier.v1.ClusterService.TransferLead:input_type -> espalier.v1.TransferLeadRequest
-	54, // 61: espalier.v1.ClusterService.Backup:input_type -> espalier.v1.BackupRequest
-	1,  // 62: espalier.v1.JobService.Submit:output_type -> espalier.v1.SubmitResponse
-	3,  // 63: espalier.v1.JobService.Get:output_type -> espalier.v1.GetResponse
-	5,  // 64: espalier.v1.JobService.List:output_type -> espalier.v1.ListResponse
-	7,  // 65: espalier.v1.JobService.Watch:output_type -> espalier.v1.WatchResponse
-	9,  // 66: espalier.v1.JobService.Cancel:output_type -> espalier.v1.CancelResponse
-	11, // 67: espalier.v1.JobService.Pause:output_type -> espalier.v1.PauseResponse
-	13, // 68: espalier.v1.JobService.Resume:output_type -> espalier.v1.ResumeResponse
-	18, // 69: espalier.v1.JobService.Trials:output_type -> espalier.v1.TrialsResponse
-	20, // 70: espalier.v1.JobService.Front:output_type -> espalier.v1.FrontResponse
-	24, // 71: espalier.v1.JobService.Fit:output_type -> espalier.v1.FitResponse
-	26, // 72: espalier.v1.FileService.Stat:output_type -> espalier.v1.StatResponse
-	29, // 73: espalier.v1.FileService.Upload:output_type -> espalier.v1.UploadResponse
-	31, // 74: espalier.v1.FileService.Download:output_type -> espalier.v1.DownloadResponse
-	33, // 75: espalier.v1.DataService.PutData:output_type -> espalier.v1.PutDataResponse
-	35, // 76: espalier.v1.DataService.ListData:output_type -> espalier.v1.ListDataResponse
-	37, // 77: espalier.v1.ClusterService.Info:output_type -> espalier.v1.InfoResponse
-	39, // 78: espalier.v1.ClusterService.Workers:output_type -> espalier.v1.WorkersResponse
-	42, // 79: espalier.v1.ClusterService.Devices:output_type -> espalier.v1.DevicesResponse
-	46, // 80: espalier.v1.ClusterService.Replicas:output_type -> espalier.v1.ReplicasResponse
-	49, // 81: espalier.v1.ClusterService.AddReplica:output_type -> espalier.v1.AddReplicaResponse
-	51, // 82: espalier.v1.ClusterService.RemoveReplica:output_type -> espalier.v1.RemoveReplicaResponse
-	53, // 83: espalier.v1.ClusterService.TransferLead:output_type -> espalier.v1.TransferLeadResponse
-	55, // 84: espalier.v1.ClusterService.Backup:output_type -> espalier.v1.BackupResponse
-	62, // [62:85] is the sub-list for method output_type
-	39, // [39:62] is the sub-list for method input_type
-	39, // [39:39] is the sub-list for extension type_name
-	39, // [39:39] is the sub-list for extension extendee
-	0,  // [0:39] is the sub-list for field type_name
+	48, // 39: espalier.v1.ReplicasResponse.report:type_name -> espalier.v1.ReplicaReport
+	48, // 40: espalier.v1.ReplicaStatus.report:type_name -> espalier.v1.ReplicaReport
+	0,  // 41: espalier.v1.JobService.Submit:input_type -> espalier.v1.SubmitRequest
+	2,  // 42: espalier.v1.JobService.Get:input_type -> espalier.v1.GetRequest
+	4,  // 43: espalier.v1.JobService.List:input_type -> espalier.v1.ListRequest
+	6,  // 44: espalier.v1.JobService.Watch:input_type -> espalier.v1.WatchRequest
+	8,  // 45: espalier.v1.JobService.Cancel:input_type -> espalier.v1.CancelRequest
+	10, // 46: espalier.v1.JobService.Pause:input_type -> espalier.v1.PauseRequest
+	12, // 47: espalier.v1.JobService.Resume:input_type -> espalier.v1.ResumeRequest
+	17, // 48: espalier.v1.JobService.Trials:input_type -> espalier.v1.TrialsRequest
+	19, // 49: espalier.v1.JobService.Front:input_type -> espalier.v1.FrontRequest
+	23, // 50: espalier.v1.JobService.Fit:input_type -> espalier.v1.FitRequest
+	25, // 51: espalier.v1.FileService.Stat:input_type -> espalier.v1.StatRequest
+	28, // 52: espalier.v1.FileService.Upload:input_type -> espalier.v1.UploadRequest
+	30, // 53: espalier.v1.FileService.Download:input_type -> espalier.v1.DownloadRequest
+	32, // 54: espalier.v1.DataService.PutData:input_type -> espalier.v1.PutDataRequest
+	34, // 55: espalier.v1.DataService.ListData:input_type -> espalier.v1.ListDataRequest
+	36, // 56: espalier.v1.ClusterService.Info:input_type -> espalier.v1.InfoRequest
+	38, // 57: espalier.v1.ClusterService.Workers:input_type -> espalier.v1.WorkersRequest
+	41, // 58: espalier.v1.ClusterService.Devices:input_type -> espalier.v1.DevicesRequest
+	45, // 59: espalier.v1.ClusterService.Replicas:input_type -> espalier.v1.ReplicasRequest
+	49, // 60: espalier.v1.ClusterService.AddReplica:input_type -> espalier.v1.AddReplicaRequest
+	51, // 61: espalier.v1.ClusterService.RemoveReplica:input_type -> espalier.v1.RemoveReplicaRequest
+	53, // 62: espalier.v1.ClusterService.TransferLead:input_type -> espalier.v1.TransferLeadRequest
+	55, // 63: espalier.v1.ClusterService.Backup:input_type -> espalier.v1.BackupRequest
+	1,  // 64: espalier.v1.JobService.Submit:output_type -> espalier.v1.SubmitResponse
+	3,  // 65: espalier.v1.JobService.Get:output_type -> espalier.v1.GetResponse
+	5,  // 66: espalier.v1.JobService.List:output_type -> espalier.v1.ListResponse
+	7,  // 67: espalier.v1.JobService.Watch:output_type -> espalier.v1.WatchResponse
+	9,  // 68: espalier.v1.JobService.Cancel:output_type -> espalier.v1.CancelResponse
+	11, // 69: espalier.v1.JobService.Pause:output_type -> espalier.v1.PauseResponse
+	13, // 70: espalier.v1.JobService.Resume:output_type -> espalier.v1.ResumeResponse
+	18, // 71: espalier.v1.JobService.Trials:output_type -> espalier.v1.TrialsResponse
+	20, // 72: espalier.v1.JobService.Front:output_type -> espalier.v1.FrontResponse
+	24, // 73: espalier.v1.JobService.Fit:output_type -> espalier.v1.FitResponse
+	26, // 74: espalier.v1.FileService.Stat:output_type -> espalier.v1.StatResponse
+	29, // 75: espalier.v1.FileService.Upload:output_type -> espalier.v1.UploadResponse
+	31, // 76: espalier.v1.FileService.Download:output_type -> espalier.v1.DownloadResponse
+	33, // 77: espalier.v1.DataService.PutData:output_type -> espalier.v1.PutDataResponse
+	35, // 78: espalier.v1.DataService.ListData:output_type -> espalier.v1.ListDataResponse
+	37, // 79: espalier.v1.ClusterService.Info:output_type -> espalier.v1.InfoResponse
+	39, // 80: espalier.v1.ClusterService.Workers:output_type -> espalier.v1.WorkersResponse
+	42, // 81: espalier.v1.ClusterService.Devices:output_type -> espalier.v1.DevicesResponse
+	46, // 82: espalier.v1.ClusterService.Replicas:output_type -> espalier.v1.ReplicasResponse
+	50, // 83: espalier.v1.ClusterService.AddReplica:output_type -> espalier.v1.AddReplicaResponse
+	52, // 84: espalier.v1.ClusterService.RemoveReplica:output_type -> espalier.v1.RemoveReplicaResponse
+	54, // 85: espalier.v1.ClusterService.TransferLead:output_type -> espalier.v1.TransferLeadResponse
+	56, // 86: espalier.v1.ClusterService.Backup:output_type -> espalier.v1.BackupResponse
+	64, // [64:87] is the sub-list for method output_type
+	41, // [41:64] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_espalier_v1_api_proto_init() }
@@ -3535,7 +3740,7 @@ func file_espalier_v1_api_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_espalier_v1_api_proto_rawDesc), len(file_espalier_v1_api_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   57,
+			NumMessages:   58,
 			NumExtensions: 0,
 			NumServices:   4,
 		},
