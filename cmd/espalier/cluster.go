@@ -133,6 +133,9 @@ func explain(err error, servers []string, request string) error {
 	out := &friendly{err: err, code: api.Code().String(), request: request, text: api.Message()}
 	switch api.Code() {
 	case connect.CodeUnavailable, connect.CodeDeadlineExceeded:
+		if connect.IsWireError(err) {
+			break // a server answers, and says what it lacks
+		}
 		out.text = fmt.Sprintf("no server answers at %s: start one with `espalier server`, or name it with --server: %v",
 			strings.Join(servers, ", "), err)
 	case connect.CodeUnauthenticated, connect.CodePermissionDenied:
