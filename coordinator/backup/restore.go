@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/espalier-ml/espalier/coordinator/ctxio"
 	"github.com/espalier-ml/espalier/coordinator/files"
 	"github.com/espalier-ml/espalier/coordinator/store"
 )
@@ -147,7 +148,7 @@ func syncDir(path string) error {
 func take(ctx context.Context, r io.Reader, dir string, file func(File, io.Reader) error) (s Summary, err error) {
 	records := filepath.Join(dir, recordsName)
 	held := map[string]bool{}
-	s.Contents, err = Read(&contextReader{ctx, r}, Visitor{
+	s.Contents, err = Read(ctxio.Reader(ctx, r), Visitor{
 		Records: func(r io.Reader) error { return spool(records, r) },
 		File: func(f File, r io.Reader) error {
 			held[f.Hash] = true
@@ -203,17 +204,4 @@ func Named(v *store.View) (out []File) {
 		}
 	}
 	return out
-}
-
-// contextReader ends with ctx.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c *contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

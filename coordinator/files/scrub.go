@@ -10,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/espalier-ml/espalier/coordinator/ctxio"
 )
 
 // Scrubbed is what a scrub found.
@@ -73,7 +75,7 @@ func (s *Store) verify(ctx context.Context, hash string, pace *pace) (ok bool, n
 		return false, 0, err
 	}
 	sum := sha256.New()
-	n, readErr := io.Copy(sum, &pacedReader{&contextReader{ctx, f}, ctx, pace})
+	n, readErr := io.Copy(sum, &pacedReader{ctxio.Reader(ctx, f), ctx, pace})
 	if err := f.Close(); err != nil {
 		return false, n, err
 	}

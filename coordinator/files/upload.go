@@ -10,6 +10,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+
+	"github.com/espalier-ml/espalier/coordinator/ctxio"
 )
 
 // Ref names a file with its size.
@@ -75,7 +77,7 @@ func (s *Store) receive(ctx context.Context, ref Ref, offset int64, r io.Reader)
 		return have, errors.Join(err, f.Close())
 	}
 	// One byte beyond the end tells a body that is too long.
-	n, err := io.Copy(io.MultiWriter(f, sum), io.LimitReader(&contextReader{ctx, r}, ref.SizeBytes-offset+1))
+	n, err := io.Copy(io.MultiWriter(f, sum), io.LimitReader(ctxio.Reader(ctx, r), ref.SizeBytes-offset+1))
 	have = offset + n
 	discard := func(err error) (int64, error) { return 0, errors.Join(err, f.Close(), os.Remove(path)) }
 	switch {
@@ -183,7 +185,7 @@ func (s *Store) Add(ctx context.Context, r io.Reader) (ref Ref, err error) {
 		}
 	}()
 	sum := sha256.New()
-	n, err := io.Copy(io.MultiWriter(f, sum), io.LimitReader(&contextReader{ctx, r}, s.cfg.MaxBytes+1))
+	n, err := io.Copy(io.MultiWriter(f, sum), io.LimitReader(ctxio.Reader(ctx, r), s.cfg.MaxBytes+1))
 	if err == nil && n > s.cfg.MaxBytes {
 		err = fmt.Errorf("%w: more than %d bytes", ErrTooLarge, s.cfg.MaxBytes)
 	}
@@ -200,17 +202,4 @@ func (s *Store) Add(ctx context.Context, r io.Reader) (ref Ref, err error) {
 	}
 	defer unlock()
 	return ref, s.complete(f.Name(), ref.Hash)
-}
-
-// contextReader ends with ctx.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c *contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/espalier-ml/espalier/coordinator/ctxio"
 )
 
 // Backup writes this replica's whole state, as of one applied entry, which it returns.
@@ -25,23 +27,10 @@ func (s *Store) Backup(ctx context.Context, w io.Writer) (applied uint64, err er
 	}
 	defer snap.Release()
 	applied = (&txn{tx: snap.tx}).applied()
-	if err := snap.persist(&contextWriter{ctx, w}); err != nil {
+	if err := snap.persist(ctxio.Writer(ctx, w)); err != nil {
 		return 0, fmt.Errorf("back up: %w", diskError(err))
 	}
 	return applied, nil
-}
-
-// contextWriter ends with ctx.
-type contextWriter struct {
-	ctx context.Context
-	w   io.Writer
-}
-
-func (c *contextWriter) Write(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.w.Write(p)
 }
 
 // RestoreBackup replaces the cluster's whole state by a backup's; what is there now is
@@ -61,7 +50,7 @@ func (s *Store) RestoreBackup(ctx context.Context, r io.Reader) error {
 func (s *Store) restoreBackup(ctx context.Context, r io.Reader) (err error) {
 	state := filepath.Join(s.cfg.Dir, "snapshot-restore.tmp")
 	defer func() { err = errors.Join(err, removeIfThere(state)) }()
-	if err := receiveState(&contextReader{ctx, r}, state); err != nil {
+	if err := receiveState(ctxio.Reader(ctx, r), state); err != nil {
 		return err
 	}
 	f, err := os.Open(state)
@@ -106,16 +95,4 @@ func stateIndex(path string) (index uint64, err error) {
 		return nil
 	})
 	return index, errors.Join(err, db.Close())
-}
-
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c *contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/raft"
 	"github.com/rs/zerolog"
+
+	"github.com/espalier-ml/espalier/coordinator/ctxio"
 )
 
 // Restore makes, in an absent or empty folder, a replica that begins a new cluster with the records of a backup, under
@@ -35,7 +37,7 @@ func Restore(ctx context.Context, dir, id string, backup io.Reader) (replica str
 	}
 	state := filepath.Join(dir, "snapshot-restore.tmp")
 	defer func() { err = errors.Join(err, removeIfThere(state)) }()
-	if err := receiveState(&contextReader{ctx, backup}, state); err != nil {
+	if err := receiveState(ctxio.Reader(ctx, backup), state); err != nil {
 		return "", err
 	}
 	return newReplica(dir, id, state)
