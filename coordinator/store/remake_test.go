@@ -129,7 +129,7 @@ func (r *remaking) lose2(t *testing.T) {
 	t.Helper()
 	must(t, r, loseFiles(20, r.task, artifactHash(1)))
 	for i := range int32(MaxLosses) {
-		must(t, r, lease(21, r.task, string(rune('A'+i)), "w", "s"))
+		must(t, r, lease(21, r.task, string('A'+i), "w", "s"))
 		must(t, r, endLease(22, r.task, 3+i))
 	}
 	if task := r.ended(); task.Remake.Reason == "" {

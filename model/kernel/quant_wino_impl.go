@@ -12,7 +12,7 @@ type quantWinoArgs struct {
 	dh, dw int
 	bias   ptr // 32 bits each
 	scale  ptr
-	ninth  [8]int32 //nolint:unused // 1/9 modulo 2³², for the assembly
+	ninth  [8]int32 // 1/9 modulo 2³², for the assembly
 	zero   [8]int32
 	lo, hi [32]uint8
 	tmp    [36 * 8]int32 //nolint:unused // the assembly's scratch
