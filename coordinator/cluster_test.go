@@ -57,7 +57,7 @@ func eventually(t *testing.T, what string, ok func() bool) {
 // every trial counts once.
 func TestThreeReplicas(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long")
+		t.Skip("SKIPPED: long: replicas in one process")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()

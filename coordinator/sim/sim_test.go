@@ -138,7 +138,7 @@ func TestNoticesBrokenRules(t *testing.T) {
 // TestManyTrials: a thousand trials, with an exhausted space in another run.
 func TestManyTrials(t *testing.T) {
 	if testing.Short() {
-		t.Skip("long")
+		t.Skip("SKIPPED: long: a thousand trials")
 	}
 	r := run(t, Config{Problem: open(t, "zdt1"), Sampler: "random", Trials: 1000, Workers: 50, Seed: 2, Faults: Faults{Kill: 0.2, Lose: 0.02, Depose: 0.05}})
 	if r.Completed+r.Failed != 1000 {

@@ -204,7 +204,7 @@ func TestMoveMember(t *testing.T) {
 	c.start(i)
 	c.cfgs[i].Address = c.up[i].Address()
 	if c.cfgs[i].Address == old {
-		t.Skip("the system gave the same port")
+		t.Skip("SKIPPED: the system gave the same port")
 	}
 	c.onLeader("tell the new address", func(s *Store) error { return s.Add(t.Context(), c.cfgs[i].ID, c.cfgs[i].Address) })
 	c.same()
