@@ -22,18 +22,37 @@ type node struct {
 	mu sync.Mutex
 	// down: it does not answer. short: transfers from it break off.
 	down, short bool
-	all         map[string]*node
+	all         *cluster
+}
+
+// cluster is the nodes that there are: peers still read it in the background while a test adds one.
+type cluster struct {
+	mu    sync.Mutex
+	nodes map[string]*node
+}
+
+func (c *cluster) add(n *node) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n.all = c
+	c.nodes[n.id] = n
+}
+
+func (c *cluster) get(id string) *node {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.nodes[id]
 }
 
 var errDown = errors.New("replica is down")
 
 func newNodes(t *testing.T, n int) []*node {
 	t.Helper()
-	all := map[string]*node{}
+	all := &cluster{nodes: map[string]*node{}}
 	var out []*node
 	for i := range n {
-		x := &node{id: string(rune('a' + i)), store: open(t), all: all}
-		all[x.id] = x
+		x := &node{id: string(rune('a' + i)), store: open(t)}
+		all.add(x)
 		out = append(out, x)
 	}
 	for _, x := range out {
@@ -49,7 +68,7 @@ func newNodes(t *testing.T, n int) []*node {
 
 func (n *node) peers() (out []Peer) {
 	for _, id := range []string{"a", "b", "c", "d", "e"} {
-		if p := n.all[id]; p != nil && p != n {
+		if p := n.all.get(id); p != nil && p != n {
 			out = append(out, p)
 		}
 	}
@@ -74,7 +93,7 @@ func (n *node) Hold(ctx context.Context, refs []Ref, from string) ([]string, err
 	if down, _ := n.state(); down {
 		return nil, errDown
 	}
-	missing, _ := n.rep.Hold(ctx, refs, n.all[from])
+	missing, _ := n.rep.Hold(ctx, refs, n.all.get(from))
 	return missing, nil
 }
 
@@ -194,8 +213,8 @@ func TestMajorityIsRemembered(t *testing.T) {
 	if err := ask(); err != nil {
 		t.Errorf("asked again: %v", err)
 	}
-	fourth := &node{id: "d", store: open(t), all: nodes[0].all, down: true}
-	nodes[0].all["d"] = fourth
+	fourth := &node{id: "d", store: open(t), down: true}
+	nodes[0].all.add(fourth)
 	if err := ask(); !errors.Is(err, ErrNoMajority) {
 		t.Errorf("with a voter more: %v, want ErrNoMajority", err)
 	}

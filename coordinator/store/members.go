@@ -3,6 +3,8 @@ package store
 import (
 	"context"
 	"fmt"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -82,7 +84,7 @@ func (s *Store) Transfer(ctx context.Context, id string) error {
 		return err
 	}
 	if id == "" {
-		return s.transfer(ctx, s.raft.LeadershipTransfer())
+		return s.transfer(ctx, id, s.raft.LeadershipTransfer)
 	}
 	for _, m := range members {
 		switch {
@@ -93,16 +95,62 @@ func (s *Store) Transfer(ctx context.Context, id string) error {
 		case !m.Voter:
 			return fmt.Errorf("transfer leadership to %s: %w: it has no vote", id, ErrState)
 		}
-		return s.transfer(ctx, s.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(m.Address)))
+		return s.transfer(ctx, id, func() raft.Future {
+			return s.raft.LeadershipTransferToServer(raft.ServerID(id), raft.ServerAddress(m.Address))
+		})
 	}
 	return fmt.Errorf("transfer leadership: %w: %q", ErrNotFound, id)
 }
 
-func (s *Store) transfer(ctx context.Context, f raft.Future) error {
-	if err := s.await(ctx, f); err != nil {
+func (s *Store) transfer(ctx context.Context, id string, begin func() raft.Future) error {
+	term := s.Term()
+	if wait := s.handovers.wait(id, term); wait > 0 {
+		return fmt.Errorf("transfer leadership: %w: an earlier transfer still waits for a replica that does not catch up, try again in %s or name another one",
+			ErrState, wait.Round(time.Second))
+	}
+	told, begun := s.handovers.elect.Load(), time.Now()
+	if err := s.await(ctx, begin()); err != nil {
+		waited := ctx.Err() != nil || time.Since(begun) >= s.cfg.Election
+		if waited && s.handovers.elect.Load() == told {
+			s.handovers.abandoned(id, term)
+		}
 		return fmt.Errorf("transfer leadership: %w", err)
 	}
 	return nil
+}
+
+// handovers keeps a transfer from being begun while an earlier one to the same replica still
+// waits for it to catch up. Raft's second one would refuse all writes for as long, and should
+// leadership be lost meanwhile, also whenever this replica leads again
+// (https://github.com/hashicorp/raft/issues/696).
+type handovers struct {
+	// elect counts how often another replica was told to take over, for which it has caught up.
+	elect atomic.Uint64
+
+	mu   sync.Mutex
+	to   string // "" may be any
+	term uint64
+	at   time.Time
+}
+
+// handoverPause is longer than a replica that is stuck holds up what is replicated to it.
+const handoverPause = time.Minute
+
+// wait is how long not to begin a transfer.
+func (h *handovers) wait(to string, term uint64) time.Duration {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.term != term || to != h.to && to != "" && h.to != "" {
+		return 0
+	}
+	return handoverPause - time.Since(h.at)
+}
+
+// abandoned remembers a transfer that ended before the replica had caught up.
+func (h *handovers) abandoned(to string, term uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.to, h.term, h.at = to, term, time.Now()
 }
 
 // onLead runs when this replica begins to lead: if it listens elsewhere than the others

@@ -51,6 +51,41 @@ func (c *cluster) moveTo(to *Store) {
 	})
 }
 
+// TestTransferToStuck: a replica that takes connections and says nothing is not waited for
+// twice at once, and writes go on.
+func TestTransferToStuck(t *testing.T) {
+	c := newCluster(t, 3, nil)
+	l := c.leader()
+	at := (c.index(l) + 1) % 3
+	id, address := c.up[at].ID(), c.up[at].Address()
+	c.stop(at)
+	silent, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	fill(t, c, "j", 3)
+	c.onLeader("transfer to a stuck replica", func(s *Store) error {
+		if err := s.Transfer(t.Context(), id); err == nil {
+			return errors.New("transferred to a stuck replica")
+		}
+		for _, to := range []string{id, ""} {
+			if err := s.Transfer(t.Context(), to); !errors.Is(err, ErrState) {
+				return fmt.Errorf("transfer to %q again: %w, want ErrState", to, err)
+			}
+		}
+		return nil
+	})
+	must(t, c, submit(1, "next", "local"))
+	for _, s := range c.running() {
+		if !s.IsLeader() {
+			c.moveTo(s)
+			break
+		}
+	}
+	must(t, c, submit(1, "last", "local"))
+}
+
 func TestTransferAndRemove(t *testing.T) {
 	c := newCluster(t, 3, nil)
 	l := c.leader()

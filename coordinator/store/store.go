@@ -59,6 +59,8 @@ type Store struct {
 	spawnMu sync.Mutex
 	closing bool
 	wg      sync.WaitGroup
+
+	handovers handovers
 }
 
 // Open opens the replica in cfg.Dir, rebuilding its state if need be, and starts to

@@ -33,10 +33,10 @@ func (s *Store) openTransport() (transport, error) {
 		return nil, err
 	}
 	s.layer = layer
-	return raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	return network{elect: &s.handovers.elect, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: layer, MaxPool: transportPool, Timeout: transportTimeout,
 		Logger: newRaftLog(s.log).Named("transport"),
-	}), nil
+	})}, nil
 }
 
 // streams is the connections of a network transport. Closing it closes them all, so
