@@ -14,6 +14,7 @@ import (
 	"connectrpc.com/connect"
 
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
+	"github.com/espalier-ml/espalier/proto/filehash"
 )
 
 const (
@@ -46,17 +47,11 @@ func HashBytes(data []byte, format string) *espalierv1.FileRef {
 
 // CheckHash refuses what is not a lower-case hexadecimal SHA-256, so that a hash
 // from elsewhere can be used as a file name. Its error wraps ErrHash.
-func CheckHash(hash string) error {
-	if len(hash) == 2*sha256.Size {
-		ok := true
-		for _, r := range hash {
-			ok = ok && (r >= '0' && r <= '9' || r >= 'a' && r <= 'f')
-		}
-		if ok {
-			return nil
-		}
+func CheckHash(name string) error {
+	if !filehash.Valid(name) {
+		return fmt.Errorf("%q is not a lower-case hexadecimal SHA-256: %w", name, ErrHash)
 	}
-	return fmt.Errorf("%q is not a lower-case hexadecimal SHA-256: %w", hash, ErrHash)
+	return nil
 }
 
 // Stat tells which of the files the cluster has, in the order asked.

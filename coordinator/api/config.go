@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"github.com/espalier-ml/espalier/client"
 	"github.com/espalier-ml/espalier/coordinator/store"
 	"github.com/espalier-ml/espalier/job"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
@@ -138,16 +139,8 @@ func CheckAddress(address string, withTLS, withToken, insecure bool) error {
 	if err != nil {
 		return fmt.Errorf("%w: address %q: %w", ErrConfig, address, err)
 	}
-	if insecure || withTLS && withToken || isLoopback(host) {
+	if insecure || withTLS && withToken || client.IsLoopback(host) {
 		return nil
 	}
 	return fmt.Errorf("%w: address %q is open to other machines: give TLS and a token, or allow it with --insecure", ErrInsecure, address)
-}
-
-func isLoopback(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/espalier-ml/espalier/job"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
+	"github.com/espalier-ml/espalier/proto/filehash"
 )
 
 // checkSpec fills in the defaults of a specification, as a job file's, and reports its wrong fields.
@@ -52,13 +53,9 @@ func checkLabel(field, name string) error {
 	return nil
 }
 
-func checkHash(field, hash string) error {
-	ok := len(hash) == 64
-	for _, c := range []byte(hash) {
-		ok = ok && (c >= '0' && c <= '9' || c >= 'a' && c <= 'f')
-	}
-	if !ok {
-		return invalid(field, hash, "64 lower-case hexadecimal digits")
+func checkHash(field, name string) error {
+	if !filehash.Valid(name) {
+		return invalid(field, name, "64 lower-case hexadecimal digits")
 	}
 	return nil
 }

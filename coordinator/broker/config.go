@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/rs/zerolog"
+
+	"github.com/espalier-ml/espalier/client"
 )
 
 // Errors of the broker; match them with errors.Is.
@@ -173,12 +175,5 @@ func checkTLS(field string, t *TLS) error {
 // loopback tells whether an address is reachable from this machine alone.
 func loopback(a string) bool {
 	host, _, err := net.SplitHostPort(a)
-	if err != nil {
-		return false
-	}
-	if host == "localhost" {
-		return true
-	}
-	ip := net.ParseIP(host)
-	return ip != nil && ip.IsLoopback()
+	return err == nil && client.IsLoopback(host)
 }

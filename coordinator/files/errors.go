@@ -1,10 +1,11 @@
 package files
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"syscall"
+
+	"github.com/espalier-ml/espalier/proto/filehash"
 )
 
 // Errors of the file store; match them with errors.Is.
@@ -29,15 +30,14 @@ var (
 
 // CheckHash refuses what is no SHA-256 in lower-case hexadecimal: such a name never
 // reaches the file system.
-func CheckHash(hash string) error {
-	b, err := hex.DecodeString(hash)
-	if err != nil || len(b) != 32 || hex.EncodeToString(b) != hash {
-		if len(hash) > 80 {
-			hash = hash[:80] + "…"
-		}
-		return fmt.Errorf("%w: %q, want 64 lower-case hexadecimal digits", ErrHash, hash)
+func CheckHash(name string) error {
+	if filehash.Valid(name) {
+		return nil
 	}
-	return nil
+	if len(name) > 80 {
+		name = name[:80] + "…"
+	}
+	return fmt.Errorf("%w: %q, want %d lower-case hexadecimal digits", ErrHash, name, filehash.Digits)
 }
 
 // diskError gives ENOSPC and its relatives one name.

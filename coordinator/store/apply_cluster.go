@@ -1,13 +1,13 @@
 package store
 
 import (
-	"encoding/hex"
 	"fmt"
 	"net"
 
 	"google.golang.org/protobuf/proto"
 
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
+	"github.com/espalier-ml/espalier/proto/filehash"
 )
 
 // putWorker records a worker. A new session frees what the old one had leased: a lost
@@ -106,10 +106,9 @@ func checkFile(what string, f *v1.FileRef) error {
 	return nil
 }
 
-func checkHash(what, hash string) error {
-	b, err := hex.DecodeString(hash)
-	if err != nil || len(b) != 32 || hex.EncodeToString(b) != hash {
-		return fmt.Errorf("%w: %s: hash %q, want 64 lower-case hexadecimal digits", ErrInvalid, what, hash)
+func checkHash(what, name string) error {
+	if !filehash.Valid(name) {
+		return fmt.Errorf("%w: %s: hash %q, want %d lower-case hexadecimal digits", ErrInvalid, what, name, filehash.Digits)
 	}
 	return nil
 }
