@@ -50,7 +50,7 @@ type Config struct {
 	// SnapshotBytes says. 0: 4096.
 	TrailingLogs uint64
 	// Election is how long a replica hears nothing from the leader before it stands
-	// for election. 0: 600 ms, and 50 ms for a single replica that listens nowhere.
+	// for election. 0: 500 ms, and 50 ms for a single replica that listens nowhere.
 	Election time.Duration
 	// Late is called when commands were applied whose caller had given up waiting: what
 	// follows the results of Apply has missed these. It must not wait. Nil: nobody asks.
@@ -86,7 +86,7 @@ func (c Config) withDefaults() Config {
 		c.Advertise = c.Address
 	}
 	if c.Election == 0 {
-		c.Election = 600 * time.Millisecond
+		c.Election = 500 * time.Millisecond
 		if c.Address == "" {
 			c.Election = 50 * time.Millisecond
 		}

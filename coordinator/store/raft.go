@@ -164,6 +164,11 @@ func (s *Store) Barrier(ctx context.Context) error {
 	if err := s.await(ctx, s.raft.Barrier(0)); err != nil {
 		return fmt.Errorf("barrier: %w", err)
 	}
+	// Raft's barrier is behind all entries before it, not behind their having been applied: one that could not be written
+	// to the state has stopped the store by now.
+	if err := s.Err(); err != nil {
+		return fmt.Errorf("barrier: %w: %w", ErrNotLeader, err)
+	}
 	s.verifiedMu.Lock()
 	s.verified = max(s.verified, term)
 	s.verifiedMu.Unlock()

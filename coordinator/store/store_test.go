@@ -288,15 +288,20 @@ func TestUndecodableEntry(t *testing.T) {
 	l.fsm.Apply(&raft.Log{Index: 77, Type: raft.LogCommand, Data: []byte{0xff, 0xff}})
 }
 
+// newerCommand is of a kind that this build does not know.
+func newerCommand() *v1.Command {
+	c := &v1.Command{TimeMs: 1}
+	c.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 9999, protowire.VarintType), 1))
+	return c
+}
+
 // TestNewerCommand: a command that only a newer build knows stops the replica, with
 // nothing of its entry done; an upgraded one goes on.
 func TestNewerCommand(t *testing.T) {
 	s := open(t, testConfig(t.TempDir()))
 	must(t, s, submit(1, "a", "local"))
 	before := digest(t, s)
-	newer := &v1.Command{TimeMs: 1}
-	newer.ProtoReflect().SetUnknown(protowire.AppendVarint(protowire.AppendTag(nil, 9999, protowire.VarintType), 1))
-	_, err := s.Apply(t.Context(), submit(2, "b", "local"), newer)
+	_, err := s.Apply(t.Context(), submit(2, "b", "local"), newerCommand())
 	if !errors.Is(err, ErrUncertain) || !errors.Is(err, ErrNewer) {
 		t.Fatalf("%v, want ErrUncertain and ErrNewer", err)
 	}
@@ -306,6 +311,43 @@ func TestNewerCommand(t *testing.T) {
 	}
 	if got := digest(t, s); got != before {
 		t.Error("a part of the entry was applied")
+	}
+}
+
+// TestBarrierBehindFailure: an entry before the barrier could not be applied. The state lacks it, so whoever reads next must
+// not take it for all that was committed.
+func TestBarrierBehindFailure(t *testing.T) {
+	s := open(t, testConfig(t.TempDir()))
+	tx, err := s.fsm.db.Begin(true) // holds the state up
+	if err != nil {
+		t.Fatal(err)
+	}
+	appended := func(f func()) {
+		t.Helper()
+		last, err := s.logs.LastIndex()
+		if err != nil {
+			t.Fatal(err)
+		}
+		go f()
+		eventually(t, "an entry more", func() bool {
+			now, err := s.logs.LastIndex()
+			return err == nil && now > last
+		})
+	}
+	applied, passed := make(chan error, 1), make(chan error, 1)
+	appended(func() {
+		_, err := s.Apply(t.Context(), newerCommand())
+		applied <- err
+	})
+	appended(func() { passed <- s.Barrier(t.Context()) })
+	if err := tx.Rollback(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-applied; !errors.Is(err, ErrNewer) {
+		t.Errorf("apply: %v, want ErrNewer", err)
+	}
+	if err := <-passed; err == nil {
+		t.Error("the barrier was passed")
 	}
 }
 
