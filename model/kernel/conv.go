@@ -56,6 +56,7 @@ type Conv struct {
 	wSize      int
 	rows, cols []span
 	depthwise  bool
+	plane      bool // depthwise, 3×3, stride 1, a border of one pixel: what the primitive depthPlane computes
 	flat       bool // 1×1, stride 1, no padding: every pixel is a row of one matrix product
 
 	// back is the convolution of the output's gradient with reversed weights that gives the input's gradient, for
@@ -96,6 +97,8 @@ func newConv(s ConvShape) (*Conv, error) {
 	c.rows = spans(c.oh, s.H, s.KH, s.StrideH, s.DilationH, s.PadTop)
 	c.cols = spans(c.ow, s.W, s.KW, s.StrideW, s.DilationW, s.PadLeft)
 	c.depthwise = c.icg == 1 && c.ocg == 1
+	c.plane = c.depthwise && s.KH == 3 && s.KW == 3 && s.StrideH == 1 && s.StrideW == 1 && s.DilationH == 1 && s.DilationW == 1 &&
+		s.PadTop == 1 && s.PadLeft == 1 && s.PadBottom == 1 && s.PadRight == 1 && s.H*s.W > 1
 	c.flat = s.KH == 1 && s.KW == 1 && s.StrideH == 1 && s.StrideW == 1 && c.oh == s.H && c.ow == s.W && s.PadTop == 0 && s.PadLeft == 0
 	return c, nil
 }
@@ -159,31 +162,65 @@ func atOrNil(p ptr, off int) ptr {
 
 // forwardGroup runs one group: x, w and y point at its first channels.
 func (c *Conv) forwardGroup(im *impl, s *Scratch, x, w, y ptr, images int, bias ptr, flags uint64) {
-	sh := &c.s
-	t := &s.tile
-	*t = tileArgs{ak: 4, bk: 4 * sh.OC, flags: flags}
+	s.tile = tileArgs{ak: 4, bk: 4 * c.s.OC, flags: flags}
+	few := false
 	for j := 0; j < c.ocg; {
 		n := im.width(im.mr, c.ocg-j)
-		t.bias = atOrNil(bias, j)
 		for i := range images {
 			for _, r := range c.rows {
 				for _, q := range c.cols {
-					c.setTaps(t, r, q)
-					t.b = at(w, (r.k0*sh.KW+q.k0)*c.icg*sh.OC+j)
-					yi := at(y, i*c.outSize+(r.lo*c.ow+q.lo)*sh.OC+j)
-					if t.k == 0 {
-						c.fillEmpty(t, s, im, yi, r, q, n)
+					if fewPixels(r, q) {
+						few = true
 						continue
 					}
-					xi := at(x, i*c.inSize+c.tapOffset(r.lo, q.lo, r.k0, q.k0))
-					g := grid{m: r.hi - r.lo, n: q.hi - q.lo, a: xi, am: 4 * sh.StrideH * sh.W * sh.IC, an: 4 * sh.StrideW * sh.IC,
-						c: yi, cm: 4 * c.ow * sh.OC, cn: 4 * sh.OC}
-					g.run(&im.tiler, t, n)
+					c.forwardSpan(im, s, x, w, y, bias, i, r, q, j, n)
 				}
 			}
 		}
 		j += n
 	}
+	if few {
+		c.forwardFew(im, s, x, w, y, images, bias)
+	}
+}
+
+// fewPixels reports whether the positions of two spans fill so little of a tile that it should be wider instead.
+func fewPixels(r, q span) bool { return (r.hi-r.lo)*(q.hi-q.lo) <= 4 }
+
+// forwardFew is the rest of forwardGroup: single pixels and the like at edges.
+func (c *Conv) forwardFew(im *impl, s *Scratch, x, w, y ptr, images int, bias ptr) {
+	for i := range images {
+		for _, r := range c.rows {
+			for _, q := range c.cols {
+				if !fewPixels(r, q) {
+					continue
+				}
+				for j := 0; j < c.ocg; {
+					n := im.width((r.hi-r.lo)*(q.hi-q.lo), c.ocg-j)
+					c.forwardSpan(im, s, x, w, y, bias, i, r, q, j, n)
+					j += n
+				}
+			}
+		}
+	}
+}
+
+// forwardSpan computes columns [j, j+n) of the outputs of image i at a row span and a column span.
+func (c *Conv) forwardSpan(im *impl, s *Scratch, x, w, y, bias ptr, i int, r, q span, j, n int) {
+	sh := &c.s
+	t := &s.tile
+	t.bias = atOrNil(bias, j)
+	c.setTaps(t, r, q)
+	t.b = at(w, (r.k0*sh.KW+q.k0)*c.icg*sh.OC+j)
+	yi := at(y, i*c.outSize+(r.lo*c.ow+q.lo)*sh.OC+j)
+	if t.k == 0 {
+		c.fillEmpty(t, s, im, yi, r, q, n)
+		return
+	}
+	xi := at(x, i*c.inSize+c.tapOffset(r.lo, q.lo, r.k0, q.k0))
+	g := grid{m: r.hi - r.lo, n: q.hi - q.lo, a: xi, am: 4 * sh.StrideH * sh.W * sh.IC, an: 4 * sh.StrideW * sh.IC,
+		c: yi, cm: 4 * c.ow * sh.OC, cn: 4 * sh.OC}
+	g.run(&im.tiler, t, n)
 }
 
 // tapOffset is where tap (kh, kw) of output pixel (oy, ox) reads in an image.

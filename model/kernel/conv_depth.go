@@ -5,6 +5,10 @@ import "unsafe"
 // forwardDepth is the depthwise convolution: one weight per tap and channel.
 func (c *Conv) forwardDepth(im *impl, s *Scratch, x, w, y ptr, images int, bias ptr, flags uint64) {
 	sh := &c.s
+	if c.plane && im.depthPlane != nil && sh.IC%im.lanes == 0 {
+		c.forwardPlane(im, s, x, w, y, images, bias, flags)
+		return
+	}
 	d := &s.depth
 	*d = depthArgs{c: sh.IC, xw: 4 * sh.DilationW * sh.IC, xh: 4 * sh.DilationH * sh.W * sh.IC,
 		ww: 4 * sh.IC, bias: bias, flags: flags}
@@ -23,6 +27,21 @@ func (c *Conv) forwardDepth(im *impl, s *Scratch, x, w, y ptr, images int, bias 
 				c.depthSpan(im, d, r.hi-r.lo, q.hi-q.lo)
 			}
 		}
+	}
+}
+
+// forwardPlane is forwardDepth for what the primitive depthPlane computes, with lines along the rows unless these are short.
+func (c *Conv) forwardPlane(im *impl, s *Scratch, x, w, y ptr, images int, bias ptr, flags uint64) {
+	sh := &c.s
+	pixel, row := 4*sh.IC, 4*sh.W*sh.IC
+	p := &s.plane
+	*p = planeArgs{n: sh.W, lines: sh.H, c: sh.IC, s: pixel, l: row, w: w, ws: 4 * sh.IC, wl: 12 * sh.IC, flags: flags, bias: bias}
+	if sh.W < 8 && sh.H > sh.W {
+		p.n, p.lines, p.s, p.l, p.ws, p.wl = p.lines, p.n, p.l, p.s, p.wl, p.ws
+	}
+	for i := range images {
+		p.x, p.y = at(x, i*c.inSize), at(y, i*c.outSize)
+		im.depthPlane(p)
 	}
 }
 

@@ -30,6 +30,12 @@ var convTable = []ConvShape{
 	{H: 5, W: 4, IC: 7, OC: 40, KH: 1, KW: 1, PadTop: 1, PadLeft: 2, PadRight: 1},
 	{H: 8, W: 8, IC: 20, OC: 70, KH: 1, KW: 1, StrideH: 2, StrideW: 2},
 	{H: 40, W: 1, IC: 2, OC: 3, KH: 10, KW: 1, StrideH: 2, PadTop: 4, PadBottom: 5},
+	{H: 25, W: 5, IC: 64, OC: 64, KH: 3, KW: 3, Groups: 64, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1},
+	{H: 5, W: 11, IC: 24, OC: 24, KH: 3, KW: 3, Groups: 24, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1},
+	{H: 1, W: 6, IC: 16, OC: 16, KH: 3, KW: 3, Groups: 16, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1},
+	{H: 6, W: 1, IC: 32, OC: 32, KH: 3, KW: 3, Groups: 32, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1},
+	{H: 2, W: 2, IC: 48, OC: 48, KH: 3, KW: 3, Groups: 48, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1},
+	{H: 49, W: 10, IC: 1, OC: 64, KH: 10, KW: 4, StrideH: 2, StrideW: 2, PadTop: 4, PadLeft: 1, PadBottom: 5, PadRight: 1},
 	{H: 3, W: 3, IC: 128, OC: 100, KH: 3, KW: 3, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1},
 }
 
@@ -184,6 +190,30 @@ func TestConvSpecialValues(t *testing.T) {
 			}
 			near(t, "y", y.s, ref, 0)
 			y.check(t, "y")
+		}
+	})
+}
+
+// TestConvPaddingIsNotMultiplied: infinite weights reach only pixels that there are.
+func TestConvPaddingIsNotMultiplied(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		for _, sh := range []ConvShape{{H: 9, W: 5, IC: 16, Groups: 16}, {H: 4, W: 9, IC: 32, Groups: 32}, {H: 4, W: 5, IC: 3, Groups: 3}, {H: 6, W: 4, IC: 2}} {
+			sh.OC, sh.KH, sh.KW, sh.PadTop, sh.PadLeft, sh.PadBottom, sh.PadRight = sh.IC, 3, 3, 1, 1, 1, 1
+			for tap := range 9 {
+				c, err := NewConv(sh)
+				must(t, err)
+				x, w, y := make([]float32, c.inSize), make([]float32, c.wSize), make([]float32, c.outSize)
+				for i := range x {
+					x[i] = 1
+				}
+				for i := range c.wSize / 9 {
+					w[tap*c.wSize/9+i] = float32(math.Inf(1))
+				}
+				must(t, c.Forward(nil, x, w, y, 0, 1, Epilogue{}))
+				want := make([]float64, len(y))
+				c.taps(func(xi, wi, yi int) { want[yi] += float64(w[wi]) })
+				near(t, fmt.Sprintf("%+v, tap %d", sh, tap), y, want, 0)
+			}
 		}
 	})
 }

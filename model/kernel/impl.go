@@ -62,6 +62,22 @@ type depthArgs struct {
 	bias         ptr
 }
 
+// planeArgs describes a depthwise convolution by 3 by 3 taps of stride 1 with a border of one pixel, of an image of lines
+// lines of n > 1 pixels, c channels each. Line j of the result is
+//
+//	y[i*s+ch] = act(bias[ch] + old y + sum over t, k in 0..2 of x[(i+t-1)*s + (k-1)*l + ch] * w[t*ws + k*wl + ch])
+//
+// at j*l from x and y, over the pixels that there are. Strides in bytes.
+type planeArgs struct {
+	n, lines, c int
+	x, y        ptr
+	s, l        int // from one pixel of a line to the next, from one line to the next
+	w           ptr
+	ws, wl      int // from one tap along the line to the next, and across lines
+	flags       uint64
+	bias        ptr
+}
+
 // poolArgs describes pooling of n output pixels in a line, with the geometry of depthArgs. dy lies like y, dx like x.
 type poolArgs struct {
 	n, c, kw, kh int
@@ -118,9 +134,10 @@ type impl struct {
 	tiler
 	quant quantImpl
 
-	depth     func(a *depthArgs)
-	depthGrad func(a *rowsArgs) // z[ch] += sum over grid of x*y
-	depthBack func(a *rowsArgs) // x[px][ch] += y[px][ch] * z[ch]
+	depth      func(a *depthArgs)
+	depthPlane func(a *planeArgs) // for channels that fill vectors of lanes; may be nil
+	depthGrad  func(a *rowsArgs)  // z[ch] += sum over grid of x*y
+	depthBack  func(a *rowsArgs)  // x[px][ch] += y[px][ch] * z[ch]
 
 	maxPool     func(a *poolArgs)
 	maxPoolGrad func(a *poolArgs)

@@ -126,7 +126,7 @@ var avx512Impl = impl{
 		}
 		depth512(d)
 	},
-	depthGrad: depthGrad512, depthBack: depthBack512,
+	depthPlane: depthPlane512, depthGrad: depthGrad512, depthBack: depthBack512,
 	maxPool: func(p *poolArgs) {
 		if p.kh == 2 && p.kw == 2 {
 			maxPool2512(p)
@@ -178,7 +178,7 @@ var avx2Impl = impl{
 		}
 		depth256(d)
 	},
-	depthGrad: depthGrad256, depthBack: depthBack256,
+	depthPlane: depthPlane256, depthGrad: depthGrad256, depthBack: depthBack256,
 	maxPool: func(p *poolArgs) {
 		if p.kh == 2 && p.kw == 2 {
 			maxPool2256(p)

@@ -114,6 +114,11 @@ func depth256(p *depthArgs)
 //go:noescape
 func depthNine256(p *depthArgs)
 
+// depthPlane256 is a depthwise convolution of an image; see planeArgs. Channels fill vectors.
+//
+//go:noescape
+func depthPlane256(p *planeArgs)
+
 // depthGrad256 adds the sum of x*y over a grid of pixels to z.
 //
 //go:noescape

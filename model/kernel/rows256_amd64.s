@@ -3411,6 +3411,450 @@ done_231:
 	VZEROUPPER
 	RET
 
+// func depthPlane256(p *byte)
+// Requires: AVX, FMA3
+TEXT ·depthPlane256(SB), NOSPLIT, $0-8
+	MOVQ p+0(FP), AX
+	MOVQ 40(AX), CX
+	MOVQ 48(AX), DX
+	MOVQ 80(AX), BX
+	XORQ R8, R8
+
+strip_247:
+	MOVQ    56(AX), SI
+	ADDQ    R8, SI
+	VMOVUPS (SI), Y5
+	ADDQ    64(AX), SI
+	VMOVUPS (SI), Y6
+	ADDQ    64(AX), SI
+	VMOVUPS (SI), Y7
+	ADDQ    64(AX), SI
+	MOVQ    56(AX), SI
+	ADDQ    R8, SI
+	ADDQ    72(AX), SI
+	VMOVUPS (SI), Y8
+	ADDQ    64(AX), SI
+	VMOVUPS (SI), Y9
+	ADDQ    64(AX), SI
+	VMOVUPS (SI), Y10
+	ADDQ    64(AX), SI
+	MOVQ    56(AX), SI
+	ADDQ    R8, SI
+	ADDQ    72(AX), SI
+	ADDQ    72(AX), SI
+	VMOVUPS (SI), Y11
+	ADDQ    64(AX), SI
+	VMOVUPS (SI), Y12
+	ADDQ    64(AX), SI
+	VMOVUPS (SI), Y13
+	ADDQ    64(AX), SI
+	MOVQ    88(AX), SI
+	VXORPS  Y0, Y0, Y0
+	TESTQ   SI, SI
+	JZ      nobias_248
+	ADDQ    R8, SI
+	VMOVUPS (SI), Y0
+
+nobias_248:
+	MOVQ        24(AX), R9
+	ADDQ        R8, R9
+	MOVQ        32(AX), R10
+	ADDQ        R8, R10
+	MOVQ        8(AX), R11
+	CMPQ        R11, $0x01
+	JE          only_249
+	MOVQ        R9, SI
+	MOVQ        R10, DI
+	VMOVAPS     Y0, Y2
+	VMOVAPS     Y0, Y1
+	VMOVUPS     (SI), Y4
+	VFMADD231PS Y4, Y9, Y2
+	VFMADD231PS Y4, Y8, Y1
+	VMOVUPS     (SI)(DX*1), Y4
+	VFMADD231PS Y4, Y12, Y2
+	VFMADD231PS Y4, Y11, Y1
+	ADDQ        CX, SI
+	MOVQ        (AX), R12
+	SUBQ        $0x02, R12
+	JZ          end_254
+
+pixel_253:
+	VMOVAPS     Y2, Y3
+	VMOVAPS     Y1, Y2
+	VMOVAPS     Y0, Y1
+	VMOVUPS     (SI), Y4
+	VFMADD231PS Y4, Y10, Y3
+	VFMADD231PS Y4, Y9, Y2
+	VFMADD231PS Y4, Y8, Y1
+	VMOVUPS     (SI)(DX*1), Y4
+	VFMADD231PS Y4, Y13, Y3
+	VFMADD231PS Y4, Y12, Y2
+	VFMADD231PS Y4, Y11, Y1
+	ADDQ        CX, SI
+	TESTQ       $0x00000001, BX
+	JZ          fresh_255
+	VADDPS      (DI), Y3, Y3
+
+fresh_255:
+	TESTQ        $0x00000006, BX
+	JZ           linear_256
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y3, Y4, Y3
+	TESTQ        $0x00000004, BX
+	JZ           linear_256
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y3
+
+linear_256:
+	VMOVUPS Y3, (DI)
+	ADDQ    CX, DI
+	DECQ    R12
+	JNZ     pixel_253
+
+end_254:
+	VMOVAPS     Y2, Y3
+	VMOVAPS     Y1, Y2
+	VMOVUPS     (SI), Y4
+	VFMADD231PS Y4, Y10, Y3
+	VFMADD231PS Y4, Y9, Y2
+	VMOVUPS     (SI)(DX*1), Y4
+	VFMADD231PS Y4, Y13, Y3
+	VFMADD231PS Y4, Y12, Y2
+	ADDQ        CX, SI
+	TESTQ       $0x00000001, BX
+	JZ          fresh_257
+	VADDPS      (DI), Y3, Y3
+
+fresh_257:
+	TESTQ        $0x00000006, BX
+	JZ           linear_258
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y3, Y4, Y3
+	TESTQ        $0x00000004, BX
+	JZ           linear_258
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y3
+
+linear_258:
+	VMOVUPS Y3, (DI)
+	ADDQ    CX, DI
+	TESTQ   $0x00000001, BX
+	JZ      fresh_259
+	VADDPS  (DI), Y2, Y2
+
+fresh_259:
+	TESTQ        $0x00000006, BX
+	JZ           linear_260
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y2, Y4, Y2
+	TESTQ        $0x00000004, BX
+	JZ           linear_260
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y2, Y4, Y2
+
+linear_260:
+	VMOVUPS Y2, (DI)
+	ADDQ    CX, DI
+	ADDQ    DX, R10
+	SUBQ    $0x02, R11
+	JZ      last_251
+
+middle_250:
+	MOVQ        R9, SI
+	MOVQ        R10, DI
+	VMOVAPS     Y0, Y2
+	VMOVAPS     Y0, Y1
+	VMOVUPS     (SI), Y4
+	VFMADD231PS Y4, Y6, Y2
+	VFMADD231PS Y4, Y5, Y1
+	VMOVUPS     (SI)(DX*1), Y4
+	VFMADD231PS Y4, Y9, Y2
+	VFMADD231PS Y4, Y8, Y1
+	VMOVUPS     (SI)(DX*2), Y4
+	VFMADD231PS Y4, Y12, Y2
+	VFMADD231PS Y4, Y11, Y1
+	ADDQ        CX, SI
+	MOVQ        (AX), R12
+	SUBQ        $0x02, R12
+	JZ          end_262
+
+pixel_261:
+	VMOVAPS     Y2, Y3
+	VMOVAPS     Y1, Y2
+	VMOVAPS     Y0, Y1
+	VMOVUPS     (SI), Y4
+	VFMADD231PS Y4, Y7, Y3
+	VFMADD231PS Y4, Y6, Y2
+	VFMADD231PS Y4, Y5, Y1
+	VMOVUPS     (SI)(DX*1), Y4
+	VFMADD231PS Y4, Y10, Y3
+	VFMADD231PS Y4, Y9, Y2
+	VFMADD231PS Y4, Y8, Y1
+	VMOVUPS     (SI)(DX*2), Y4
+	VFMADD231PS Y4, Y13, Y3
+	VFMADD231PS Y4, Y12, Y2
+	VFMADD231PS Y4, Y11, Y1
+	ADDQ        CX, SI
+	TESTQ       $0x00000001, BX
+	JZ          fresh_263
+	VADDPS      (DI), Y3, Y3
+
+fresh_263:
+	TESTQ        $0x00000006, BX
+	JZ           linear_264
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y3, Y4, Y3
+	TESTQ        $0x00000004, BX
+	JZ           linear_264
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y3
+
+linear_264:
+	VMOVUPS Y3, (DI)
+	ADDQ    CX, DI
+	DECQ    R12
+	JNZ     pixel_261
+
+end_262:
+	VMOVAPS     Y2, Y3
+	VMOVAPS     Y1, Y2
+	VMOVUPS     (SI), Y4
+	VFMADD231PS Y4, Y7, Y3
+	VFMADD231PS Y4, Y6, Y2
+	VMOVUPS     (SI)(DX*1), Y4
+	VFMADD231PS Y4, Y10, Y3
+	VFMADD231PS Y4, Y9, Y2
+	VMOVUPS     (SI)(DX*2), Y4
+	VFMADD231PS Y4, Y13, Y3
+	VFMADD231PS Y4, Y12, Y2
+	ADDQ        CX, SI
+	TESTQ       $0x00000001, BX
+	JZ          fresh_265
+	VADDPS      (DI), Y3, Y3
+
+fresh_265:
+	TESTQ        $0x00000006, BX
+	JZ           linear_266
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y3, Y4, Y3
+	TESTQ        $0x00000004, BX
+	JZ           linear_266
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y3
+
+linear_266:
+	VMOVUPS Y3, (DI)
+	ADDQ    CX, DI
+	TESTQ   $0x00000001, BX
+	JZ      fresh_267
+	VADDPS  (DI), Y2, Y2
+
+fresh_267:
+	TESTQ        $0x00000006, BX
+	JZ           linear_268
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y2, Y4, Y2
+	TESTQ        $0x00000004, BX
+	JZ           linear_268
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y2, Y4, Y2
+
+linear_268:
+	VMOVUPS Y2, (DI)
+	ADDQ    CX, DI
+	ADDQ    DX, R9
+	ADDQ    DX, R10
+	DECQ    R11
+	JNZ     middle_250
+
+last_251:
+	MOVQ        R9, SI
+	MOVQ        R10, DI
+	VMOVAPS     Y0, Y2
+	VMOVAPS     Y0, Y1
+	VMOVUPS     (SI), Y4
+	VFMADD231PS Y4, Y6, Y2
+	VFMADD231PS Y4, Y5, Y1
+	VMOVUPS     (SI)(DX*1), Y4
+	VFMADD231PS Y4, Y9, Y2
+	VFMADD231PS Y4, Y8, Y1
+	ADDQ        CX, SI
+	MOVQ        (AX), R9
+	SUBQ        $0x02, R9
+	JZ          end_270
+
+pixel_269:
+	VMOVAPS     Y2, Y3
+	VMOVAPS     Y1, Y2
+	VMOVAPS     Y0, Y1
+	VMOVUPS     (SI), Y4
+	VFMADD231PS Y4, Y7, Y3
+	VFMADD231PS Y4, Y6, Y2
+	VFMADD231PS Y4, Y5, Y1
+	VMOVUPS     (SI)(DX*1), Y4
+	VFMADD231PS Y4, Y10, Y3
+	VFMADD231PS Y4, Y9, Y2
+	VFMADD231PS Y4, Y8, Y1
+	ADDQ        CX, SI
+	TESTQ       $0x00000001, BX
+	JZ          fresh_271
+	VADDPS      (DI), Y3, Y3
+
+fresh_271:
+	TESTQ        $0x00000006, BX
+	JZ           linear_272
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y3, Y4, Y3
+	TESTQ        $0x00000004, BX
+	JZ           linear_272
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y3
+
+linear_272:
+	VMOVUPS Y3, (DI)
+	ADDQ    CX, DI
+	DECQ    R9
+	JNZ     pixel_269
+
+end_270:
+	VMOVAPS     Y2, Y3
+	VMOVAPS     Y1, Y2
+	VMOVUPS     (SI), Y4
+	VFMADD231PS Y4, Y7, Y3
+	VFMADD231PS Y4, Y6, Y2
+	VMOVUPS     (SI)(DX*1), Y4
+	VFMADD231PS Y4, Y10, Y3
+	VFMADD231PS Y4, Y9, Y2
+	ADDQ        CX, SI
+	TESTQ       $0x00000001, BX
+	JZ          fresh_273
+	VADDPS      (DI), Y3, Y3
+
+fresh_273:
+	TESTQ        $0x00000006, BX
+	JZ           linear_274
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y3, Y4, Y3
+	TESTQ        $0x00000004, BX
+	JZ           linear_274
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y3
+
+linear_274:
+	VMOVUPS Y3, (DI)
+	ADDQ    CX, DI
+	TESTQ   $0x00000001, BX
+	JZ      fresh_275
+	VADDPS  (DI), Y2, Y2
+
+fresh_275:
+	TESTQ        $0x00000006, BX
+	JZ           linear_276
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y2, Y4, Y2
+	TESTQ        $0x00000004, BX
+	JZ           linear_276
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y2, Y4, Y2
+
+linear_276:
+	VMOVUPS Y2, (DI)
+	ADDQ    CX, DI
+	JMP     done_252
+
+only_249:
+	MOVQ        R9, SI
+	MOVQ        R10, DI
+	VMOVAPS     Y0, Y2
+	VMOVAPS     Y0, Y1
+	VMOVUPS     (SI), Y4
+	VFMADD231PS Y4, Y9, Y2
+	VFMADD231PS Y4, Y8, Y1
+	ADDQ        CX, SI
+	MOVQ        (AX), R9
+	SUBQ        $0x02, R9
+	JZ          end_278
+
+pixel_277:
+	VMOVAPS     Y2, Y3
+	VMOVAPS     Y1, Y2
+	VMOVAPS     Y0, Y1
+	VMOVUPS     (SI), Y4
+	VFMADD231PS Y4, Y10, Y3
+	VFMADD231PS Y4, Y9, Y2
+	VFMADD231PS Y4, Y8, Y1
+	ADDQ        CX, SI
+	TESTQ       $0x00000001, BX
+	JZ          fresh_279
+	VADDPS      (DI), Y3, Y3
+
+fresh_279:
+	TESTQ        $0x00000006, BX
+	JZ           linear_280
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y3, Y4, Y3
+	TESTQ        $0x00000004, BX
+	JZ           linear_280
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y3
+
+linear_280:
+	VMOVUPS Y3, (DI)
+	ADDQ    CX, DI
+	DECQ    R9
+	JNZ     pixel_277
+
+end_278:
+	VMOVAPS     Y2, Y3
+	VMOVAPS     Y1, Y2
+	VMOVUPS     (SI), Y4
+	VFMADD231PS Y4, Y10, Y3
+	VFMADD231PS Y4, Y9, Y2
+	ADDQ        CX, SI
+	TESTQ       $0x00000001, BX
+	JZ          fresh_281
+	VADDPS      (DI), Y3, Y3
+
+fresh_281:
+	TESTQ        $0x00000006, BX
+	JZ           linear_282
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y3, Y4, Y3
+	TESTQ        $0x00000004, BX
+	JZ           linear_282
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y3, Y4, Y3
+
+linear_282:
+	VMOVUPS Y3, (DI)
+	ADDQ    CX, DI
+	TESTQ   $0x00000001, BX
+	JZ      fresh_283
+	VADDPS  (DI), Y2, Y2
+
+fresh_283:
+	TESTQ        $0x00000006, BX
+	JZ           linear_284
+	VXORPS       Y4, Y4, Y4
+	VMAXPS       Y2, Y4, Y2
+	TESTQ        $0x00000004, BX
+	JZ           linear_284
+	VBROADCASTSS six256<>+0(SB), Y4
+	VMINPS       Y2, Y4, Y2
+
+linear_284:
+	VMOVUPS Y2, (DI)
+	ADDQ    CX, DI
+
+done_252:
+	ADDQ $0x00000020, R8
+	MOVQ 16(AX), SI
+	SHLQ $0x02, SI
+	CMPQ R8, SI
+	JL   strip_247
+	VZEROUPPER
+	RET
+
 // func depthGrad256(p *byte)
 // Requires: AVX, FMA3
 TEXT ·depthGrad256(SB), NOSPLIT, $0-8
@@ -3419,10 +3863,10 @@ TEXT ·depthGrad256(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_247:
+strip_285:
 	LEAQ   128(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_248
+	JG     narrower_286
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
@@ -3435,12 +3879,12 @@ strip_247:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_249:
+rows_287:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_250:
+cols_288:
 	VMOVUPS     (R9), Y4
 	VFMADD231PS (R10), Y4, Y0
 	VMOVUPS     32(R9), Y4
@@ -3452,11 +3896,11 @@ cols_250:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_250
+	JNZ         cols_288
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_249
+	JNZ         rows_287
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Y0, Y0
@@ -3468,13 +3912,13 @@ cols_250:
 	VADDPS      96(BX), Y3, Y3
 	VMOVUPS     Y3, 96(BX)
 	ADDQ        $0x00000080, DX
-	JMP         strip_247
+	JMP         strip_285
 
-narrower_248:
-strip_251:
+narrower_286:
+strip_289:
 	LEAQ   64(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_252
+	JG     narrower_290
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	MOVQ   24(AX), BX
@@ -3485,12 +3929,12 @@ strip_251:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_253:
+rows_291:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_254:
+cols_292:
 	VMOVUPS     (R9), Y2
 	VFMADD231PS (R10), Y2, Y0
 	VMOVUPS     32(R9), Y2
@@ -3498,11 +3942,11 @@ cols_254:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_254
+	JNZ         cols_292
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_253
+	JNZ         rows_291
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Y0, Y0
@@ -3510,13 +3954,13 @@ cols_254:
 	VADDPS      32(BX), Y1, Y1
 	VMOVUPS     Y1, 32(BX)
 	ADDQ        $0x00000040, DX
-	JMP         strip_251
+	JMP         strip_289
 
-narrower_252:
-strip_255:
+narrower_290:
+strip_293:
 	LEAQ   32(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_256
+	JG     narrower_294
 	VXORPS Y0, Y0, Y0
 	MOVQ   24(AX), BX
 	ADDQ   DX, BX
@@ -3526,32 +3970,32 @@ strip_255:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_257:
+rows_295:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_258:
+cols_296:
 	VMOVUPS     (R9), Y1
 	VFMADD231PS (R10), Y1, Y0
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_258
+	JNZ         cols_296
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_257
+	JNZ         rows_295
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Y0, Y0
 	VMOVUPS     Y0, (BX)
 	ADDQ        $0x00000020, DX
-	JMP         strip_255
+	JMP         strip_293
 
-narrower_256:
+narrower_294:
 	SUBQ    DX, CX
-	JZ      done_259
+	JZ      done_297
 	SHRQ    $0x02, CX
 	LEAQ    tails256<>+32(SB), BX
 	NEGQ    CX
@@ -3565,30 +4009,30 @@ narrower_256:
 	MOVQ    40(AX), R10
 	MOVQ    64(AX), R11
 
-rows_260:
+rows_298:
 	MOVQ CX, R8
 	MOVQ BX, R9
 	MOVQ 8(AX), DI
 
-cols_261:
+cols_299:
 	VMASKMOVPS  (R8), Y0, Y2
 	VMASKMOVPS  (R9), Y0, Y3
 	VFMADD231PS Y3, Y2, Y1
 	ADDQ        R10, R8
 	ADDQ        R11, R9
 	DECQ        DI
-	JNZ         cols_261
+	JNZ         cols_299
 	ADDQ        32(AX), CX
 	ADDQ        56(AX), BX
 	DECQ        SI
-	JNZ         rows_260
+	JNZ         rows_298
 	MOVQ        72(AX), AX
 	ADDQ        DX, AX
 	VMASKMOVPS  (AX), Y0, Y2
 	VADDPS      Y2, Y1, Y1
 	VMASKMOVPS  Y1, Y0, (AX)
 
-done_259:
+done_297:
 	VZEROUPPER
 	RET
 
@@ -3600,10 +4044,10 @@ TEXT ·depthBack256(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_262:
+strip_300:
 	LEAQ    128(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_263
+	JG      narrower_301
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Y0
 	VMOVUPS 32(BX)(DX*1), Y1
@@ -3617,12 +4061,12 @@ strip_262:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_264:
+rows_302:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_265:
+cols_303:
 	VMOVUPS     (R9), Y4
 	VFMADD231PS (R10), Y0, Y4
 	VMOVUPS     Y4, (R9)
@@ -3638,19 +4082,19 @@ cols_265:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_265
+	JNZ         cols_303
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_264
+	JNZ         rows_302
 	ADDQ        $0x00000080, DX
-	JMP         strip_262
+	JMP         strip_300
 
-narrower_263:
-strip_266:
+narrower_301:
+strip_304:
 	LEAQ    64(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_267
+	JG      narrower_305
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Y0
 	VMOVUPS 32(BX)(DX*1), Y1
@@ -3662,12 +4106,12 @@ strip_266:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_268:
+rows_306:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_269:
+cols_307:
 	VMOVUPS     (R9), Y2
 	VFMADD231PS (R10), Y0, Y2
 	VMOVUPS     Y2, (R9)
@@ -3677,19 +4121,19 @@ cols_269:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_269
+	JNZ         cols_307
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_268
+	JNZ         rows_306
 	ADDQ        $0x00000040, DX
-	JMP         strip_266
+	JMP         strip_304
 
-narrower_267:
-strip_270:
+narrower_305:
+strip_308:
 	LEAQ    32(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_271
+	JG      narrower_309
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Y0
 	MOVQ    24(AX), BX
@@ -3700,29 +4144,29 @@ strip_270:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_272:
+rows_310:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_273:
+cols_311:
 	VMOVUPS     (R9), Y1
 	VFMADD231PS (R10), Y0, Y1
 	VMOVUPS     Y1, (R9)
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_273
+	JNZ         cols_311
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_272
+	JNZ         rows_310
 	ADDQ        $0x00000020, DX
-	JMP         strip_270
+	JMP         strip_308
 
-narrower_271:
+narrower_309:
 	SUBQ       DX, CX
-	JZ         done_274
+	JZ         done_312
 	SHRQ       $0x02, CX
 	LEAQ       tails256<>+32(SB), BX
 	NEGQ       CX
@@ -3737,12 +4181,12 @@ narrower_271:
 	MOVQ       40(AX), R9
 	MOVQ       64(AX), R10
 
-rows_275:
+rows_313:
 	MOVQ CX, DI
 	MOVQ BX, R8
 	MOVQ 8(AX), SI
 
-cols_276:
+cols_314:
 	VMASKMOVPS  (DI), Y0, Y2
 	VMASKMOVPS  (R8), Y0, Y3
 	VFMADD231PS Y3, Y1, Y2
@@ -3750,13 +4194,13 @@ cols_276:
 	ADDQ        R9, DI
 	ADDQ        R10, R8
 	DECQ        SI
-	JNZ         cols_276
+	JNZ         cols_314
 	ADDQ        32(AX), CX
 	ADDQ        56(AX), BX
 	DECQ        DX
-	JNZ         rows_275
+	JNZ         rows_313
 
-done_274:
+done_312:
 	VZEROUPPER
 	RET
 

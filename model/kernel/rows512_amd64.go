@@ -114,6 +114,11 @@ func depth512(p *depthArgs)
 //go:noescape
 func depthNine512(p *depthArgs)
 
+// depthPlane512 is a depthwise convolution of an image; see planeArgs. Channels fill vectors.
+//
+//go:noescape
+func depthPlane512(p *planeArgs)
+
 // depthGrad512 adds the sum of x*y over a grid of pixels to z.
 //
 //go:noescape

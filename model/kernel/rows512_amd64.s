@@ -3733,6 +3733,450 @@ done_260:
 	VZEROUPPER
 	RET
 
+// func depthPlane512(p *byte)
+// Requires: AVX, AVX512F
+TEXT ·depthPlane512(SB), NOSPLIT, $0-8
+	MOVQ p+0(FP), AX
+	MOVQ 40(AX), CX
+	MOVQ 48(AX), DX
+	MOVQ 80(AX), BX
+	XORQ R8, R8
+
+strip_276:
+	MOVQ    56(AX), SI
+	ADDQ    R8, SI
+	VMOVUPS (SI), Z5
+	ADDQ    64(AX), SI
+	VMOVUPS (SI), Z6
+	ADDQ    64(AX), SI
+	VMOVUPS (SI), Z7
+	ADDQ    64(AX), SI
+	MOVQ    56(AX), SI
+	ADDQ    R8, SI
+	ADDQ    72(AX), SI
+	VMOVUPS (SI), Z8
+	ADDQ    64(AX), SI
+	VMOVUPS (SI), Z9
+	ADDQ    64(AX), SI
+	VMOVUPS (SI), Z10
+	ADDQ    64(AX), SI
+	MOVQ    56(AX), SI
+	ADDQ    R8, SI
+	ADDQ    72(AX), SI
+	ADDQ    72(AX), SI
+	VMOVUPS (SI), Z11
+	ADDQ    64(AX), SI
+	VMOVUPS (SI), Z12
+	ADDQ    64(AX), SI
+	VMOVUPS (SI), Z13
+	ADDQ    64(AX), SI
+	MOVQ    88(AX), SI
+	VPXORD  Z0, Z0, Z0
+	TESTQ   SI, SI
+	JZ      nobias_277
+	ADDQ    R8, SI
+	VMOVUPS (SI), Z0
+
+nobias_277:
+	MOVQ        24(AX), R9
+	ADDQ        R8, R9
+	MOVQ        32(AX), R10
+	ADDQ        R8, R10
+	MOVQ        8(AX), R11
+	CMPQ        R11, $0x01
+	JE          only_278
+	MOVQ        R9, SI
+	MOVQ        R10, DI
+	VMOVAPS     Z0, Z2
+	VMOVAPS     Z0, Z1
+	VMOVUPS     (SI), Z4
+	VFMADD231PS Z4, Z9, Z2
+	VFMADD231PS Z4, Z8, Z1
+	VMOVUPS     (SI)(DX*1), Z4
+	VFMADD231PS Z4, Z12, Z2
+	VFMADD231PS Z4, Z11, Z1
+	ADDQ        CX, SI
+	MOVQ        (AX), R12
+	SUBQ        $0x02, R12
+	JZ          end_283
+
+pixel_282:
+	VMOVAPS     Z2, Z3
+	VMOVAPS     Z1, Z2
+	VMOVAPS     Z0, Z1
+	VMOVUPS     (SI), Z4
+	VFMADD231PS Z4, Z10, Z3
+	VFMADD231PS Z4, Z9, Z2
+	VFMADD231PS Z4, Z8, Z1
+	VMOVUPS     (SI)(DX*1), Z4
+	VFMADD231PS Z4, Z13, Z3
+	VFMADD231PS Z4, Z12, Z2
+	VFMADD231PS Z4, Z11, Z1
+	ADDQ        CX, SI
+	TESTQ       $0x00000001, BX
+	JZ          fresh_284
+	VADDPS      (DI), Z3, Z3
+
+fresh_284:
+	TESTQ        $0x00000006, BX
+	JZ           linear_285
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, BX
+	JZ           linear_285
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_285:
+	VMOVUPS Z3, (DI)
+	ADDQ    CX, DI
+	DECQ    R12
+	JNZ     pixel_282
+
+end_283:
+	VMOVAPS     Z2, Z3
+	VMOVAPS     Z1, Z2
+	VMOVUPS     (SI), Z4
+	VFMADD231PS Z4, Z10, Z3
+	VFMADD231PS Z4, Z9, Z2
+	VMOVUPS     (SI)(DX*1), Z4
+	VFMADD231PS Z4, Z13, Z3
+	VFMADD231PS Z4, Z12, Z2
+	ADDQ        CX, SI
+	TESTQ       $0x00000001, BX
+	JZ          fresh_286
+	VADDPS      (DI), Z3, Z3
+
+fresh_286:
+	TESTQ        $0x00000006, BX
+	JZ           linear_287
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, BX
+	JZ           linear_287
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_287:
+	VMOVUPS Z3, (DI)
+	ADDQ    CX, DI
+	TESTQ   $0x00000001, BX
+	JZ      fresh_288
+	VADDPS  (DI), Z2, Z2
+
+fresh_288:
+	TESTQ        $0x00000006, BX
+	JZ           linear_289
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z2, Z4, Z2
+	TESTQ        $0x00000004, BX
+	JZ           linear_289
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z2, Z4, Z2
+
+linear_289:
+	VMOVUPS Z2, (DI)
+	ADDQ    CX, DI
+	ADDQ    DX, R10
+	SUBQ    $0x02, R11
+	JZ      last_280
+
+middle_279:
+	MOVQ        R9, SI
+	MOVQ        R10, DI
+	VMOVAPS     Z0, Z2
+	VMOVAPS     Z0, Z1
+	VMOVUPS     (SI), Z4
+	VFMADD231PS Z4, Z6, Z2
+	VFMADD231PS Z4, Z5, Z1
+	VMOVUPS     (SI)(DX*1), Z4
+	VFMADD231PS Z4, Z9, Z2
+	VFMADD231PS Z4, Z8, Z1
+	VMOVUPS     (SI)(DX*2), Z4
+	VFMADD231PS Z4, Z12, Z2
+	VFMADD231PS Z4, Z11, Z1
+	ADDQ        CX, SI
+	MOVQ        (AX), R12
+	SUBQ        $0x02, R12
+	JZ          end_291
+
+pixel_290:
+	VMOVAPS     Z2, Z3
+	VMOVAPS     Z1, Z2
+	VMOVAPS     Z0, Z1
+	VMOVUPS     (SI), Z4
+	VFMADD231PS Z4, Z7, Z3
+	VFMADD231PS Z4, Z6, Z2
+	VFMADD231PS Z4, Z5, Z1
+	VMOVUPS     (SI)(DX*1), Z4
+	VFMADD231PS Z4, Z10, Z3
+	VFMADD231PS Z4, Z9, Z2
+	VFMADD231PS Z4, Z8, Z1
+	VMOVUPS     (SI)(DX*2), Z4
+	VFMADD231PS Z4, Z13, Z3
+	VFMADD231PS Z4, Z12, Z2
+	VFMADD231PS Z4, Z11, Z1
+	ADDQ        CX, SI
+	TESTQ       $0x00000001, BX
+	JZ          fresh_292
+	VADDPS      (DI), Z3, Z3
+
+fresh_292:
+	TESTQ        $0x00000006, BX
+	JZ           linear_293
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, BX
+	JZ           linear_293
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_293:
+	VMOVUPS Z3, (DI)
+	ADDQ    CX, DI
+	DECQ    R12
+	JNZ     pixel_290
+
+end_291:
+	VMOVAPS     Z2, Z3
+	VMOVAPS     Z1, Z2
+	VMOVUPS     (SI), Z4
+	VFMADD231PS Z4, Z7, Z3
+	VFMADD231PS Z4, Z6, Z2
+	VMOVUPS     (SI)(DX*1), Z4
+	VFMADD231PS Z4, Z10, Z3
+	VFMADD231PS Z4, Z9, Z2
+	VMOVUPS     (SI)(DX*2), Z4
+	VFMADD231PS Z4, Z13, Z3
+	VFMADD231PS Z4, Z12, Z2
+	ADDQ        CX, SI
+	TESTQ       $0x00000001, BX
+	JZ          fresh_294
+	VADDPS      (DI), Z3, Z3
+
+fresh_294:
+	TESTQ        $0x00000006, BX
+	JZ           linear_295
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, BX
+	JZ           linear_295
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_295:
+	VMOVUPS Z3, (DI)
+	ADDQ    CX, DI
+	TESTQ   $0x00000001, BX
+	JZ      fresh_296
+	VADDPS  (DI), Z2, Z2
+
+fresh_296:
+	TESTQ        $0x00000006, BX
+	JZ           linear_297
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z2, Z4, Z2
+	TESTQ        $0x00000004, BX
+	JZ           linear_297
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z2, Z4, Z2
+
+linear_297:
+	VMOVUPS Z2, (DI)
+	ADDQ    CX, DI
+	ADDQ    DX, R9
+	ADDQ    DX, R10
+	DECQ    R11
+	JNZ     middle_279
+
+last_280:
+	MOVQ        R9, SI
+	MOVQ        R10, DI
+	VMOVAPS     Z0, Z2
+	VMOVAPS     Z0, Z1
+	VMOVUPS     (SI), Z4
+	VFMADD231PS Z4, Z6, Z2
+	VFMADD231PS Z4, Z5, Z1
+	VMOVUPS     (SI)(DX*1), Z4
+	VFMADD231PS Z4, Z9, Z2
+	VFMADD231PS Z4, Z8, Z1
+	ADDQ        CX, SI
+	MOVQ        (AX), R9
+	SUBQ        $0x02, R9
+	JZ          end_299
+
+pixel_298:
+	VMOVAPS     Z2, Z3
+	VMOVAPS     Z1, Z2
+	VMOVAPS     Z0, Z1
+	VMOVUPS     (SI), Z4
+	VFMADD231PS Z4, Z7, Z3
+	VFMADD231PS Z4, Z6, Z2
+	VFMADD231PS Z4, Z5, Z1
+	VMOVUPS     (SI)(DX*1), Z4
+	VFMADD231PS Z4, Z10, Z3
+	VFMADD231PS Z4, Z9, Z2
+	VFMADD231PS Z4, Z8, Z1
+	ADDQ        CX, SI
+	TESTQ       $0x00000001, BX
+	JZ          fresh_300
+	VADDPS      (DI), Z3, Z3
+
+fresh_300:
+	TESTQ        $0x00000006, BX
+	JZ           linear_301
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, BX
+	JZ           linear_301
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_301:
+	VMOVUPS Z3, (DI)
+	ADDQ    CX, DI
+	DECQ    R9
+	JNZ     pixel_298
+
+end_299:
+	VMOVAPS     Z2, Z3
+	VMOVAPS     Z1, Z2
+	VMOVUPS     (SI), Z4
+	VFMADD231PS Z4, Z7, Z3
+	VFMADD231PS Z4, Z6, Z2
+	VMOVUPS     (SI)(DX*1), Z4
+	VFMADD231PS Z4, Z10, Z3
+	VFMADD231PS Z4, Z9, Z2
+	ADDQ        CX, SI
+	TESTQ       $0x00000001, BX
+	JZ          fresh_302
+	VADDPS      (DI), Z3, Z3
+
+fresh_302:
+	TESTQ        $0x00000006, BX
+	JZ           linear_303
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, BX
+	JZ           linear_303
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_303:
+	VMOVUPS Z3, (DI)
+	ADDQ    CX, DI
+	TESTQ   $0x00000001, BX
+	JZ      fresh_304
+	VADDPS  (DI), Z2, Z2
+
+fresh_304:
+	TESTQ        $0x00000006, BX
+	JZ           linear_305
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z2, Z4, Z2
+	TESTQ        $0x00000004, BX
+	JZ           linear_305
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z2, Z4, Z2
+
+linear_305:
+	VMOVUPS Z2, (DI)
+	ADDQ    CX, DI
+	JMP     done_281
+
+only_278:
+	MOVQ        R9, SI
+	MOVQ        R10, DI
+	VMOVAPS     Z0, Z2
+	VMOVAPS     Z0, Z1
+	VMOVUPS     (SI), Z4
+	VFMADD231PS Z4, Z9, Z2
+	VFMADD231PS Z4, Z8, Z1
+	ADDQ        CX, SI
+	MOVQ        (AX), R9
+	SUBQ        $0x02, R9
+	JZ          end_307
+
+pixel_306:
+	VMOVAPS     Z2, Z3
+	VMOVAPS     Z1, Z2
+	VMOVAPS     Z0, Z1
+	VMOVUPS     (SI), Z4
+	VFMADD231PS Z4, Z10, Z3
+	VFMADD231PS Z4, Z9, Z2
+	VFMADD231PS Z4, Z8, Z1
+	ADDQ        CX, SI
+	TESTQ       $0x00000001, BX
+	JZ          fresh_308
+	VADDPS      (DI), Z3, Z3
+
+fresh_308:
+	TESTQ        $0x00000006, BX
+	JZ           linear_309
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, BX
+	JZ           linear_309
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_309:
+	VMOVUPS Z3, (DI)
+	ADDQ    CX, DI
+	DECQ    R9
+	JNZ     pixel_306
+
+end_307:
+	VMOVAPS     Z2, Z3
+	VMOVAPS     Z1, Z2
+	VMOVUPS     (SI), Z4
+	VFMADD231PS Z4, Z10, Z3
+	VFMADD231PS Z4, Z9, Z2
+	ADDQ        CX, SI
+	TESTQ       $0x00000001, BX
+	JZ          fresh_310
+	VADDPS      (DI), Z3, Z3
+
+fresh_310:
+	TESTQ        $0x00000006, BX
+	JZ           linear_311
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, BX
+	JZ           linear_311
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_311:
+	VMOVUPS Z3, (DI)
+	ADDQ    CX, DI
+	TESTQ   $0x00000001, BX
+	JZ      fresh_312
+	VADDPS  (DI), Z2, Z2
+
+fresh_312:
+	TESTQ        $0x00000006, BX
+	JZ           linear_313
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z2, Z4, Z2
+	TESTQ        $0x00000004, BX
+	JZ           linear_313
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z2, Z4, Z2
+
+linear_313:
+	VMOVUPS Z2, (DI)
+	ADDQ    CX, DI
+
+done_281:
+	ADDQ $0x00000040, R8
+	MOVQ 16(AX), SI
+	SHLQ $0x02, SI
+	CMPQ R8, SI
+	JL   strip_276
+	VZEROUPPER
+	RET
+
 // func depthGrad512(p *byte)
 // Requires: AVX, AVX512F, BMI2
 TEXT ·depthGrad512(SB), NOSPLIT, $0-8
@@ -3741,10 +4185,10 @@ TEXT ·depthGrad512(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_276:
+strip_314:
 	LEAQ   256(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_277
+	JG     narrower_315
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
@@ -3757,12 +4201,12 @@ strip_276:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_278:
+rows_316:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_279:
+cols_317:
 	VMOVUPS     (R9), Z4
 	VFMADD231PS (R10), Z4, Z0
 	VMOVUPS     64(R9), Z4
@@ -3774,11 +4218,11 @@ cols_279:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_279
+	JNZ         cols_317
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_278
+	JNZ         rows_316
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Z0, Z0
@@ -3790,13 +4234,13 @@ cols_279:
 	VADDPS      192(BX), Z3, Z3
 	VMOVUPS     Z3, 192(BX)
 	ADDQ        $0x00000100, DX
-	JMP         strip_276
+	JMP         strip_314
 
-narrower_277:
-strip_280:
+narrower_315:
+strip_318:
 	LEAQ   128(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_281
+	JG     narrower_319
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	MOVQ   24(AX), BX
@@ -3807,12 +4251,12 @@ strip_280:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_282:
+rows_320:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_283:
+cols_321:
 	VMOVUPS     (R9), Z2
 	VFMADD231PS (R10), Z2, Z0
 	VMOVUPS     64(R9), Z2
@@ -3820,11 +4264,11 @@ cols_283:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_283
+	JNZ         cols_321
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_282
+	JNZ         rows_320
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Z0, Z0
@@ -3832,13 +4276,13 @@ cols_283:
 	VADDPS      64(BX), Z1, Z1
 	VMOVUPS     Z1, 64(BX)
 	ADDQ        $0x00000080, DX
-	JMP         strip_280
+	JMP         strip_318
 
-narrower_281:
-strip_284:
+narrower_319:
+strip_322:
 	LEAQ   64(DX), BX
 	CMPQ   BX, CX
-	JG     narrower_285
+	JG     narrower_323
 	VPXORD Z0, Z0, Z0
 	MOVQ   24(AX), BX
 	ADDQ   DX, BX
@@ -3848,32 +4292,32 @@ strip_284:
 	MOVQ   40(AX), R11
 	MOVQ   64(AX), R12
 
-rows_286:
+rows_324:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_287:
+cols_325:
 	VMOVUPS     (R9), Z1
 	VFMADD231PS (R10), Z1, Z0
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_287
+	JNZ         cols_325
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_286
+	JNZ         rows_324
 	MOVQ        72(AX), BX
 	ADDQ        DX, BX
 	VADDPS      (BX), Z0, Z0
 	VMOVUPS     Z0, (BX)
 	ADDQ        $0x00000040, DX
-	JMP         strip_284
+	JMP         strip_322
 
-narrower_285:
+narrower_323:
 	SUBQ   DX, CX
-	JZ     done_288
+	JZ     done_326
 	SHRQ   $0x02, CX
 	MOVQ   $0x0000ffff, BX
 	BZHIQ  CX, BX, BX
@@ -3887,28 +4331,28 @@ narrower_285:
 	MOVQ   40(AX), R10
 	MOVQ   64(AX), R11
 
-rows_289:
+rows_327:
 	MOVQ CX, R8
 	MOVQ BX, R9
 	MOVQ 8(AX), DI
 
-cols_290:
+cols_328:
 	VMOVUPS.Z   (R8), K1, Z1
 	VFMADD231PS (R9), Z1, K1, Z0
 	ADDQ        R10, R8
 	ADDQ        R11, R9
 	DECQ        DI
-	JNZ         cols_290
+	JNZ         cols_328
 	ADDQ        32(AX), CX
 	ADDQ        56(AX), BX
 	DECQ        SI
-	JNZ         rows_289
+	JNZ         rows_327
 	MOVQ        72(AX), AX
 	ADDQ        DX, AX
 	VADDPS      (AX), Z0, K1, Z0
 	VMOVUPS     Z0, K1, (AX)
 
-done_288:
+done_326:
 	VZEROUPPER
 	RET
 
@@ -3920,10 +4364,10 @@ TEXT ·depthBack512(SB), NOSPLIT, $0-8
 	XORQ DX, DX
 	SHLQ $0x02, CX
 
-strip_291:
+strip_329:
 	LEAQ    256(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_292
+	JG      narrower_330
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Z0
 	VMOVUPS 64(BX)(DX*1), Z1
@@ -3937,12 +4381,12 @@ strip_291:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_293:
+rows_331:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_294:
+cols_332:
 	VMOVUPS     (R9), Z4
 	VFMADD231PS (R10), Z0, Z4
 	VMOVUPS     Z4, (R9)
@@ -3958,19 +4402,19 @@ cols_294:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_294
+	JNZ         cols_332
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_293
+	JNZ         rows_331
 	ADDQ        $0x00000100, DX
-	JMP         strip_291
+	JMP         strip_329
 
-narrower_292:
-strip_295:
+narrower_330:
+strip_333:
 	LEAQ    128(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_296
+	JG      narrower_334
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Z0
 	VMOVUPS 64(BX)(DX*1), Z1
@@ -3982,12 +4426,12 @@ strip_295:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_297:
+rows_335:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_298:
+cols_336:
 	VMOVUPS     (R9), Z2
 	VFMADD231PS (R10), Z0, Z2
 	VMOVUPS     Z2, (R9)
@@ -3997,19 +4441,19 @@ cols_298:
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_298
+	JNZ         cols_336
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_297
+	JNZ         rows_335
 	ADDQ        $0x00000080, DX
-	JMP         strip_295
+	JMP         strip_333
 
-narrower_296:
-strip_299:
+narrower_334:
+strip_337:
 	LEAQ    64(DX), BX
 	CMPQ    BX, CX
-	JG      narrower_300
+	JG      narrower_338
 	MOVQ    72(AX), BX
 	VMOVUPS (BX)(DX*1), Z0
 	MOVQ    24(AX), BX
@@ -4020,29 +4464,29 @@ strip_299:
 	MOVQ    40(AX), R11
 	MOVQ    64(AX), R12
 
-rows_301:
+rows_339:
 	MOVQ BX, R9
 	MOVQ SI, R10
 	MOVQ 8(AX), R8
 
-cols_302:
+cols_340:
 	VMOVUPS     (R9), Z1
 	VFMADD231PS (R10), Z0, Z1
 	VMOVUPS     Z1, (R9)
 	ADDQ        R11, R9
 	ADDQ        R12, R10
 	DECQ        R8
-	JNZ         cols_302
+	JNZ         cols_340
 	ADDQ        32(AX), BX
 	ADDQ        56(AX), SI
 	DECQ        DI
-	JNZ         rows_301
+	JNZ         rows_339
 	ADDQ        $0x00000040, DX
-	JMP         strip_299
+	JMP         strip_337
 
-narrower_300:
+narrower_338:
 	SUBQ      DX, CX
-	JZ        done_303
+	JZ        done_341
 	SHRQ      $0x02, CX
 	MOVQ      $0x0000ffff, BX
 	BZHIQ     CX, BX, BX
@@ -4057,25 +4501,25 @@ narrower_300:
 	MOVQ      40(AX), R9
 	MOVQ      64(AX), R10
 
-rows_304:
+rows_342:
 	MOVQ CX, DI
 	MOVQ BX, R8
 	MOVQ 8(AX), SI
 
-cols_305:
+cols_343:
 	VMOVUPS.Z   (DI), K1, Z1
 	VFMADD231PS (R8), Z0, K1, Z1
 	VMOVUPS     Z1, K1, (DI)
 	ADDQ        R9, DI
 	ADDQ        R10, R8
 	DECQ        SI
-	JNZ         cols_305
+	JNZ         cols_343
 	ADDQ        32(AX), CX
 	ADDQ        56(AX), BX
 	DECQ        DX
-	JNZ         rows_304
+	JNZ         rows_342
 
-done_303:
+done_341:
 	VZEROUPPER
 	RET
 

@@ -7,6 +7,7 @@ package kernel
 type Scratch struct {
 	tile      tileArgs
 	depth     depthArgs
+	plane     planeArgs
 	rows      rowsArgs
 	pool      poolArgs
 	spars     sparseArgs

@@ -33,6 +33,7 @@ const (
 func (g *isa) depthwise() {
 	g.depth()
 	g.depth3()
+	g.depthPlane()
 	g.depthGrad()
 	g.depthBack()
 }

@@ -66,7 +66,7 @@ func (g *isa) fn(name, sig, doc string) string {
 
 func (g *isa) fnNamed(name, sig, doc string) {
 	g.decls = append(g.decls, decl{name, sig, name + " " + doc})
-	plain := strings.NewReplacer("*tileArgs", "*byte", "*sparseArgs", "*byte", "*quantArgs", "*byte", "*winoArgs", "*byte", "*quantParams", "*byte", "*quantWinoArgs", "*byte", "*depthArgs", "*byte", "*poolArgs", "*byte", "*rowsArgs", "*byte",
+	plain := strings.NewReplacer("*tileArgs", "*byte", "*sparseArgs", "*byte", "*quantArgs", "*byte", "*winoArgs", "*byte", "*quantParams", "*byte", "*quantWinoArgs", "*byte", "*depthArgs", "*byte", "*planeArgs", "*byte", "*poolArgs", "*byte", "*rowsArgs", "*byte",
 		"*[6]float32", "*byte", "*[4]uint32", "*byte", "*[11]float32", "*byte", " ptr", " *byte").Replace(sig)
 	g.Function(name)
 	g.Attributes(attr.NOSPLIT)
