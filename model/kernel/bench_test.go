@@ -44,7 +44,7 @@ func BenchmarkConv(b *testing.B) {
 			}{
 				{"forward", func() error { return c.Forward(s, x, w, y, 0, n, Epilogue{Activation: ReLU}) }},
 				{"weights", func() error { return c.GradWeights(s, x, y, dw, 0, n) }},
-				{"input", func() error { return c.GradInputTransposed(s, y, wt, dx, 0, n) }},
+				{"input", func() error { return c.GradInputTransposed(s, y, wt, dx, 0, n, false) }},
 			} {
 				b.Run(fmt.Sprintf("%s/%s/%s", v, bc.name, op.name), func(b *testing.B) {
 					restore, err := Force(v)
@@ -254,8 +254,8 @@ func BenchmarkWinograd(b *testing.B) {
 					{"forward/winograd", func() error { return wg.Forward(s, x, u, y, 0, n, Epilogue{}) }},
 					{"weights/direct", func() error { return c.GradWeights(s, x, y, dw, 0, n) }},
 					{"weights/winograd", func() error { return wg.GradWeights(s, x, y, dw, 0, n) }},
-					{"input/direct", func() error { return c.GradInputTransposed(s, y, wt, dx, 0, n) }},
-					{"input/winograd", func() error { return wg.GradInput(s, y, ub, dx, 0, n) }},
+					{"input/direct", func() error { return c.GradInputTransposed(s, y, wt, dx, 0, n, false) }},
+					{"input/winograd", func() error { return wg.GradInput(s, y, ub, dx, 0, n, false) }},
 					{"transform", func() error { return wg.TransformWeights(s, w, u) }},
 				} {
 					b.Run(fmt.Sprintf("%s/%s/n%d/%s", v, bc.name, n, op.name), func(b *testing.B) { bench(b, 0, op.f) })

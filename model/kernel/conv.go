@@ -1,6 +1,9 @@
 package kernel
 
-import "fmt"
+import (
+	"fmt"
+	"sync"
+)
 
 // Activation is applied to an operation's result before it is stored.
 type Activation uint8
@@ -55,6 +58,7 @@ type Conv struct {
 	outSize    int
 	wSize      int
 	rows, cols []span
+	grad       func() *backSpans // made when first asked for: inference has no need
 	depthwise  bool
 	plane      bool // depthwise, 3×3, stride 1, a border of one pixel: what the primitive depthPlane computes
 	flat       bool // 1×1, stride 1, no padding: every pixel is a row of one matrix product
@@ -96,6 +100,7 @@ func newConv(s ConvShape) (*Conv, error) {
 	}
 	c.rows = spans(c.oh, s.H, s.KH, s.StrideH, s.DilationH, s.PadTop)
 	c.cols = spans(c.ow, s.W, s.KW, s.StrideW, s.DilationW, s.PadLeft)
+	c.grad = sync.OnceValue(func() *backSpans { return newBackSpans(c) })
 	c.depthwise = c.icg == 1 && c.ocg == 1
 	c.plane = c.depthwise && s.KH == 3 && s.KW == 3 && s.StrideH == 1 && s.StrideW == 1 && s.DilationH == 1 && s.DilationW == 1 &&
 		s.PadTop == 1 && s.PadLeft == 1 && s.PadBottom == 1 && s.PadRight == 1 && s.H*s.W > 1

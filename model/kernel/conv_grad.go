@@ -128,11 +128,11 @@ func (c *Conv) GradInput(s *Scratch, dy, w, dx []float32, n0, n1 int) error {
 	if err := c.TransposeWeights(w, s.wt); err != nil {
 		return err
 	}
-	return c.GradInputTransposed(s, dy, s.wt, dx, n0, n1)
+	return c.GradInputTransposed(s, dy, s.wt, dx, n0, n1, false)
 }
 
-// GradInputTransposed is GradInput with weights from TransposeWeights.
-func (c *Conv) GradInputTransposed(s *Scratch, dy, wt, dx []float32, n0, n1 int) error {
+// GradInputTransposed is GradInput with weights from TransposeWeights. With add the gradient is added to what dx holds.
+func (c *Conv) GradInputTransposed(s *Scratch, dy, wt, dx []float32, n0, n1 int, add bool) error {
 	im, err := current()
 	if err := firstErr(err, checkLen("wt", wt, c.wSize), checkImages("dy", dy, c.outSize, n0, n1),
 		checkImages("dx", dx, c.inSize, n0, n1)); err != nil {
@@ -142,48 +142,55 @@ func (c *Conv) GradInputTransposed(s *Scratch, dy, wt, dx []float32, n0, n1 int)
 		return nil
 	}
 	s = s.orNew()
+	var flags uint64
+	if add {
+		flags = flagAccumulate
+	}
 	dp, xp, wp := addr(dy, n0*c.outSize), addr(dx, n0*c.inSize), addr(wt, 0)
 	if c.flat && c.s.Groups == 1 {
 		rows := (n1 - n0) * c.oh * c.ow
 		m := matrix{m: rows, n: c.s.IC, k: c.s.OC, a: dp, as: c.s.OC, ak: 1, b: wp, ldb: c.s.IC, c: xp, ldc: c.s.IC}
-		m.run(im, s, nil, 0)
+		m.run(im, s, nil, flags)
 		return nil
 	}
 	if c.back != nil {
 		c.reversedTaps(im, s, wp)
-		c.back.forwardDepth(im, s, dp, addr(s.pack, 0), xp, n1-n0, nil, 0)
+		c.back.forwardDepth(im, s, dp, addr(s.pack, 0), xp, n1-n0, nil, flags)
 		return nil
 	}
-	clear(dx[n0*c.inSize : n1*c.inSize])
+	if !add && (c.depthwise || c.grad().gaps) {
+		clear(dx[n0*c.inSize : n1*c.inSize])
+	}
 	if c.depthwise {
 		c.gradInputDepth(im, s, dp, wp, xp, n1-n0)
 		return nil
 	}
 	for g := range c.s.Groups {
-		c.gradInputGroup(im, s, at(dp, g*c.ocg), at(wp, g*c.s.KH*c.s.KW*c.ocg*c.icg), at(xp, g*c.icg), n1-n0)
+		c.gradInputGroup(im, s, at(dp, g*c.ocg), at(wp, g*c.s.KH*c.s.KW*c.ocg*c.icg), at(xp, g*c.icg), n1-n0, flags)
 	}
 	return nil
 }
 
-// gradInputGroup adds, tap by tap, products of output gradients and transposed weights to the shifted pixels of dx.
-func (c *Conv) gradInputGroup(im *impl, s *Scratch, dy, wt, dx ptr, images int) {
-	sh := &c.s
+// gradInputGroup computes dx as a convolution of dy with transposed weights. Input positions a stride apart see the same
+// taps; so every element is one sum, over output channels and taps, with one writer.
+func (c *Conv) gradInputGroup(im *impl, s *Scratch, dy, wt, dx ptr, images int, flags uint64) {
+	sh, b := &c.s, c.grad()
+	plane := 4 * c.ocg * c.icg // of a tap
 	t := &s.tile
-	*t = tileArgs{k: c.ocg, k2: 1, k3: 1, ak: 4, bk: 4 * c.icg, flags: flagAccumulate}
+	*t = tileArgs{k: c.ocg, ak: 4, bk: 4 * c.icg, flags: flags, aj: -4 * (b.stepW.out*sh.OC + c.ocg), bj: (b.stepW.tap - 1) * plane}
 	for j := 0; j < c.icg; {
 		n := im.width(im.mr, c.icg-j)
 		for i := range images {
-			for tap := range sh.KH * sh.KW {
-				kh, kw := tap/sh.KW, tap%sh.KW
-				y0, y1 := tapRange(kh, c.oh, sh.H, sh.StrideH, sh.DilationH, sh.PadTop)
-				x0, x1 := tapRange(kw, c.ow, sh.W, sh.StrideW, sh.DilationW, sh.PadLeft)
-				if y0 >= y1 || x0 >= x1 {
-					continue
+			for _, r := range b.rows {
+				for _, q := range b.cols {
+					t.k2, t.k3 = q.taps, r.taps
+					t.aj3 = 4 * (q.taps*b.stepW.out - b.stepH.out*c.ow) * sh.OC
+					t.bj3 = (b.stepH.tap*sh.KW - q.taps*b.stepW.tap) * plane
+					t.b = at(wt, (r.tap*sh.KW+q.tap)*c.ocg*c.icg+j)
+					g := grid{m: r.n, n: q.n, a: at(dy, i*c.outSize+(r.out*c.ow+q.out)*sh.OC), am: 4 * c.ow * sh.OC, an: 4 * sh.OC,
+						c: at(dx, i*c.inSize+(r.in*sh.W+q.in)*sh.IC+j), cm: 4 * sh.StrideH * sh.W * sh.IC, cn: 4 * sh.StrideW * sh.IC}
+					g.run(&im.tiler, t, n)
 				}
-				t.b = at(wt, tap*c.ocg*c.icg+j)
-				g := grid{m: y1 - y0, n: x1 - x0, a: at(dy, i*c.outSize+(y0*c.ow+x0)*sh.OC), am: 4 * c.ow * sh.OC, an: 4 * sh.OC,
-					c: at(dx, i*c.inSize+c.tapOffset(y0, x0, kh, kw)+j), cm: 4 * sh.StrideH * sh.W * sh.IC, cn: 4 * sh.StrideW * sh.IC}
-				g.run(&im.tiler, t, n)
 			}
 		}
 		j += n

@@ -90,6 +90,14 @@ func newConvData(t testing.TB, r *rand.Rand, sh ConvShape, n, skew int) *convDat
 	return d
 }
 
+func twice(v []float64) []float64 {
+	w := make([]float64, len(v))
+	for i := range v {
+		w[i] = 2 * v[i]
+	}
+	return w
+}
+
 func (d *convData) guards(t *testing.T) {
 	t.Helper()
 	for name, g := range map[string]*guarded{"x": d.x, "w": d.w, "b": d.b, "y": d.y, "dy": d.dy, "dx": d.dx, "dw": d.dw} {
@@ -133,6 +141,10 @@ func checkConv(t *testing.T, d *convData) {
 	near(t, "dw", d.dw.s, wantW, tol)
 	must(t, c.GradInput(s, d.dy.s, d.w.s, d.dx.s, 0, d.n))
 	near(t, "dx", d.dx.s, d.refDX, tol)
+	wt := make([]float32, c.wSize)
+	must(t, c.TransposeWeights(d.w.s, wt))
+	must(t, c.GradInputTransposed(s, d.dy.s, wt, d.dx.s, 0, d.n, true))
+	near(t, "dx added", d.dx.s, twice(d.refDX), 2*tol)
 	d.guards(t)
 }
 

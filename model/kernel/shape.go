@@ -98,6 +98,66 @@ func spans(out, in, k, stride, dilation, pad int) []span {
 	return ss
 }
 
+// backSpan is a run of n input positions along one axis, a stride apart from in on, that the same number of taps reach:
+// tap, which connects the first with output out, and further ones a step apart.
+type backSpan struct{ in, n, tap, taps, out int }
+
+// backStep is from one of these taps to the next: so many taps on, so many outputs back.
+type backStep struct{ tap, out int }
+
+// backSpans are the spans of both axes for the gradient of the input.
+type backSpans struct {
+	rows, cols   []backSpan
+	stepH, stepW backStep
+	gaps         bool // there are positions that no tap reaches
+}
+
+func newBackSpans(c *Conv) *backSpans {
+	s, b := &c.s, &backSpans{}
+	var h, w int
+	b.rows, b.stepH, h = spansBack(c.oh, s.H, s.KH, s.StrideH, s.DilationH, s.PadTop)
+	b.cols, b.stepW, w = spansBack(c.ow, s.W, s.KW, s.StrideW, s.DilationW, s.PadLeft)
+	b.gaps = h < s.H || w < s.W
+	return b
+}
+
+// spansBack splits the input positions of one axis that taps reach, and counts them.
+func spansBack(out, in, k, stride, dilation, pad int) (ss []backSpan, step backStep, reached int) {
+	step.tap = stride / gcd(stride, dilation)
+	step.out = step.tap * dilation / stride
+	for phase := range min(stride, in) {
+		first := len(ss)
+		for i := phase; i < in; i += stride {
+			s := backSpan{in: i, n: 1}
+			for t := range k {
+				if o := i + pad - t*dilation; o >= 0 && o%stride == 0 && o/stride < out {
+					if s.taps == 0 {
+						s.tap, s.out = t, o/stride
+					}
+					s.taps++
+				}
+			}
+			if s.taps == 0 {
+				continue
+			}
+			reached++
+			if n := len(ss); n > first && ss[n-1].tap == s.tap && ss[n-1].taps == s.taps && ss[n-1].in+ss[n-1].n*stride == i {
+				ss[n-1].n++
+			} else {
+				ss = append(ss, s)
+			}
+		}
+	}
+	return ss, step, reached
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
 // tapRange returns the output positions [lo, hi) for which tap t falls inside the input.
 func tapRange(t, out, in, stride, dilation, pad int) (lo, hi int) {
 	off := t*dilation - pad // input position of output 0

@@ -2,7 +2,7 @@ package kernel
 
 import "unsafe"
 
-// winoArgs describes a transform of a patch with c channels. Row i of the source lies at rows[i], which points at column
+// winoArgs describes a transform of n patches with c channels. Row i of the source lies at rows[i], which points at column
 // from; columns before from and from to on are zero. Element (i, j) of the result goes to dst + i*dh + j*dw. Results of
 // transforms to outputs and weights pass through the epilogue; only the first high rows and wide columns are stored.
 // Distances in bytes.
@@ -16,6 +16,8 @@ type winoArgs struct {
 	high, wide int
 	flags      uint64
 	bias       ptr
+	n          int              // tiles, one after the other
+	step, next int              // from one tile's source, and its result, to the next one's
 	tmp        [36 * 16]float32 //nolint:unused // the assembly's scratch, at wTmp in gen/winograd.go
 }
 
@@ -101,8 +103,15 @@ func genericWinoWeightGrad(p *winoArgs) {
 	})
 }
 
-// winoTransform applies f to the columns of the in by in patch, then to the rows of what that gives.
+// winoTransform applies f to the columns of the in by in patches, then to the rows of what that gives.
 func winoTransform(p *winoArgs, in, out int, f func(x [6]float32) [6]float32) {
+	for tile := range p.n {
+		winoTile(p, in, out, tile*p.step, tile*p.next, f)
+	}
+}
+
+// winoTile is one patch, whose source and result lie that far from the first one's.
+func winoTile(p *winoArgs, in, out, src, dst int, f func(x [6]float32) [6]float32) {
 	high, wide := out, out
 	if out < 6 && in > 4 { // those with an epilogue
 		high, wide = p.high, p.wide
@@ -114,7 +123,7 @@ func winoTransform(p *winoArgs, in, out int, f func(x [6]float32) [6]float32) {
 			for i := range in {
 				x[i] = 0
 				if j >= p.from && j < p.to {
-					x[i] = f32(p.rows[i], (j-p.from)*p.sw+4*ch)
+					x[i] = f32(p.rows[i], src+(j-p.from)*p.sw+4*ch)
 				}
 			}
 			for i, v := range f(x) {
@@ -124,7 +133,7 @@ func winoTransform(p *winoArgs, in, out int, f func(x [6]float32) [6]float32) {
 		for i := range high {
 			o := f(mid[i])
 			for j := range wide {
-				v, d := o[j], (*float32)(unsafe.Add(p.dst, i*p.dh+j*p.dw+4*ch))
+				v, d := o[j], (*float32)(unsafe.Add(p.dst, dst+i*p.dh+j*p.dw+4*ch))
 				if p.bias != nil {
 					v += f32(p.bias, 4*ch)
 				}

@@ -17,6 +17,7 @@ type winoPlan struct {
 	oh, ow       int
 	top, left    int // padding
 	th, tw       int // tiles of 4 by 4 outputs
+	ins, outs    []winoRun
 	images       int // per block
 }
 
@@ -25,6 +26,7 @@ const winoTiles = 32
 
 func newWinoPlan(c *Conv) winoPlan {
 	p := winoPlan{h: c.s.H, w: c.s.W, ic: c.s.IC, oc: c.s.OC, oh: c.oh, ow: c.ow, top: c.s.PadTop, left: c.s.PadLeft, th: (c.oh + 3) / 4, tw: (c.ow + 3) / 4}
+	p.ins, p.outs = winoRuns(p.tw, 6, p.left, p.w), winoRuns(p.tw, 4, 0, p.ow)
 	p.images = max(1, winoTiles/(p.th*p.tw))
 	return p
 }
@@ -108,6 +110,7 @@ func (w *Winograd) transformWeights(im *impl, s *Scratch, src ptr, u []float32, 
 	plane := 4 * w.c.s.IC * w.c.s.OC
 	t := &s.wino
 	t.c = w.c.s.IC * w.c.s.OC
+	t.n = 1
 	t.source(src, 3, 3*plane*dir, plane*dir)
 	t.dst, t.dh, t.dw, t.flags, t.bias = addr(u, 0), 6*plane, plane, 0, nil
 	im.wino.weights(t)
@@ -125,14 +128,18 @@ func (w *Winograd) Forward(s *Scratch, x, u, y []float32, n0, n1 int, e Epilogue
 	return nil
 }
 
-// GradInput is Conv.GradInput with weights from TransformWeightsInput.
-func (w *Winograd) GradInput(s *Scratch, dy, u, dx []float32, n0, n1 int) error {
+// GradInput is Conv.GradInputTransposed with weights from TransformWeightsInput.
+func (w *Winograd) GradInput(s *Scratch, dy, u, dx []float32, n0, n1 int, add bool) error {
 	im, err := current()
 	if err := firstErr(err, checkLen("u", u, w.TransformedSize()), checkImages("dy", dy, w.c.outSize, n0, n1),
 		checkImages("dx", dx, w.c.inSize, n0, n1)); err != nil || n0 == n1 {
 		return err
 	}
-	w.bwd.run(im, s.orNew(), dy, u, dx, n0, n1, nil, 0)
+	var flags uint64
+	if add {
+		flags = flagAccumulate
+	}
+	w.bwd.run(im, s.orNew(), dy, u, dx, n0, n1, nil, flags)
 	return nil
 }
 
@@ -188,7 +195,7 @@ func (w *Winograd) FinishGradWeights(s *Scratch, du, dw []float32) error {
 	s = s.orNew()
 	plane := 4 * w.c.s.IC * w.c.s.OC
 	t := &s.wino
-	t.c, t.high, t.wide = w.c.s.IC*w.c.s.OC, 3, 3
+	t.n, t.c, t.high, t.wide = 1, w.c.s.IC*w.c.s.OC, 3, 3
 	t.source(addr(du, 0), 6, 6*plane, plane)
 	t.dst, t.dh, t.dw, t.flags, t.bias = addr(dw, 0), 3*plane, plane, flagAccumulate, nil
 	im.wino.weightGrad(t)

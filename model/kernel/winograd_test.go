@@ -47,8 +47,10 @@ func checkWinograd(t *testing.T, d *convData) {
 	}
 	near(t, "relu(y)", d.y.s, want, 2*tol)
 	must(t, w.TransformWeightsInput(s, d.w.s, u.s))
-	must(t, w.GradInput(s, d.dy.s, u.s, d.dx.s, 0, d.n))
+	must(t, w.GradInput(s, d.dy.s, u.s, d.dx.s, 0, d.n, false))
 	near(t, "dx", d.dx.s, d.refDX, tol)
+	must(t, w.GradInput(s, d.dy.s, u.s, d.dx.s, 0, d.n, true))
+	near(t, "dx added", d.dx.s, twice(d.refDX), 2*tol)
 	old := append([]float32(nil), d.dw.s...)
 	must(t, w.GradWeights(s, d.x.s, d.dy.s, d.dw.s, 0, d.n))
 	wantW := make([]float64, c.wSize)
@@ -140,7 +142,7 @@ func TestWinogradErrors(t *testing.T) {
 		"x":       w.Forward(nil, x[1:], u, y, 0, 1, Epilogue{}),
 		"weights": w.TransformWeights(nil, u[:5], u),
 		"inputs":  w.TransformWeightsInput(nil, u, u[1:]),
-		"dx":      w.GradInput(nil, y, u, x[1:], 0, 1),
+		"dx":      w.GradInput(nil, y, u, x[1:], 0, 1, false),
 		"dw":      w.GradWeights(nil, x, y, u[:3], 0, 1),
 	} {
 		if !errors.Is(err, ErrLength) {

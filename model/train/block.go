@@ -1,5 +1,7 @@
 package train
 
+import "slices"
+
 // unit computes one layer, or a layer with what is fused to it, over a range of
 // examples.
 type unit interface {
@@ -8,9 +10,11 @@ type unit interface {
 	// backward computes, from the gradient of the output, those of the inputs
 	// (where they need one) and its share of the parameters'.
 	backward(w *worker, c chunk) error
-	// ports are the inputs, result the output.
+	// ports are the inputs, result the output, reads what backward needs besides
+	// gradients.
 	ports() []*port
 	result() *value
+	reads() []*value
 }
 
 // chunk is a range of examples within a lane.
@@ -28,15 +32,11 @@ type finisher interface {
 	task
 }
 
-// Units that need more than one pass implement these. The units after one with
-// a forward finisher wait for it, as do those before one with a barrier on the
-// way back.
+// Units that leave work for after a pass implement these. What normalisation
+// leaves others wait for; see levels.
 type (
 	forwardFinisher  interface{ forwardFinish() finisher }
-	backwardFinisher interface {
-		// backwardFinish gives the work, and whether the units before wait for it.
-		backwardFinish() (f finisher, barrier bool)
-	}
+	backwardFinisher interface{ backwardFinish() finisher }
 	// preparer does what is needed once before the backward pass, such as
 	// transposing weights.
 	preparer interface{ prepare(w *worker) error }
@@ -49,11 +49,18 @@ type (
 // pass is a list of units that go through the batch chunk by chunk together.
 type pass struct {
 	units    []unit
+	steps    []step
 	lanes    [][2]int
 	chunk    int
 	slots    []int // number of the first chunk of each lane
 	backward bool
 	finish   []finisher
+}
+
+// step is one direction of a unit.
+type step struct {
+	unit
+	backward bool
 }
 
 // block is a part of the network between two points where one tensor is alive.
@@ -65,7 +72,7 @@ type block struct {
 	units   []unit
 	fwd     []*pass
 	bwd     []*pass
-	local   int // float32 that each worker needs for gradients within a chunk
+	local   int // float32 that each worker needs for what lives within a chunk
 	lanes   bool
 
 	from, to   int // the block's parameters in the flat vector of all
@@ -74,6 +81,9 @@ type block struct {
 }
 
 func (b *block) forward() error {
+	for _, w := range b.team.workers {
+		w.local = grow(w.local, b.local)
+	}
 	if err := b.team.run(len(b.prepareFwd), &b.prepareFwd); err != nil {
 		return err
 	}
@@ -86,9 +96,6 @@ func (b *block) forward() error {
 }
 
 func (b *block) backward() error {
-	for _, w := range b.team.workers {
-		w.local = grow(w.local, b.local)
-	}
 	if err := b.team.run(len(b.prepare), &b.prepare); err != nil {
 		return err
 	}
@@ -125,12 +132,12 @@ func (p *pass) do(w *worker, lane int) error {
 			return nil
 		}
 		c.n1 = min(c.n0+p.chunk, end)
-		for _, u := range p.units {
+		for _, s := range p.steps {
 			var err error
-			if p.backward {
-				err = u.backward(w, c)
+			if s.backward {
+				err = s.unit.backward(w, c)
 			} else {
-				err = u.forward(w, c)
+				err = s.unit.forward(w, c)
 			}
 			if err != nil {
 				return err
@@ -209,41 +216,117 @@ func (p *pass) chunks() int {
 	return p.slots[last] + (p.lanes[last][1]-p.lanes[last][0]+p.chunk-1)/p.chunk
 }
 
+// levels are how many results of normalisation over the batch units wait for.
+func levels(units []unit) []int {
+	of, levels := map[*value]int{}, make([]int, len(units))
+	for i, u := range units {
+		for _, in := range u.ports() {
+			levels[i] = max(levels[i], of[in.value])
+		}
+		if _, ok := u.(normApply); ok {
+			levels[i]++
+		}
+		if _, ok := u.(normStats); !ok {
+			of[u.result()] = levels[i]
+		}
+	}
+	return levels
+}
+
+// order moves units to the first pass that they can be in, so that all readers
+// of a value tend to be in one.
+func (b *block) order() {
+	levels := levels(b.units)
+	var units []unit
+	for l := range slices.Max(levels) + 1 {
+		for i, u := range b.units {
+			if levels[i] == l {
+				units = append(units, u)
+			}
+		}
+	}
+	b.units = units
+}
+
 // plan groups the units into passes, forward and backward.
 func (b *block) plan() {
-	p := &pass{}
-	for _, u := range b.units {
-		if len(p.units) == 0 {
-			b.fwd = append(b.fwd, p)
+	levels := levels(b.units)
+	for i, u := range b.units {
+		if i == 0 || levels[i] > levels[i-1] {
+			b.fwd = append(b.fwd, &pass{})
 		}
+		p := b.fwd[len(b.fwd)-1]
 		p.units = append(p.units, u)
 		if q, ok := u.(forwardPreparer); ok {
 			b.prepareFwd = append(b.prepareFwd, q)
 		}
 		if f, ok := u.(forwardFinisher); ok {
 			p.finish = append(p.finish, f.forwardFinish())
-			p = &pass{}
 		}
 	}
-	p = &pass{backward: true}
+	waiting := map[*norm]bool{}
 	for i := len(b.units) - 1; i >= 0; i-- {
 		u := b.units[i]
-		if len(p.units) == 0 {
-			b.bwd = append(b.bwd, p)
+		if s, ok := u.(normStats); len(b.bwd) == 0 || ok && waiting[s.norm] {
+			b.bwd = append(b.bwd, &pass{backward: true})
+			clear(waiting)
 		}
+		p := b.bwd[len(b.bwd)-1]
 		p.units = append(p.units, u)
-		if q, ok := u.(preparer); ok {
-			b.prepare = append(b.prepare, q)
+		if a, ok := u.(normApply); ok {
+			waiting[a.norm] = true
 		}
-		if f, ok := u.(backwardFinisher); ok {
-			fin, barrier := f.backwardFinish()
-			p.finish = append(p.finish, fin)
-			if q, ok := fin.(follower); ok {
-				p.finish = append(p.finish, q.then())
+		b.planBackward(p, u)
+	}
+	for _, p := range slices.Concat(b.fwd, b.bwd) {
+		p.plan()
+	}
+}
+
+// planBackward adds what a unit needs before and after its pass on the way back.
+func (b *block) planBackward(p *pass, u unit) {
+	if q, ok := u.(preparer); ok {
+		b.prepare = append(b.prepare, q)
+	}
+	f, ok := u.(backwardFinisher)
+	if !ok {
+		return
+	}
+	p.finish = append(p.finish, f.backwardFinish())
+	if q, ok := p.finish[len(p.finish)-1].(follower); ok {
+		p.finish = append(p.finish, q.then())
+	}
+}
+
+// plan lists the steps: the units, each after those that compute the fleeting
+// values it reads.
+func (p *pass) plan() {
+	done := map[*value]bool{}
+	var need func(v *value)
+	need = func(v *value) {
+		if !v.fleeting() || done[v] {
+			return
+		}
+		done[v] = true
+		for _, in := range v.from.ports() {
+			need(in.value)
+		}
+		p.steps = append(p.steps, step{unit: v.from})
+	}
+	for _, u := range p.units {
+		reads := u.reads()
+		if !p.backward {
+			if u.result().from == u {
+				continue // when somebody reads it
 			}
-			if barrier {
-				p = &pass{backward: true}
+			reads = nil
+			for _, in := range u.ports() {
+				reads = append(reads, in.value)
 			}
 		}
+		for _, v := range reads {
+			need(v)
+		}
+		p.steps = append(p.steps, step{u, p.backward})
 	}
 }

@@ -46,10 +46,12 @@ func (c *builder) block(seg segment, in *value) (*block, error) {
 	}
 	c.b.out = c.values[c.last]
 	c.b.from, c.b.to = c.p.bounds(seg.from, seg.to)
+	c.b.order()
 	c.ports()
+	c.fleeting()
 	c.b.plan()
 	c.b.layOut(c.n)
-	c.gradients()
+	c.rooms()
 	c.slots()
 	return c.b, nil
 }
@@ -81,6 +83,37 @@ func (c *builder) ports() {
 	}
 }
 
+// mostSources bounds of how many kept values a fleeting one is made.
+const mostSources = 2
+
+// fleeting decides which values are not kept for the batch: results of
+// normalisation and of additions cost less to compute again in every pass that
+// reads them than to be written to memory and read. Fully connected layers need
+// the whole batch.
+func (c *builder) fleeting() {
+	kept := map[*value]bool{c.b.out: true}
+	for _, u := range c.b.units {
+		if d, ok := u.(*dense); ok {
+			kept[d.in.value] = true
+		}
+	}
+	sources := map[*value]int{}
+	for _, u := range c.b.units {
+		switch u.(type) {
+		case normApply, *add:
+		default:
+			continue
+		}
+		n := 0
+		for _, p := range u.ports() {
+			n += max(1, sources[p.value])
+		}
+		if v := u.result(); !kept[v] && n <= mostSources {
+			v.from, sources[v] = u, n
+		}
+	}
+}
+
 // output makes the value that unit of layer i writes, fusing a ReLU after it if
 // that is its only reader.
 func (c *builder) output(i int, fuse bool) *value {
@@ -88,7 +121,6 @@ func (c *builder) output(i int, fuse bool) *value {
 	for _, j := range c.g.Layers[i].Inputs {
 		v.needGrad = v.needGrad || c.values[j].needGrad
 	}
-	v.data = make([]float32, c.n*v.size)
 	c.values[i] = v
 	if !fuse || i == c.last || len(c.uses[i]) != 1 {
 		return v
@@ -145,7 +177,7 @@ func (c *builder) layer(i int) error {
 	case model.Softmax:
 		u = &softmax{c: is[len(is)-1], in: port{value: in}, out: c.output(i, false)}
 	case model.Add:
-		u = &add{a: port{value: in}, b: port{value: c.in(i, 1)}, mask: masker{out: c.output(i, true)}}
+		u = &add{a: port{value: in}, b: port{value: c.in(i, 1)}, masker: masker{out: c.output(i, true)}}
 	case model.Concat:
 		u = c.concat(i)
 	case model.Pad:
@@ -174,7 +206,7 @@ func (c *builder) activation(i int, o model.Activation) unit {
 	if act := fused(o); act != kernel.None {
 		out := c.output(i, false)
 		out.act = act
-		return &rectify{in: port{value: in}, mask: masker{out: out}}
+		return &rectify{in: port{value: in}, masker: masker{out: out}}
 	}
 	f, slope := activation(o)
 	return &function{in: port{value: in}, out: c.output(i, false), f: f, slope: slope}
@@ -208,7 +240,7 @@ func (c *builder) conv(i int, o model.Conv) (unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &conv{k: k, in: port{value: c.in(i, 0)}, mask: masker{out: c.output(i, true)}}
+	u := &conv{k: k, in: port{value: c.in(i, 0)}, masker: masker{out: c.output(i, true)}}
 	u.w, u.gw = c.p.find(i, model.Weight)
 	u.b, u.gb = c.p.find(i, model.Bias)
 	u.wino = newWinograd(k.Shape(), max(1, c.n/maxLanes), u.in.needGrad)
@@ -231,7 +263,7 @@ func (c *builder) dense(i int) (unit, error) {
 	if err != nil {
 		return nil, err
 	}
-	u := &dense{k: k, in: port{value: c.in(i, 0)}, mask: masker{out: c.output(i, true)}, n: c.n}
+	u := &dense{k: k, in: port{value: c.in(i, 0)}, masker: masker{out: c.output(i, true)}, n: c.n}
 	u.w, u.gw = c.p.find(i, model.Weight)
 	u.b, u.gb = c.p.find(i, model.Bias)
 	if u.in.needGrad {

@@ -192,3 +192,68 @@ func TestGradientsOfRandomGraphs(t *testing.T) {
 		})
 	}
 }
+
+// residuals are graphs in which gradients of additions share a place or may not,
+// and in which values are computed again from one, two or more kept ones.
+func residuals() map[string]*model.Graph {
+	bn, relu := model.BatchNorm{Epsilon: 1e-3, Momentum: 0.1}, model.Activation{Func: model.ReLU}
+	build := func(f func(add func(op model.Op, in ...int) int)) *model.Graph {
+		g := &model.Graph{Name: "residual", Input: model.Shape{5, 5, 2}}
+		f(func(op model.Op, in ...int) int {
+			g.Layers = append(g.Layers, model.Layer{Name: fmt.Sprint(len(g.Layers)), Op: op, Inputs: in})
+			return len(g.Layers) - 1
+		})
+		modeltest.Fill(g, 5)
+		return g
+	}
+	type adder = func(op model.Op, in ...int) int
+	unit := func(add adder, x int) int { return add(bn, add(convOp(4, 3, 1, 1), x)) }
+	head := func(add adder, x int) { add(model.Dense{Out: 3}, add(model.GlobalAvgPool{}, x)) }
+	return map[string]*model.Graph{
+		"identity": build(func(add adder) {
+			x := add(relu, unit(add, model.Input))
+			for range 2 {
+				x = add(relu, add(model.Add{}, unit(add, add(relu, unit(add, x))), x))
+			}
+			head(add, x)
+		}),
+		"projection": build(func(add adder) {
+			x := add(relu, unit(add, model.Input))
+			y := unit(add, add(relu, add(bn, add(convOp(4, 3, 2, 1), x))))
+			head(add, add(relu, add(model.Add{}, y, add(convOp(4, 1, 2, 0), x))))
+		}),
+		"normalised projection": build(func(add adder) {
+			x := add(relu, unit(add, model.Input))
+			head(add, add(relu, add(model.Add{}, unit(add, x), unit(add, x))))
+		}),
+		"both rectified": build(func(add adder) {
+			x := add(relu, unit(add, model.Input))
+			y := add(relu, unit(add, x))
+			head(add, add(model.Add{}, add(model.Add{}, y, x), add(relu, unit(add, y))))
+		}),
+		"twice the same": build(func(add adder) {
+			x := unit(add, model.Input)
+			y := add(relu, add(model.Add{}, x, x))
+			head(add, add(model.Add{}, unit(add, y), y))
+		}),
+		"normalised first": build(func(add adder) {
+			x := add(convOp(4, 3, 1, 1), model.Input)
+			for range 3 {
+				x = add(model.Add{}, add(convOp(4, 3, 1, 1), add(relu, add(bn, x))), x)
+			}
+			head(add, add(relu, add(bn, x)))
+		}),
+		"pooled": build(func(add adder) {
+			x := add(relu, unit(add, model.Input))
+			y := add(model.Add{}, unit(add, x), x)
+			p := add(model.MaxPool{Kernel: two(2), Stride: two(2)}, add(relu, y))
+			head(add, add(model.Concat{}, p, add(model.MaxPool{Kernel: two(2), Stride: two(2)}, x)))
+		}),
+	}
+}
+
+func TestGradientsOfResiduals(t *testing.T) {
+	for name, g := range residuals() {
+		t.Run(name, func(t *testing.T) { checkGradients(t, g, 10, Options{}, 7) })
+	}
+}

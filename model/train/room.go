@@ -1,101 +1,140 @@
 package train
 
-// life is the passes on the way back, in order, that touch a value's gradient.
-type life struct{ from, to int }
+import "slices"
 
-// gradients gives every value room for its gradient: for the whole batch where
-// several passes touch it or something needs it after the pass, else for one
-// chunk per worker. That of the block's result comes from outside. Values that
-// do not live at the same time share the room, which is then more often in the
-// cache.
-func (c *builder) gradients() {
-	b := c.b
-	lives, chunk := c.lives()
-	var whole []*value
+// rooms gives every value that is kept room for the batch, and so every
+// gradient that several passes touch or that something needs after its pass;
+// what lives within one chunk gets a place in the scratch of the workers. The
+// gradient of the block's result comes from outside.
+func (c *builder) rooms() {
+	b, a := c.b, &arena{}
+	for _, v := range b.results() {
+		if v.fleeting() {
+			v.place = b.local
+			b.local += aligned(b.largestChunk(v) * v.size)
+		} else {
+			a.add(c.n*v.size, func(room []float32) { v.data = room })
+		}
+	}
+	start := b.local
+	var kept []*life
 	local := make([]int, len(b.bwd)) // by pass
-	seen := map[*value]bool{b.out: true, b.in: true}
-	for _, u := range b.units {
-		v := u.result()
-		if seen[v] {
-			continue
+	for _, l := range b.lives() {
+		switch {
+		case l.values[0] == b.in || l.values[0] == b.out:
+		case l.kept():
+			kept = append(kept, l)
+		default:
+			for _, v := range l.values {
+				v.local = start + local[l.from]
+			}
+			local[l.from] += aligned(b.bwd[l.from].chunk * l.size())
 		}
-		seen[v] = true
-		l := lives[v]
-		if l.from != l.to || v.keep {
-			whole = append(whole, v)
-			continue
-		}
-		v.local = local[l.from]
-		local[l.from] += (chunk*v.size + align - 1) / align * align
-		b.local = max(b.local, local[l.from])
 	}
-	c.share(whole, lives)
+	b.local += slices.Max(append(local, 0))
+	c.share(kept, a)
 	if b.in.needGrad {
-		b.in.grad = make([]float32, c.n*b.in.size)
+		a.add(c.n*b.in.size, func(room []float32) { b.in.grad = room })
 	}
+	a.make()
 }
 
-// lives finds when each gradient is touched, and the largest chunk on the way
-// back.
-func (c *builder) lives() (lives map[*value]life, chunk int) {
-	lives, chunk = map[*value]life{}, 1
-	for i, p := range c.b.bwd {
-		touch := func(v *value) {
-			l, ok := lives[v]
-			if !ok {
-				l.from = i
-			}
-			l.to = i
-			lives[v] = l
-		}
-		chunk = max(chunk, p.chunk)
-		for _, u := range p.units {
-			touch(u.result())
-			if _, ok := u.(*dense); ok {
-				u.result().keep = true
-			}
-			if s, ok := u.(normStats); ok {
-				touch(s.mask.out)
-			}
-			for _, in := range u.ports() {
-				touch(in.value)
-			}
+// largestChunk is the most examples for which a fleeting value is computed at once.
+func (b *block) largestChunk(v *value) (n int) {
+	for _, p := range slices.Concat(b.fwd, b.bwd) {
+		if slices.Contains(p.steps, step{unit: v.from}) {
+			n = max(n, p.chunk)
 		}
 	}
-	return lives, chunk
+	return n
 }
 
-// share gives values room for the gradient of the batch. In the order in which
-// they come to life, each takes over the largest room whose values are dead.
-func (c *builder) share(values []*value, lives map[*value]life) {
-	type room struct {
-		size, until int
-		values      []*value
+// results lists the values that the block's units compute.
+func (b *block) results() (vs []*value) {
+	for _, u := range b.units {
+		if v := u.result(); v != b.in && !slices.Contains(vs, v) {
+			vs = append(vs, v)
+		}
 	}
+	return vs
+}
+
+// room is memory for gradients that do not live at the same time.
+type room struct {
+	size  int // of an example
+	lives []*life
+}
+
+// share gives gradients room for the batch, in the order in which they come to
+// life. Best is a room in which each chunk of the gradient can take the place
+// of another one's that the same pass has just read for the last time; else the
+// largest free one.
+func (c *builder) share(lives []*life, a *arena) {
 	var rooms []*room
-	for pass := range c.b.bwd {
-		for _, v := range values {
-			l := lives[v]
-			if l.from != pass {
-				continue
+	for _, l := range lives {
+		var best *room
+		inPlace := false
+		for _, r := range rooms {
+			last := r.lives[len(r.lives)-1]
+			p := last.to == l.from && last.last < l.first && last.size() == l.size() && !slices.ContainsFunc(last.values, func(v *value) bool { return v.keep })
+			if (p || last.to < l.from) && (best == nil || p && !inPlace || p == inPlace && r.size > best.size) {
+				best, inPlace = r, p
 			}
-			var best *room
-			for _, r := range rooms {
-				if r.until < pass && (best == nil || r.size > best.size) {
-					best = r
-				}
-			}
-			if best == nil {
-				best = &room{}
-				rooms = append(rooms, best)
-			}
-			best.size, best.until, best.values = max(best.size, v.size), l.to, append(best.values, v)
 		}
+		if best == nil {
+			best = &room{}
+			rooms = append(rooms, best)
+		}
+		best.size, best.lives = max(best.size, l.size()), append(best.lives, l)
 	}
 	for _, r := range rooms {
-		data := make([]float32, c.n*r.size)
-		for _, v := range r.values {
-			v.grad = data[:c.n*v.size]
+		a.add(c.n*r.size, func(data []float32) {
+			for _, l := range r.lives {
+				for _, v := range l.values {
+					v.grad = data[:c.n*v.size]
+				}
+			}
+		})
+	}
+}
+
+// aligned rounds a number of elements up.
+func aligned(n int) int { return (n + align - 1) / align * align }
+
+// arena is memory for many long vectors: one piece, of huge pages where the
+// system has them, since a step goes through all of it several times.
+type arena struct {
+	sizes []int
+	set   []func([]float32)
+}
+
+// add asks for n elements, which make hands to set.
+func (a *arena) add(n int, set func([]float32)) {
+	a.sizes, a.set = append(a.sizes, n), append(a.set, set)
+}
+
+const (
+	hugePage = 2 << 20 / 4 // elements
+	// stagger keeps vectors, whose sizes tend to be powers of two, from competing
+	// for the same places of the second-level cache when a step goes through
+	// several of them at once.
+	stagger = 1265 * align
+)
+
+// make gets the memory. Vectors that are far smaller than a cache are not
+// staggered.
+func (a *arena) make() {
+	total := 0
+	offs := make([]int, len(a.sizes))
+	for i, n := range a.sizes {
+		offs[i] = total
+		total += aligned(n)
+		if n > 4*stagger {
+			total += stagger
 		}
+	}
+	all := hugeFloats(total)
+	for i, n := range a.sizes {
+		a.set[i](all[offs[i] : offs[i]+n : offs[i]+n])
 	}
 }

@@ -14,18 +14,30 @@ type masker struct{ out *value }
 func (m *masker) dy(w *worker, n0, n1 int) ([]float32, error) {
 	v := m.out
 	d := v.dy(w, n0, n1)
-	if v.act == kernel.None || v.masked {
+	if !m.masks() {
 		return d, nil
 	}
-	return d, kernel.ActivateGrad(d, v.x(n0, n1), d, v.act)
+	return d, kernel.ActivateGrad(d, v.x(w, n0, n1), d, v.act)
+}
+
+// masks says whether dy overwrites the gradient after the activation, for which
+// it needs the result.
+func (m *masker) masks() bool { return m.out.act != kernel.None && !m.out.masked }
+
+// reads is the result where dy needs it.
+func (m *masker) reads() []*value {
+	if m.masks() {
+		return []*value{m.out}
+	}
+	return nil
 }
 
 // conv is a convolution with bias and activation. The gradient of its
 // parameters is summed per lane, then over the lanes in order.
 type conv struct {
-	k    *kernel.Conv
-	in   port
-	mask masker
+	k  *kernel.Conv
+	in port
+	masker
 
 	w, b   []float32 // weights and bias (or nil)
 	gw, gb []float32 // their gradients
@@ -63,15 +75,17 @@ func newWinograd(s kernel.ConvShape, images int, needGrad bool) (g winograd) {
 	return g
 }
 
-func (u *conv) ports() []*port { return []*port{&u.in} }
-func (u *conv) result() *value { return u.mask.out }
+func (u *conv) ports() []*port  { return []*port{&u.in} }
+func (u *conv) result() *value  { return u.out }
+func (u *conv) reads() []*value { return append(u.masker.reads(), u.in.value) }
 
 func (u *conv) forward(w *worker, c chunk) error {
-	e := kernel.Epilogue{Bias: u.b, Activation: u.mask.out.act}
+	e := kernel.Epilogue{Bias: u.b, Activation: u.out.act}
+	x, y, n := u.in.x(w, c.n0, c.n1), u.out.x(w, c.n0, c.n1), c.n1-c.n0
 	if u.wino.forward {
-		return u.wino.k.Forward(&w.s, u.in.data, u.wino.w, u.mask.out.data, c.n0, c.n1, e)
+		return u.wino.k.Forward(&w.s, x, u.wino.w, y, 0, n, e)
 	}
-	return u.k.Forward(&w.s, u.in.data, u.w, u.mask.out.data, c.n0, c.n1, e)
+	return u.k.Forward(&w.s, x, u.w, y, 0, n, e)
 }
 
 func (u *conv) prepareForward(w *worker) error {
@@ -92,7 +106,7 @@ func (u *conv) prepare(w *worker) error {
 }
 
 func (u *conv) backward(w *worker, c chunk) error {
-	dy, err := u.mask.dy(w, c.n0, c.n1)
+	dy, err := u.dy(w, c.n0, c.n1)
 	if err != nil {
 		return err
 	}
@@ -103,9 +117,9 @@ func (u *conv) backward(w *worker, c chunk) error {
 	n := c.n1 - c.n0
 	gw, gb := acc[:len(acc)-len(u.b)], acc[len(acc)-len(u.b):]
 	if u.wino.dw {
-		err = u.wino.k.GradWeightsTransformed(&w.s, u.in.x(c.n0, c.n1), dy, gw, 0, n, !c.first)
+		err = u.wino.k.GradWeightsTransformed(&w.s, u.in.x(w, c.n0, c.n1), dy, gw, 0, n, !c.first)
 	} else {
-		err = u.k.GradWeights(&w.s, u.in.x(c.n0, c.n1), dy, gw, 0, n)
+		err = u.k.GradWeights(&w.s, u.in.x(w, c.n0, c.n1), dy, gw, 0, n)
 	}
 	if err != nil {
 		return err
@@ -121,24 +135,18 @@ func (u *conv) backward(w *worker, c chunk) error {
 	if !u.in.needGrad {
 		return nil
 	}
-	dx := u.in.begin(w, c.n0, c.n1)
+	dx := u.in.dy(w, c.n0, c.n1)
 	if u.wino.dx {
-		err = u.wino.k.GradInput(&w.s, dy, u.wino.wt, dx, 0, n)
-	} else {
-		err = u.k.GradInputTransposed(&w.s, dy, u.wt, dx, 0, n)
+		return u.wino.k.GradInput(&w.s, dy, u.wino.wt, dx, 0, n, u.in.add)
 	}
-	if err != nil {
-		return err
-	}
-	return u.in.end(w, c.n0, c.n1)
+	return u.k.GradInputTransposed(&w.s, dy, u.wt, dx, 0, n, u.in.add)
 }
 
-//nolint:unparam // a backwardFinisher says whether the units before wait; these do not
-func (u *conv) backwardFinish() (finisher, bool) {
+func (u *conv) backwardFinish() finisher {
 	if u.wino.dw {
-		return &winogradSum{laneSum{dst: [2][]float32{u.wino.gw, u.gb}, acc: u.acc}, winogradFinish{u}}, false
+		return &winogradSum{laneSum{dst: [2][]float32{u.wino.gw, u.gb}, acc: u.acc}, winogradFinish{u}}
 	}
-	return &laneSum{dst: [2][]float32{u.gw, u.gb}, acc: u.acc}, false
+	return &laneSum{dst: [2][]float32{u.gw, u.gb}, acc: u.acc}
 }
 
 // winogradSum adds the lanes' sums of transformed gradients, which

@@ -5,10 +5,10 @@ import "github.com/espalier-ml/espalier/model/kernel"
 // dense is a fully connected layer with bias and activation. The gradient of
 // its weights is computed after the pass, divided by rows of the weights.
 type dense struct {
-	k    *kernel.Dense
-	in   port
-	mask masker
-	n    int // examples
+	k  *kernel.Dense
+	in port
+	masker
+	n int // examples
 
 	w, b   []float32
 	gw, gb []float32
@@ -17,10 +17,10 @@ type dense struct {
 }
 
 func (u *dense) ports() []*port { return []*port{&u.in} }
-func (u *dense) result() *value { return u.mask.out }
+func (u *dense) result() *value { return u.out }
 
 func (u *dense) forward(w *worker, c chunk) error {
-	return u.k.Forward(&w.s, u.in.data, u.w, u.mask.out.data, c.n0, c.n1, kernel.Epilogue{Bias: u.b, Activation: u.mask.out.act})
+	return u.k.Forward(&w.s, u.in.x(w, c.n0, c.n1), u.w, u.out.x(w, c.n0, c.n1), 0, c.n1-c.n0, kernel.Epilogue{Bias: u.b, Activation: u.out.act})
 }
 
 func (u *dense) prepare(*worker) error {
@@ -31,7 +31,7 @@ func (u *dense) prepare(*worker) error {
 }
 
 func (u *dense) backward(w *worker, c chunk) error {
-	dy, err := u.mask.dy(w, c.n0, c.n1)
+	dy, err := u.dy(w, c.n0, c.n1)
 	if err != nil || !u.in.needGrad {
 		return err
 	}
@@ -42,7 +42,7 @@ func (u *dense) backward(w *worker, c chunk) error {
 	return u.in.end(w, c.n0, c.n1)
 }
 
-func (u *dense) backwardFinish() (finisher, bool) { return (*denseGrad)(u), false }
+func (u *dense) backwardFinish() finisher { return (*denseGrad)(u) }
 
 // denseGrad is the gradient of a dense unit's parameters over the whole batch.
 type denseGrad dense
@@ -57,7 +57,7 @@ func (u *denseGrad) tasks() int {
 }
 
 func (u *denseGrad) do(w *worker, i int) error {
-	dy := u.mask.out.grad
+	dy := u.out.grad
 	if i == 0 && u.b != nil {
 		clear(u.gb)
 		if err := kernel.ColumnSums(dy, u.gb, len(u.b), 0, u.n); err != nil {

@@ -10,22 +10,22 @@ import (
 // rectify is a ReLU or ReLU6 that could not be fused to what produces its
 // input.
 type rectify struct {
-	in   port
-	mask masker
+	in port
+	masker
 }
 
 func (u *rectify) ports() []*port { return []*port{&u.in} }
-func (u *rectify) result() *value { return u.mask.out }
+func (u *rectify) result() *value { return u.out }
 
-func (u *rectify) forward(_ *worker, c chunk) error {
-	return kernel.Activate(u.mask.out.x(c.n0, c.n1), u.in.x(c.n0, c.n1), u.mask.out.act)
+func (u *rectify) forward(w *worker, c chunk) error {
+	return kernel.Activate(u.out.x(w, c.n0, c.n1), u.in.x(w, c.n0, c.n1), u.out.act)
 }
 
 func (u *rectify) backward(w *worker, c chunk) error {
 	if !u.in.needGrad {
 		return nil
 	}
-	dy, err := u.mask.dy(w, c.n0, c.n1)
+	dy, err := u.dy(w, c.n0, c.n1)
 	if err != nil {
 		return err
 	}
@@ -40,12 +40,13 @@ type function struct {
 	slope func(x, y float32) float32
 }
 
-func (u *function) ports() []*port { return []*port{&u.in} }
-func (u *function) result() *value { return u.out }
+func (u *function) ports() []*port  { return []*port{&u.in} }
+func (u *function) result() *value  { return u.out }
+func (u *function) reads() []*value { return []*value{u.in.value, u.out} }
 
-func (u *function) forward(_ *worker, c chunk) error {
-	y := u.out.x(c.n0, c.n1)
-	for i, x := range u.in.x(c.n0, c.n1) {
+func (u *function) forward(w *worker, c chunk) error {
+	y := u.out.x(w, c.n0, c.n1)
+	for i, x := range u.in.x(w, c.n0, c.n1) {
 		y[i] = u.f(x)
 	}
 	return nil
@@ -55,7 +56,7 @@ func (u *function) backward(w *worker, c chunk) error {
 	if !u.in.needGrad {
 		return nil
 	}
-	x, y, dy := u.in.x(c.n0, c.n1), u.out.x(c.n0, c.n1), u.out.dy(w, c.n0, c.n1)
+	x, y, dy := u.in.x(w, c.n0, c.n1), u.out.x(w, c.n0, c.n1), u.out.dy(w, c.n0, c.n1)
 	dx := u.in.begin(w, c.n0, c.n1)
 	for i, g := range dy {
 		dx[i] = g * u.slope(x[i], y[i])
@@ -106,11 +107,12 @@ type softmax struct {
 	out *value
 }
 
-func (u *softmax) ports() []*port { return []*port{&u.in} }
-func (u *softmax) result() *value { return u.out }
+func (u *softmax) ports() []*port  { return []*port{&u.in} }
+func (u *softmax) result() *value  { return u.out }
+func (u *softmax) reads() []*value { return []*value{u.out} }
 
-func (u *softmax) forward(_ *worker, c chunk) error {
-	x, y := u.in.x(c.n0, c.n1), u.out.x(c.n0, c.n1)
+func (u *softmax) forward(w *worker, c chunk) error {
+	x, y := u.in.x(w, c.n0, c.n1), u.out.x(w, c.n0, c.n1)
 	for i := 0; i < len(x); i += u.c {
 		softmaxRow(x[i:i+u.c], y[i:i+u.c], 1)
 	}
@@ -121,7 +123,7 @@ func (u *softmax) backward(w *worker, c chunk) error {
 	if !u.in.needGrad {
 		return nil
 	}
-	y, dy := u.out.x(c.n0, c.n1), u.out.dy(w, c.n0, c.n1)
+	y, dy := u.out.x(w, c.n0, c.n1), u.out.dy(w, c.n0, c.n1)
 	dx := u.in.begin(w, c.n0, c.n1)
 	for i := 0; i < len(y); i += u.c {
 		var dot float64
@@ -166,12 +168,14 @@ type dropout struct {
 	out  *value
 }
 
-func (u *dropout) ports() []*port { return []*port{&u.in} }
-func (u *dropout) result() *value { return u.out }
+func (u *dropout) ports() []*port  { return []*port{&u.in} }
+func (u *dropout) result() *value  { return u.out }
+func (u *dropout) reads() []*value { return nil }
 
 func (u *dropout) forward(w *worker, c chunk) error {
-	for n := c.n0; n < c.n1; n++ {
-		if err := u.drop(w, u.out.x(n, n+1), u.in.x(n, n+1), n); err != nil {
+	y, x, size := u.out.x(w, c.n0, c.n1), u.in.x(w, c.n0, c.n1), u.in.size
+	for i := range c.n1 - c.n0 {
+		if err := u.drop(w, y[i*size:(i+1)*size], x[i*size:(i+1)*size], c.n0+i); err != nil {
 			return err
 		}
 	}

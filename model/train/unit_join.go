@@ -8,18 +8,18 @@ import (
 // add is the sum of two inputs with an activation.
 type add struct {
 	a, b port
-	mask masker
+	masker
 }
 
 func (u *add) ports() []*port { return []*port{&u.a, &u.b} }
-func (u *add) result() *value { return u.mask.out }
+func (u *add) result() *value { return u.out }
 
-func (u *add) forward(_ *worker, c chunk) error {
-	return kernel.Add(u.mask.out.x(c.n0, c.n1), u.a.x(c.n0, c.n1), u.b.x(c.n0, c.n1), u.mask.out.act)
+func (u *add) forward(w *worker, c chunk) error {
+	return kernel.Add(u.out.x(w, c.n0, c.n1), u.a.x(w, c.n0, c.n1), u.b.x(w, c.n0, c.n1), u.out.act)
 }
 
 func (u *add) backward(w *worker, c chunk) error {
-	dy, err := u.mask.dy(w, c.n0, c.n1)
+	dy, err := u.dy(w, c.n0, c.n1)
 	if err != nil {
 		return err
 	}
@@ -44,14 +44,15 @@ type concat struct {
 	out   *value
 }
 
-func (u *concat) ports() []*port { return u.in }
-func (u *concat) result() *value { return u.out }
+func (u *concat) ports() []*port  { return u.in }
+func (u *concat) result() *value  { return u.out }
+func (u *concat) reads() []*value { return nil }
 
-func (u *concat) forward(_ *worker, c chunk) error {
-	y, total := u.out.x(c.n0, c.n1), u.out.size/u.rows
+func (u *concat) forward(w *worker, c chunk) error {
+	y, total := u.out.x(w, c.n0, c.n1), u.out.size/u.rows
 	off := 0
 	for k, p := range u.in {
-		x, n := p.x(c.n0, c.n1), u.width[k]
+		x, n := p.x(w, c.n0, c.n1), u.width[k]
 		for r := range (c.n1 - c.n0) * u.rows {
 			copy(y[r*total+off:r*total+off+n], x[r*n:(r+1)*n])
 		}
@@ -87,12 +88,13 @@ type pad struct {
 	h, w, c int // of the input
 }
 
-func (u *pad) ports() []*port { return []*port{&u.in} }
-func (u *pad) result() *value { return u.out }
+func (u *pad) ports() []*port  { return []*port{&u.in} }
+func (u *pad) result() *value  { return u.out }
+func (u *pad) reads() []*value { return nil }
 
-func (u *pad) forward(_ *worker, c chunk) error {
-	clear(u.out.x(c.n0, c.n1))
-	u.rows(u.out.x(c.n0, c.n1), u.in.x(c.n0, c.n1), c.n1-c.n0, true)
+func (u *pad) forward(w *worker, c chunk) error {
+	clear(u.out.x(w, c.n0, c.n1))
+	u.rows(u.out.x(w, c.n0, c.n1), u.in.x(w, c.n0, c.n1), c.n1-c.n0, true)
 	return nil
 }
 

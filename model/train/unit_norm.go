@@ -14,8 +14,8 @@ import (
 // are merged in the order of the chunks in float64 (Chan, Golub and LeVeque,
 // 1979). The running variance takes the unbiased estimate, as PyTorch does.
 type norm struct {
-	in   port
-	mask masker
+	in port
+	masker
 	op   model.BatchNorm
 	c    int
 	rows int // per example
@@ -38,7 +38,7 @@ type norm struct {
 }
 
 func newNorm(op model.BatchNorm, in, out *value, c, n int) *norm {
-	u := &norm{in: port{value: in}, mask: masker{out: out}, op: op, c: c, rows: in.size / c, n: n}
+	u := &norm{in: port{value: in}, masker: masker{out: out}, op: op, c: c, rows: in.size / c, n: n}
 	for _, p := range []*[]float32{&u.bMean, &u.a, &u.b, &u.ga, &u.gb, &u.gd} {
 		*p = make([]float32, c)
 	}
@@ -68,11 +68,12 @@ func (u *norm) setSlots(forward, backward, workers int) {
 // the input.
 type normStats struct{ *norm }
 
-func (u normStats) ports() []*port { return []*port{&u.in} }
-func (u normStats) result() *value { return u.in.value }
+func (u normStats) ports() []*port  { return []*port{&u.in} }
+func (u normStats) result() *value  { return u.in.value }
+func (u normStats) reads() []*value { return []*value{u.in.value} }
 
 func (u normStats) forward(w *worker, c chunk) error {
-	x, rows := u.in.x(c.n0, c.n1), (c.n1-c.n0)*u.rows
+	x, rows := u.in.x(w, c.n0, c.n1), (c.n1-c.n0)*u.rows
 	sum, square, mean := u.sums[c.slot], u.squares[c.slot], u.chunkMean[w.id]
 	clear(sum)
 	clear(square)
@@ -130,9 +131,9 @@ func (u normStats) backward(w *worker, c chunk) error {
 		return nil
 	}
 	rows := (c.n1 - c.n0) * u.rows
-	dy := u.mask.out.grad[c.n0*u.in.size : c.n1*u.in.size]
+	dy := u.out.dy(w, c.n0, c.n1)
 	dx := u.in.begin(w, c.n0, c.n1)
-	if err := kernel.Combine(dx, u.in.x(c.n0, c.n1), dy, u.ga, u.gb, u.gd, u.c, 0, rows); err != nil {
+	if err := kernel.Combine(dx, u.in.x(w, c.n0, c.n1), dy, u.ga, u.gb, u.gd, u.c, 0, rows); err != nil {
 		return err
 	}
 	return u.in.end(w, c.n0, c.n1)
@@ -142,25 +143,26 @@ func (u normStats) backward(w *worker, c chunk) error {
 // need.
 type normApply struct{ *norm }
 
-func (u normApply) ports() []*port { return []*port{&u.in} }
-func (u normApply) result() *value { return u.mask.out }
+func (u normApply) ports() []*port  { return []*port{&u.in} }
+func (u normApply) result() *value  { return u.out }
+func (u normApply) reads() []*value { return []*value{u.in.value} }
 
-func (u normApply) forward(_ *worker, c chunk) error {
-	return kernel.Affine(u.mask.out.data, u.in.data, u.a, u.b, u.c, c.n0*u.rows, c.n1*u.rows, u.mask.out.act, false)
+func (u normApply) forward(w *worker, c chunk) error {
+	return kernel.Affine(u.out.x(w, c.n0, c.n1), u.in.x(w, c.n0, c.n1), u.a, u.b, u.c, 0, (c.n1-c.n0)*u.rows, u.out.act, false)
 }
 
 func (u normApply) backward(w *worker, c chunk) error {
-	rows, act := (c.n1-c.n0)*u.rows, u.mask.out.act
-	if u.mask.out.masked {
+	rows, act := (c.n1-c.n0)*u.rows, u.out.act
+	if u.out.masked {
 		act = kernel.None
 	}
 	sum, dot := u.dySums[c.slot], u.dots[c.slot]
 	clear(sum)
 	clear(dot)
-	return kernel.AffineGrad(&w.s, u.mask.out.dy(w, c.n0, c.n1), u.in.x(c.n0, c.n1), u.a, u.b, u.bMean, u.c, 0, rows, act, sum, dot)
+	return kernel.AffineGrad(&w.s, u.out.dy(w, c.n0, c.n1), u.in.x(w, c.n0, c.n1), u.a, u.b, u.bMean, u.c, 0, rows, act, sum, dot)
 }
 
-func (u normApply) backwardFinish() (finisher, bool) { return (*normBackward)(u.norm), true }
+func (u normApply) backwardFinish() finisher { return (*normBackward)(u.norm) }
 
 // normBackward turns the chunks' sums into the gradients of scale and shift and
 // the coefficients of the gradient of the input.

@@ -11,11 +11,12 @@ type maxPool struct {
 	mask kernel.ReLUMask
 }
 
-func (u *maxPool) ports() []*port { return []*port{&u.in} }
-func (u *maxPool) result() *value { return u.out }
+func (u *maxPool) ports() []*port  { return []*port{&u.in} }
+func (u *maxPool) result() *value  { return u.out }
+func (u *maxPool) reads() []*value { return []*value{u.in.value, u.out} }
 
 func (u *maxPool) forward(w *worker, c chunk) error {
-	return u.k.Max(&w.s, u.in.data, u.out.data, c.n0, c.n1)
+	return u.k.Max(&w.s, u.in.x(w, c.n0, c.n1), u.out.x(w, c.n0, c.n1), 0, c.n1-c.n0)
 }
 
 func (u *maxPool) backward(w *worker, c chunk) error {
@@ -23,7 +24,7 @@ func (u *maxPool) backward(w *worker, c chunk) error {
 		return nil
 	}
 	dx := u.in.begin(w, c.n0, c.n1)
-	if err := u.k.MaxGrad(&w.s, u.in.x(c.n0, c.n1), u.out.x(c.n0, c.n1), u.out.dy(w, c.n0, c.n1), dx, 0, c.n1-c.n0, u.mask); err != nil {
+	if err := u.k.MaxGrad(&w.s, u.in.x(w, c.n0, c.n1), u.out.x(w, c.n0, c.n1), u.out.dy(w, c.n0, c.n1), dx, 0, c.n1-c.n0, u.mask); err != nil {
 		return err
 	}
 	return u.in.end(w, c.n0, c.n1)
@@ -35,11 +36,12 @@ type avgPool struct {
 	out *value
 }
 
-func (u *avgPool) ports() []*port { return []*port{&u.in} }
-func (u *avgPool) result() *value { return u.out }
+func (u *avgPool) ports() []*port  { return []*port{&u.in} }
+func (u *avgPool) result() *value  { return u.out }
+func (u *avgPool) reads() []*value { return nil }
 
 func (u *avgPool) forward(w *worker, c chunk) error {
-	return u.k.Avg(&w.s, u.in.data, u.out.data, c.n0, c.n1)
+	return u.k.Avg(&w.s, u.in.x(w, c.n0, c.n1), u.out.x(w, c.n0, c.n1), 0, c.n1-c.n0)
 }
 
 func (u *avgPool) backward(w *worker, c chunk) error {
@@ -59,11 +61,12 @@ type globalAvg struct {
 	out    *value
 }
 
-func (u *globalAvg) ports() []*port { return []*port{&u.in} }
-func (u *globalAvg) result() *value { return u.out }
+func (u *globalAvg) ports() []*port  { return []*port{&u.in} }
+func (u *globalAvg) result() *value  { return u.out }
+func (u *globalAvg) reads() []*value { return nil }
 
-func (u *globalAvg) forward(_ *worker, c chunk) error {
-	return kernel.GlobalAvg(u.in.data, u.out.data, u.pixels, u.out.size, c.n0, c.n1)
+func (u *globalAvg) forward(w *worker, c chunk) error {
+	return kernel.GlobalAvg(u.in.x(w, c.n0, c.n1), u.out.x(w, c.n0, c.n1), u.pixels, u.out.size, 0, c.n1-c.n0)
 }
 
 func (u *globalAvg) backward(w *worker, c chunk) error {

@@ -8,6 +8,11 @@ type value struct {
 	size int       // elements of one example
 	data []float32 // all examples
 
+	// from computes a fleeting value: it has no data, but is computed in every
+	// pass that reads it, chunk by chunk, in the worker's scratch at offset place.
+	from  unit
+	place int
+
 	// grad is the gradient of all examples. Where it is nil, the gradient lives
 	// only while one chunk is worked on, in the worker's scratch at offset local.
 	grad  []float32
@@ -20,8 +25,16 @@ type value struct {
 	readers  int               // units that read it
 }
 
+// fleeting values are not kept for the batch.
+func (v *value) fleeting() bool { return v.from != nil }
+
 // x is the data of examples [n0, n1).
-func (v *value) x(n0, n1 int) []float32 { return v.data[n0*v.size : n1*v.size] }
+func (v *value) x(w *worker, n0, n1 int) []float32 {
+	if v.fleeting() {
+		return w.local[v.place : v.place+(n1-n0)*v.size]
+	}
+	return v.data[n0*v.size : n1*v.size]
+}
 
 // dy is the gradient of examples [n0, n1).
 func (v *value) dy(w *worker, n0, n1 int) []float32 {
@@ -32,11 +45,12 @@ func (v *value) dy(w *worker, n0, n1 int) []float32 {
 }
 
 // port is a unit's view of one of its inputs. Of the units that read a value,
-// the last in the order of layers is the first to write the gradient; the
-// others add to it.
+// the last in the order of units is the first to write the gradient; the others
+// add to it.
 type port struct {
 	*value
-	add bool // the gradient is already there: add to it
+	add  bool // the gradient is already there: add to it
+	same bool // the gradient is that of the unit's result, in the same place
 }
 
 // begin returns where the unit shall write its gradient of examples [n0, n1),
@@ -60,6 +74,9 @@ func (p *port) end(w *worker, n0, n1 int) error {
 
 // pass adds (or copies) the gradient g of examples [n0, n1) unchanged.
 func (p *port) pass(w *worker, g []float32, n0, n1 int) error {
+	if p.same {
+		return nil
+	}
 	d := p.dy(w, n0, n1)
 	if p.add {
 		return kernel.Add(d, d, g, kernel.None)
