@@ -7,6 +7,44 @@
 DATA six512<>+0(SB)/4, $0x40c00000
 GLOBL six512<>(SB), RODATA|NOPTR, $4
 
+DATA floors512<>+0(SB)/4, $0xff800000
+DATA floors512<>+4(SB)/4, $0x00000000
+GLOBL floors512<>(SB), RODATA|NOPTR, $8
+
+DATA nothing512<>+0(SB)/4, $0x80000000
+DATA nothing512<>+4(SB)/4, $0x80000000
+DATA nothing512<>+8(SB)/4, $0x80000000
+DATA nothing512<>+12(SB)/4, $0x80000000
+DATA nothing512<>+16(SB)/4, $0x80000000
+DATA nothing512<>+20(SB)/4, $0x80000000
+DATA nothing512<>+24(SB)/4, $0x80000000
+DATA nothing512<>+28(SB)/4, $0x80000000
+DATA nothing512<>+32(SB)/4, $0x80000000
+DATA nothing512<>+36(SB)/4, $0x80000000
+DATA nothing512<>+40(SB)/4, $0x80000000
+DATA nothing512<>+44(SB)/4, $0x80000000
+DATA nothing512<>+48(SB)/4, $0x80000000
+DATA nothing512<>+52(SB)/4, $0x80000000
+DATA nothing512<>+56(SB)/4, $0x80000000
+DATA nothing512<>+60(SB)/4, $0x80000000
+DATA nothing512<>+64(SB)/4, $0x80000000
+DATA nothing512<>+68(SB)/4, $0x80000000
+DATA nothing512<>+72(SB)/4, $0x80000000
+DATA nothing512<>+76(SB)/4, $0x80000000
+DATA nothing512<>+80(SB)/4, $0x80000000
+DATA nothing512<>+84(SB)/4, $0x80000000
+DATA nothing512<>+88(SB)/4, $0x80000000
+DATA nothing512<>+92(SB)/4, $0x80000000
+DATA nothing512<>+96(SB)/4, $0x80000000
+DATA nothing512<>+100(SB)/4, $0x80000000
+DATA nothing512<>+104(SB)/4, $0x80000000
+DATA nothing512<>+108(SB)/4, $0x80000000
+DATA nothing512<>+112(SB)/4, $0x80000000
+DATA nothing512<>+116(SB)/4, $0x80000000
+DATA nothing512<>+120(SB)/4, $0x80000000
+DATA nothing512<>+124(SB)/4, $0x80000000
+GLOBL nothing512<>(SB), RODATA|NOPTR, $128
+
 // func tile512_1_0_v1(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_1_0_v1(SB), NOSPLIT, $0-8
@@ -1828,39 +1866,52 @@ TEXT ·tile512_2_1_v1(SB), NOSPLIT, $0-8
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z3
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z3, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z3, Z1
-	VFMADD231PS.BCST (DX), Z3, Z2
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R11
+	VMOVUPS          (DI), Z3
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z3, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z3, Z1
+	VFMADD231PS.BCST (BX), Z3, Z2
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R10
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R9
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -1902,6 +1953,36 @@ linear_21:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z3
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	VMOVUPS          (DI), Z4
+	VFMADD231PS.BCST (DX), Z4, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z3, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z4, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z3, Z1
+	VMOVUPS          Z1, (SI)(AX*1)
+	VFMADD231PS.BCST (BX), Z4, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z3, Z2
+	VMOVUPS          Z2, (R8)
+	VZEROUPPER
+	RET
+
 // func tile512_2_1_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_2_1_v1m(SB), NOSPLIT, $0-8
@@ -1911,39 +1992,52 @@ TEXT ·tile512_2_1_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z2, Z2, Z2
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (SI), K1, Z3
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z3, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z3, Z1
-	VFMADD231PS.BCST (DX), Z3, Z2
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R11
+	VMOVUPS.Z        (DI), K1, Z3
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z3, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z3, Z1
+	VFMADD231PS.BCST (BX), Z3, Z2
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R10
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R9
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -1985,6 +2079,36 @@ linear_22:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z3
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	VMOVUPS.Z        (DI), K1, Z4
+	VFMADD231PS.BCST (DX), Z4, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z3, Z0
+	VMOVUPS          Z0, K1, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z4, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z3, Z1
+	VMOVUPS          Z1, K1, (SI)(AX*1)
+	VFMADD231PS.BCST (BX), Z4, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z3, Z2
+	VMOVUPS          Z2, K1, (R8)
+	VZEROUPPER
+	RET
+
 // func tile512_2_1_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_2_1_v2(SB), NOSPLIT, $0-8
@@ -1995,43 +2119,56 @@ TEXT ·tile512_2_1_v2(SB), NOSPLIT, $0-8
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z6
-	VMOVUPS          64(SI), Z7
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z6, Z0
-	VFMADD231PS.BCST (CX), Z7, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z6, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z7, Z3
-	VFMADD231PS.BCST (DX), Z6, Z4
-	VFMADD231PS.BCST (DX), Z7, Z5
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R11
+	VMOVUPS          (DI), Z6
+	VMOVUPS          64(DI), Z7
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z6, Z0
+	VFMADD231PS.BCST (DX), Z7, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z6, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z7, Z3
+	VFMADD231PS.BCST (BX), Z6, Z4
+	VFMADD231PS.BCST (BX), Z7, Z5
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R10
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R9
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -2089,6 +2226,49 @@ linear_23:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z6
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	VMOVUPS          (DI), Z7
+	VFMADD231PS.BCST (DX), Z7, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z6, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z7, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z6, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (BX), Z7, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z6, Z4
+	VMOVUPS          Z4, (R8)
+	VMOVUPS          64(DI), Z7
+	VFMADD231PS.BCST (DX), Z7, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z6, Z1
+	VMOVUPS          Z1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z7, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z6, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
+	VFMADD231PS.BCST (BX), Z7, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z6, Z5
+	VMOVUPS          Z5, 64(R8)
+	VZEROUPPER
+	RET
+
 // func tile512_2_1_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_2_1_v2m(SB), NOSPLIT, $0-8
@@ -2101,43 +2281,56 @@ TEXT ·tile512_2_1_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z5, Z5, Z5
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z6
-	VMOVUPS.Z        64(SI), K1, Z7
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z6, Z0
-	VFMADD231PS.BCST (CX), Z7, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z6, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z7, Z3
-	VFMADD231PS.BCST (DX), Z6, Z4
-	VFMADD231PS.BCST (DX), Z7, Z5
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R11
+	VMOVUPS          (DI), Z6
+	VMOVUPS.Z        64(DI), K1, Z7
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z6, Z0
+	VFMADD231PS.BCST (DX), Z7, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z6, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z7, Z3
+	VFMADD231PS.BCST (BX), Z6, Z4
+	VFMADD231PS.BCST (BX), Z7, Z5
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R10
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R9
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -2192,6 +2385,49 @@ linear_24:
 	VMOVUPS Z3, K1, 64(CX)(BX*1)
 	VMOVUPS Z4, (DX)
 	VMOVUPS Z5, K1, 64(DX)
+	VZEROUPPER
+	RET
+
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z6
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	VMOVUPS          (DI), Z7
+	VFMADD231PS.BCST (DX), Z7, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z6, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z7, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z6, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (BX), Z7, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z6, Z4
+	VMOVUPS          Z4, (R8)
+	VMOVUPS.Z        64(DI), K1, Z7
+	VFMADD231PS.BCST (DX), Z7, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z6, Z1
+	VMOVUPS          Z1, K1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z7, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z6, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
+	VFMADD231PS.BCST (BX), Z7, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z6, Z5
+	VMOVUPS          Z5, K1, 64(R8)
 	VZEROUPPER
 	RET
 
@@ -2511,40 +2747,53 @@ TEXT ·tile512_2_2_v1(SB), NOSPLIT, $0-8
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z4
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z4, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z4, Z1
-	VFMADD231PS.BCST (DX), Z4, Z2
-	VFMADD231PS.BCST (DX)(R8*1), Z4, Z3
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R11
+	VMOVUPS          (DI), Z4
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z4, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z4, Z1
+	VFMADD231PS.BCST (BX), Z4, Z2
+	VFMADD231PS.BCST (BX)(R9*1), Z4, Z3
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R10
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R9
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -2591,6 +2840,40 @@ linear_27:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z4
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	VMOVUPS          (DI), Z5
+	VFMADD231PS.BCST (DX), Z5, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z4, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z5, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z4, Z1
+	VMOVUPS          Z1, (SI)(AX*1)
+	VFMADD231PS.BCST (BX), Z5, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z4, Z2
+	VMOVUPS          Z2, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z5, Z3
+	VADDPS           (CX), Z3, Z3
+	VMAXPS           Z3, Z4, Z3
+	VMOVUPS          Z3, (R8)(AX*1)
+	VZEROUPPER
+	RET
+
 // func tile512_2_2_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_2_2_v1m(SB), NOSPLIT, $0-8
@@ -2601,40 +2884,53 @@ TEXT ·tile512_2_2_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z3, Z3, Z3
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (SI), K1, Z4
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z4, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z4, Z1
-	VFMADD231PS.BCST (DX), Z4, Z2
-	VFMADD231PS.BCST (DX)(R8*1), Z4, Z3
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R11
+	VMOVUPS.Z        (DI), K1, Z4
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z4, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z4, Z1
+	VFMADD231PS.BCST (BX), Z4, Z2
+	VFMADD231PS.BCST (BX)(R9*1), Z4, Z3
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R10
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R9
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -2681,6 +2977,40 @@ linear_28:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z4
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	VMOVUPS.Z        (DI), K1, Z5
+	VFMADD231PS.BCST (DX), Z5, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z4, Z0
+	VMOVUPS          Z0, K1, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z5, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z4, Z1
+	VMOVUPS          Z1, K1, (SI)(AX*1)
+	VFMADD231PS.BCST (BX), Z5, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z4, Z2
+	VMOVUPS          Z2, K1, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z5, Z3
+	VADDPS           (CX), Z3, K1, Z3
+	VMAXPS           Z3, Z4, Z3
+	VMOVUPS          Z3, K1, (R8)(AX*1)
+	VZEROUPPER
+	RET
+
 // func tile512_2_2_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_2_2_v2(SB), NOSPLIT, $0-8
@@ -2693,45 +3023,58 @@ TEXT ·tile512_2_2_v2(SB), NOSPLIT, $0-8
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z8
-	VMOVUPS          64(SI), Z9
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z8, Z0
-	VFMADD231PS.BCST (CX), Z9, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z8, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z9, Z3
-	VFMADD231PS.BCST (DX), Z8, Z4
-	VFMADD231PS.BCST (DX), Z9, Z5
-	VFMADD231PS.BCST (DX)(R8*1), Z8, Z6
-	VFMADD231PS.BCST (DX)(R8*1), Z9, Z7
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R11
+	VMOVUPS          (DI), Z8
+	VMOVUPS          64(DI), Z9
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z8, Z0
+	VFMADD231PS.BCST (DX), Z9, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z8, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z9, Z3
+	VFMADD231PS.BCST (BX), Z8, Z4
+	VFMADD231PS.BCST (BX), Z9, Z5
+	VFMADD231PS.BCST (BX)(R9*1), Z8, Z6
+	VFMADD231PS.BCST (BX)(R9*1), Z9, Z7
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R10
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R9
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -2799,6 +3142,57 @@ linear_29:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z8
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	VMOVUPS          (DI), Z9
+	VFMADD231PS.BCST (DX), Z9, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z8, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z9, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z8, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (BX), Z9, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z8, Z4
+	VMOVUPS          Z4, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z9, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z8, Z6
+	VMOVUPS          Z6, (R8)(AX*1)
+	VMOVUPS          64(DI), Z9
+	VFMADD231PS.BCST (DX), Z9, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z8, Z1
+	VMOVUPS          Z1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z9, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z8, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
+	VFMADD231PS.BCST (BX), Z9, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z8, Z5
+	VMOVUPS          Z5, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z9, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z8, Z7
+	VMOVUPS          Z7, 64(R8)(AX*1)
+	VZEROUPPER
+	RET
+
 // func tile512_2_2_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_2_2_v2m(SB), NOSPLIT, $0-8
@@ -2813,45 +3207,58 @@ TEXT ·tile512_2_2_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z7, Z7, Z7
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z8
-	VMOVUPS.Z        64(SI), K1, Z9
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z8, Z0
-	VFMADD231PS.BCST (CX), Z9, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z8, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z9, Z3
-	VFMADD231PS.BCST (DX), Z8, Z4
-	VFMADD231PS.BCST (DX), Z9, Z5
-	VFMADD231PS.BCST (DX)(R8*1), Z8, Z6
-	VFMADD231PS.BCST (DX)(R8*1), Z9, Z7
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R11
+	VMOVUPS          (DI), Z8
+	VMOVUPS.Z        64(DI), K1, Z9
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z8, Z0
+	VFMADD231PS.BCST (DX), Z9, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z8, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z9, Z3
+	VFMADD231PS.BCST (BX), Z8, Z4
+	VFMADD231PS.BCST (BX), Z9, Z5
+	VFMADD231PS.BCST (BX)(R9*1), Z8, Z6
+	VFMADD231PS.BCST (BX)(R9*1), Z9, Z7
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R10
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R9
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -2916,6 +3323,57 @@ linear_30:
 	VMOVUPS Z5, K1, 64(DX)
 	VMOVUPS Z6, (DX)(BX*1)
 	VMOVUPS Z7, K1, 64(DX)(BX*1)
+	VZEROUPPER
+	RET
+
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z8
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	VMOVUPS          (DI), Z9
+	VFMADD231PS.BCST (DX), Z9, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z8, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z9, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z8, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (BX), Z9, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z8, Z4
+	VMOVUPS          Z4, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z9, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z8, Z6
+	VMOVUPS          Z6, (R8)(AX*1)
+	VMOVUPS.Z        64(DI), K1, Z9
+	VFMADD231PS.BCST (DX), Z9, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z8, Z1
+	VMOVUPS          Z1, K1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z9, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z8, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
+	VFMADD231PS.BCST (BX), Z9, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z8, Z5
+	VMOVUPS          Z5, K1, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z9, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z8, Z7
+	VMOVUPS          Z7, K1, 64(R8)(AX*1)
 	VZEROUPPER
 	RET
 
@@ -3292,35 +3750,48 @@ TEXT ·tile512_3_0_v1(SB), NOSPLIT, $0-8
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   16(AX), R8
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R9
 
 loop3:
-	MOVQ 8(AX), R9
+	MOVQ 8(AX), R10
 
 loop2:
-	MOVQ (AX), R10
+	MOVQ (AX), R11
+	DECQ CX
+	JNZ  loop
+	DECQ R11
+	JZ   finish
 
 loop:
-	VMOVUPS          (BX), Z3
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z3, Z0
-	VFMADD231PS.BCST (CX)(DI*1), Z3, Z1
-	VFMADD231PS.BCST (CX)(DI*2), Z3, Z2
-	ADDQ             DX, CX
-	DECQ             R10
+	VMOVUPS          (SI), Z3
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z3, Z0
+	VFMADD231PS.BCST (DX)(R8*1), Z3, Z1
+	VFMADD231PS.BCST (DX)(R8*2), Z3, Z2
+	ADDQ             BX, DX
+	DECQ             R11
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R9
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R10
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R8
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R9
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -3361,6 +3832,35 @@ linear_33:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z3
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	VMOVUPS          (SI), Z4
+	VFMADD231PS.BCST (DX), Z4, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z3, Z0
+	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z4, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z3, Z1
+	VMOVUPS          Z1, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z4, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z3, Z2
+	VMOVUPS          Z2, (BX)(AX*2)
+	VZEROUPPER
+	RET
+
 // func tile512_3_0_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_3_0_v1m(SB), NOSPLIT, $0-8
@@ -3370,35 +3870,48 @@ TEXT ·tile512_3_0_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z2, Z2, Z2
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   16(AX), R8
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R9
 
 loop3:
-	MOVQ 8(AX), R9
+	MOVQ 8(AX), R10
 
 loop2:
-	MOVQ (AX), R10
+	MOVQ (AX), R11
+	DECQ CX
+	JNZ  loop
+	DECQ R11
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (BX), K1, Z3
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z3, Z0
-	VFMADD231PS.BCST (CX)(DI*1), Z3, Z1
-	VFMADD231PS.BCST (CX)(DI*2), Z3, Z2
-	ADDQ             DX, CX
-	DECQ             R10
+	VMOVUPS.Z        (SI), K1, Z3
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z3, Z0
+	VFMADD231PS.BCST (DX)(R8*1), Z3, Z1
+	VFMADD231PS.BCST (DX)(R8*2), Z3, Z2
+	ADDQ             BX, DX
+	DECQ             R11
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R9
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R10
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R8
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R9
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -3439,6 +3952,35 @@ linear_34:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z3
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	VMOVUPS.Z        (SI), K1, Z4
+	VFMADD231PS.BCST (DX), Z4, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z3, Z0
+	VMOVUPS          Z0, K1, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z4, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z3, Z1
+	VMOVUPS          Z1, K1, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z4, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z3, Z2
+	VMOVUPS          Z2, K1, (BX)(AX*2)
+	VZEROUPPER
+	RET
+
 // func tile512_3_0_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_3_0_v2(SB), NOSPLIT, $0-8
@@ -3449,39 +3991,52 @@ TEXT ·tile512_3_0_v2(SB), NOSPLIT, $0-8
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   16(AX), R8
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R9
 
 loop3:
-	MOVQ 8(AX), R9
+	MOVQ 8(AX), R10
 
 loop2:
-	MOVQ (AX), R10
+	MOVQ (AX), R11
+	DECQ CX
+	JNZ  loop
+	DECQ R11
+	JZ   finish
 
 loop:
-	VMOVUPS          (BX), Z6
-	VMOVUPS          64(BX), Z7
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z6, Z0
-	VFMADD231PS.BCST (CX), Z7, Z1
-	VFMADD231PS.BCST (CX)(DI*1), Z6, Z2
-	VFMADD231PS.BCST (CX)(DI*1), Z7, Z3
-	VFMADD231PS.BCST (CX)(DI*2), Z6, Z4
-	VFMADD231PS.BCST (CX)(DI*2), Z7, Z5
-	ADDQ             DX, CX
-	DECQ             R10
+	VMOVUPS          (SI), Z6
+	VMOVUPS          64(SI), Z7
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z6, Z0
+	VFMADD231PS.BCST (DX), Z7, Z1
+	VFMADD231PS.BCST (DX)(R8*1), Z6, Z2
+	VFMADD231PS.BCST (DX)(R8*1), Z7, Z3
+	VFMADD231PS.BCST (DX)(R8*2), Z6, Z4
+	VFMADD231PS.BCST (DX)(R8*2), Z7, Z5
+	ADDQ             BX, DX
+	DECQ             R11
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R9
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R10
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R8
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R9
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -3538,6 +4093,48 @@ linear_35:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z6
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	VMOVUPS          (SI), Z7
+	VFMADD231PS.BCST (DX), Z7, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z6, Z0
+	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z7, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z6, Z2
+	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z7, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z6, Z4
+	VMOVUPS          Z4, (BX)(AX*2)
+	VMOVUPS          64(SI), Z7
+	VFMADD231PS.BCST (DX), Z7, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z6, Z1
+	VMOVUPS          Z1, 64(BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z7, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z6, Z3
+	VMOVUPS          Z3, 64(BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z7, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z6, Z5
+	VMOVUPS          Z5, 64(BX)(AX*2)
+	VZEROUPPER
+	RET
+
 // func tile512_3_0_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_3_0_v2m(SB), NOSPLIT, $0-8
@@ -3550,39 +4147,52 @@ TEXT ·tile512_3_0_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z5, Z5, Z5
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   16(AX), R8
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R9
 
 loop3:
-	MOVQ 8(AX), R9
+	MOVQ 8(AX), R10
 
 loop2:
-	MOVQ (AX), R10
+	MOVQ (AX), R11
+	DECQ CX
+	JNZ  loop
+	DECQ R11
+	JZ   finish
 
 loop:
-	VMOVUPS          (BX), Z6
-	VMOVUPS.Z        64(BX), K1, Z7
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z6, Z0
-	VFMADD231PS.BCST (CX), Z7, Z1
-	VFMADD231PS.BCST (CX)(DI*1), Z6, Z2
-	VFMADD231PS.BCST (CX)(DI*1), Z7, Z3
-	VFMADD231PS.BCST (CX)(DI*2), Z6, Z4
-	VFMADD231PS.BCST (CX)(DI*2), Z7, Z5
-	ADDQ             DX, CX
-	DECQ             R10
+	VMOVUPS          (SI), Z6
+	VMOVUPS.Z        64(SI), K1, Z7
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z6, Z0
+	VFMADD231PS.BCST (DX), Z7, Z1
+	VFMADD231PS.BCST (DX)(R8*1), Z6, Z2
+	VFMADD231PS.BCST (DX)(R8*1), Z7, Z3
+	VFMADD231PS.BCST (DX)(R8*2), Z6, Z4
+	VFMADD231PS.BCST (DX)(R8*2), Z7, Z5
+	ADDQ             BX, DX
+	DECQ             R11
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R9
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R10
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R8
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R9
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -3636,6 +4246,48 @@ linear_36:
 	VMOVUPS Z3, K1, 64(CX)(DX*1)
 	VMOVUPS Z4, (CX)(DX*2)
 	VMOVUPS Z5, K1, 64(CX)(DX*2)
+	VZEROUPPER
+	RET
+
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z6
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	VMOVUPS          (SI), Z7
+	VFMADD231PS.BCST (DX), Z7, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z6, Z0
+	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z7, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z6, Z2
+	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z7, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z6, Z4
+	VMOVUPS          Z4, (BX)(AX*2)
+	VMOVUPS.Z        64(SI), K1, Z7
+	VFMADD231PS.BCST (DX), Z7, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z6, Z1
+	VMOVUPS          Z1, K1, 64(BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z7, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z6, Z3
+	VMOVUPS          Z3, K1, 64(BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z7, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z6, Z5
+	VMOVUPS          Z5, K1, 64(BX)(AX*2)
 	VZEROUPPER
 	RET
 
@@ -3946,41 +4598,54 @@ TEXT ·tile512_3_2_v1(SB), NOSPLIT, $0-8
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z5
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z5, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z5, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z5, Z2
-	VFMADD231PS.BCST (DX), Z5, Z3
-	VFMADD231PS.BCST (DX)(R8*1), Z5, Z4
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R11
+	VMOVUPS          (DI), Z5
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z5, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z5, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z5, Z2
+	VFMADD231PS.BCST (BX), Z5, Z3
+	VFMADD231PS.BCST (BX)(R9*1), Z5, Z4
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R10
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R9
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -4032,6 +4697,44 @@ linear_39:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z5
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	VMOVUPS          (DI), Z6
+	VFMADD231PS.BCST (DX), Z6, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z5, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z6, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z5, Z1
+	VMOVUPS          Z1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z6, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z5, Z2
+	VMOVUPS          Z2, (SI)(AX*2)
+	VFMADD231PS.BCST (BX), Z6, Z3
+	VADDPS           (CX), Z3, Z3
+	VMAXPS           Z3, Z5, Z3
+	VMOVUPS          Z3, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z6, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z5, Z4
+	VMOVUPS          Z4, (R8)(AX*1)
+	VZEROUPPER
+	RET
+
 // func tile512_3_2_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_3_2_v1m(SB), NOSPLIT, $0-8
@@ -4043,41 +4746,54 @@ TEXT ·tile512_3_2_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z4, Z4, Z4
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (SI), K1, Z5
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z5, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z5, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z5, Z2
-	VFMADD231PS.BCST (DX), Z5, Z3
-	VFMADD231PS.BCST (DX)(R8*1), Z5, Z4
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R11
+	VMOVUPS.Z        (DI), K1, Z5
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z5, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z5, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z5, Z2
+	VFMADD231PS.BCST (BX), Z5, Z3
+	VFMADD231PS.BCST (BX)(R9*1), Z5, Z4
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R10
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R9
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -4129,6 +4845,44 @@ linear_40:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z5
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	VMOVUPS.Z        (DI), K1, Z6
+	VFMADD231PS.BCST (DX), Z6, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z5, Z0
+	VMOVUPS          Z0, K1, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z6, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z5, Z1
+	VMOVUPS          Z1, K1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z6, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z5, Z2
+	VMOVUPS          Z2, K1, (SI)(AX*2)
+	VFMADD231PS.BCST (BX), Z6, Z3
+	VADDPS           (CX), Z3, K1, Z3
+	VMAXPS           Z3, Z5, Z3
+	VMOVUPS          Z3, K1, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z6, Z4
+	VADDPS           (CX), Z4, K1, Z4
+	VMAXPS           Z4, Z5, Z4
+	VMOVUPS          Z4, K1, (R8)(AX*1)
+	VZEROUPPER
+	RET
+
 // func tile512_3_2_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_3_2_v2(SB), NOSPLIT, $0-8
@@ -4143,47 +4897,60 @@ TEXT ·tile512_3_2_v2(SB), NOSPLIT, $0-8
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z10
-	VMOVUPS          64(SI), Z11
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z10, Z0
-	VFMADD231PS.BCST (CX), Z11, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z10, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z11, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z10, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z11, Z5
-	VFMADD231PS.BCST (DX), Z10, Z6
-	VFMADD231PS.BCST (DX), Z11, Z7
-	VFMADD231PS.BCST (DX)(R8*1), Z10, Z8
-	VFMADD231PS.BCST (DX)(R8*1), Z11, Z9
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R11
+	VMOVUPS          (DI), Z10
+	VMOVUPS          64(DI), Z11
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z10, Z0
+	VFMADD231PS.BCST (DX), Z11, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z10, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z11, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z10, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z11, Z5
+	VFMADD231PS.BCST (BX), Z10, Z6
+	VFMADD231PS.BCST (BX), Z11, Z7
+	VFMADD231PS.BCST (BX)(R9*1), Z10, Z8
+	VFMADD231PS.BCST (BX)(R9*1), Z11, Z9
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R10
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R9
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -4261,6 +5028,65 @@ linear_41:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z10
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	VMOVUPS          (DI), Z11
+	VFMADD231PS.BCST (DX), Z11, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z10, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z11, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z10, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z11, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z10, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (BX), Z11, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z10, Z6
+	VMOVUPS          Z6, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z11, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z10, Z8
+	VMOVUPS          Z8, (R8)(AX*1)
+	VMOVUPS          64(DI), Z11
+	VFMADD231PS.BCST (DX), Z11, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z10, Z1
+	VMOVUPS          Z1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z11, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z10, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z11, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z10, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
+	VFMADD231PS.BCST (BX), Z11, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z10, Z7
+	VMOVUPS          Z7, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z11, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z10, Z9
+	VMOVUPS          Z9, 64(R8)(AX*1)
+	VZEROUPPER
+	RET
+
 // func tile512_3_2_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_3_2_v2m(SB), NOSPLIT, $0-8
@@ -4277,47 +5103,60 @@ TEXT ·tile512_3_2_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z9, Z9, Z9
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z10
-	VMOVUPS.Z        64(SI), K1, Z11
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z10, Z0
-	VFMADD231PS.BCST (CX), Z11, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z10, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z11, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z10, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z11, Z5
-	VFMADD231PS.BCST (DX), Z10, Z6
-	VFMADD231PS.BCST (DX), Z11, Z7
-	VFMADD231PS.BCST (DX)(R8*1), Z10, Z8
-	VFMADD231PS.BCST (DX)(R8*1), Z11, Z9
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R11
+	VMOVUPS          (DI), Z10
+	VMOVUPS.Z        64(DI), K1, Z11
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z10, Z0
+	VFMADD231PS.BCST (DX), Z11, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z10, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z11, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z10, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z11, Z5
+	VFMADD231PS.BCST (BX), Z10, Z6
+	VFMADD231PS.BCST (BX), Z11, Z7
+	VFMADD231PS.BCST (BX)(R9*1), Z10, Z8
+	VFMADD231PS.BCST (BX)(R9*1), Z11, Z9
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R10
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R9
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -4395,6 +5234,65 @@ linear_42:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z10
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	VMOVUPS          (DI), Z11
+	VFMADD231PS.BCST (DX), Z11, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z10, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z11, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z10, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z11, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z10, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (BX), Z11, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z10, Z6
+	VMOVUPS          Z6, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z11, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z10, Z8
+	VMOVUPS          Z8, (R8)(AX*1)
+	VMOVUPS.Z        64(DI), K1, Z11
+	VFMADD231PS.BCST (DX), Z11, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z10, Z1
+	VMOVUPS          Z1, K1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z11, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z10, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z11, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z10, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
+	VFMADD231PS.BCST (BX), Z11, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z10, Z7
+	VMOVUPS          Z7, K1, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z11, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z10, Z9
+	VMOVUPS          Z9, K1, 64(R8)(AX*1)
+	VZEROUPPER
+	RET
+
 // func tile512_3_3_v1(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_3_3_v1(SB), NOSPLIT, $0-8
@@ -4405,42 +5303,55 @@ TEXT ·tile512_3_3_v1(SB), NOSPLIT, $0-8
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z6
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z6, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z6, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z6, Z2
-	VFMADD231PS.BCST (DX), Z6, Z3
-	VFMADD231PS.BCST (DX)(R8*1), Z6, Z4
-	VFMADD231PS.BCST (DX)(R8*2), Z6, Z5
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R11
+	VMOVUPS          (DI), Z6
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z6, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z6, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z6, Z2
+	VFMADD231PS.BCST (BX), Z6, Z3
+	VFMADD231PS.BCST (BX)(R9*1), Z6, Z4
+	VFMADD231PS.BCST (BX)(R9*2), Z6, Z5
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R10
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R9
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -4497,6 +5408,48 @@ linear_43:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z6
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	VMOVUPS          (DI), Z7
+	VFMADD231PS.BCST (DX), Z7, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z6, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z7, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z6, Z1
+	VMOVUPS          Z1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z7, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z6, Z2
+	VMOVUPS          Z2, (SI)(AX*2)
+	VFMADD231PS.BCST (BX), Z7, Z3
+	VADDPS           (CX), Z3, Z3
+	VMAXPS           Z3, Z6, Z3
+	VMOVUPS          Z3, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z7, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z6, Z4
+	VMOVUPS          Z4, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z7, Z5
+	VADDPS           (CX), Z5, Z5
+	VMAXPS           Z5, Z6, Z5
+	VMOVUPS          Z5, (R8)(AX*2)
+	VZEROUPPER
+	RET
+
 // func tile512_3_3_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_3_3_v1m(SB), NOSPLIT, $0-8
@@ -4509,42 +5462,55 @@ TEXT ·tile512_3_3_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z5, Z5, Z5
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (SI), K1, Z6
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z6, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z6, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z6, Z2
-	VFMADD231PS.BCST (DX), Z6, Z3
-	VFMADD231PS.BCST (DX)(R8*1), Z6, Z4
-	VFMADD231PS.BCST (DX)(R8*2), Z6, Z5
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R11
+	VMOVUPS.Z        (DI), K1, Z6
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z6, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z6, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z6, Z2
+	VFMADD231PS.BCST (BX), Z6, Z3
+	VFMADD231PS.BCST (BX)(R9*1), Z6, Z4
+	VFMADD231PS.BCST (BX)(R9*2), Z6, Z5
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R10
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R9
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -4601,6 +5567,48 @@ linear_44:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z6
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	VMOVUPS.Z        (DI), K1, Z7
+	VFMADD231PS.BCST (DX), Z7, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z6, Z0
+	VMOVUPS          Z0, K1, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z7, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z6, Z1
+	VMOVUPS          Z1, K1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z7, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z6, Z2
+	VMOVUPS          Z2, K1, (SI)(AX*2)
+	VFMADD231PS.BCST (BX), Z7, Z3
+	VADDPS           (CX), Z3, K1, Z3
+	VMAXPS           Z3, Z6, Z3
+	VMOVUPS          Z3, K1, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z7, Z4
+	VADDPS           (CX), Z4, K1, Z4
+	VMAXPS           Z4, Z6, Z4
+	VMOVUPS          Z4, K1, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z7, Z5
+	VADDPS           (CX), Z5, K1, Z5
+	VMAXPS           Z5, Z6, Z5
+	VMOVUPS          Z5, K1, (R8)(AX*2)
+	VZEROUPPER
+	RET
+
 // func tile512_3_3_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_3_3_v2(SB), NOSPLIT, $0-8
@@ -4617,49 +5625,62 @@ TEXT ·tile512_3_3_v2(SB), NOSPLIT, $0-8
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z12
-	VMOVUPS          64(SI), Z13
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z12, Z0
-	VFMADD231PS.BCST (CX), Z13, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z12, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z13, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z12, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z13, Z5
-	VFMADD231PS.BCST (DX), Z12, Z6
-	VFMADD231PS.BCST (DX), Z13, Z7
-	VFMADD231PS.BCST (DX)(R8*1), Z12, Z8
-	VFMADD231PS.BCST (DX)(R8*1), Z13, Z9
-	VFMADD231PS.BCST (DX)(R8*2), Z12, Z10
-	VFMADD231PS.BCST (DX)(R8*2), Z13, Z11
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R11
+	VMOVUPS          (DI), Z12
+	VMOVUPS          64(DI), Z13
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z12, Z0
+	VFMADD231PS.BCST (DX), Z13, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z12, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z13, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z12, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z13, Z5
+	VFMADD231PS.BCST (BX), Z12, Z6
+	VFMADD231PS.BCST (BX), Z13, Z7
+	VFMADD231PS.BCST (BX)(R9*1), Z12, Z8
+	VFMADD231PS.BCST (BX)(R9*1), Z13, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z12, Z10
+	VFMADD231PS.BCST (BX)(R9*2), Z13, Z11
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R10
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R9
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -4747,6 +5768,73 @@ linear_45:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z12
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	VMOVUPS          (DI), Z13
+	VFMADD231PS.BCST (DX), Z13, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z12, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z13, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z12, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z13, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z12, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (BX), Z13, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z12, Z6
+	VMOVUPS          Z6, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z13, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z12, Z8
+	VMOVUPS          Z8, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z13, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z12, Z10
+	VMOVUPS          Z10, (R8)(AX*2)
+	VMOVUPS          64(DI), Z13
+	VFMADD231PS.BCST (DX), Z13, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z12, Z1
+	VMOVUPS          Z1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z13, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z12, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z13, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z12, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
+	VFMADD231PS.BCST (BX), Z13, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z12, Z7
+	VMOVUPS          Z7, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z13, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z12, Z9
+	VMOVUPS          Z9, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z13, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z12, Z11
+	VMOVUPS          Z11, 64(R8)(AX*2)
+	VZEROUPPER
+	RET
+
 // func tile512_3_3_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_3_3_v2m(SB), NOSPLIT, $0-8
@@ -4765,49 +5853,62 @@ TEXT ·tile512_3_3_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z11, Z11, Z11
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z12
-	VMOVUPS.Z        64(SI), K1, Z13
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z12, Z0
-	VFMADD231PS.BCST (CX), Z13, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z12, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z13, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z12, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z13, Z5
-	VFMADD231PS.BCST (DX), Z12, Z6
-	VFMADD231PS.BCST (DX), Z13, Z7
-	VFMADD231PS.BCST (DX)(R8*1), Z12, Z8
-	VFMADD231PS.BCST (DX)(R8*1), Z13, Z9
-	VFMADD231PS.BCST (DX)(R8*2), Z12, Z10
-	VFMADD231PS.BCST (DX)(R8*2), Z13, Z11
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R11
+	VMOVUPS          (DI), Z12
+	VMOVUPS.Z        64(DI), K1, Z13
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z12, Z0
+	VFMADD231PS.BCST (DX), Z13, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z12, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z13, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z12, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z13, Z5
+	VFMADD231PS.BCST (BX), Z12, Z6
+	VFMADD231PS.BCST (BX), Z13, Z7
+	VFMADD231PS.BCST (BX)(R9*1), Z12, Z8
+	VFMADD231PS.BCST (BX)(R9*1), Z13, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z12, Z10
+	VFMADD231PS.BCST (BX)(R9*2), Z13, Z11
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R10
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R9
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -4895,6 +5996,73 @@ linear_46:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z12
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	VMOVUPS          (DI), Z13
+	VFMADD231PS.BCST (DX), Z13, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z12, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z13, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z12, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z13, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z12, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (BX), Z13, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z12, Z6
+	VMOVUPS          Z6, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z13, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z12, Z8
+	VMOVUPS          Z8, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z13, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z12, Z10
+	VMOVUPS          Z10, (R8)(AX*2)
+	VMOVUPS.Z        64(DI), K1, Z13
+	VFMADD231PS.BCST (DX), Z13, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z12, Z1
+	VMOVUPS          Z1, K1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z13, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z12, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z13, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z12, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
+	VFMADD231PS.BCST (BX), Z13, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z12, Z7
+	VMOVUPS          Z7, K1, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z13, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z12, Z9
+	VMOVUPS          Z9, K1, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z13, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z12, Z11
+	VMOVUPS          Z11, K1, 64(R8)(AX*2)
+	VZEROUPPER
+	RET
+
 // func tile512_4_0_v1(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_4_0_v1(SB), NOSPLIT, $0-8
@@ -4903,37 +6071,50 @@ TEXT ·tile512_4_0_v1(SB), NOSPLIT, $0-8
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (DI)(DI*2), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (BX), Z4
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z4, Z0
-	VFMADD231PS.BCST (CX)(DI*1), Z4, Z1
-	VFMADD231PS.BCST (CX)(DI*2), Z4, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z4, Z3
-	ADDQ             DX, CX
-	DECQ             R11
+	VMOVUPS          (SI), Z4
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z4, Z0
+	VFMADD231PS.BCST (DX)(R8*1), Z4, Z1
+	VFMADD231PS.BCST (DX)(R8*2), Z4, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z4, Z3
+	ADDQ             BX, DX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R10
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R9
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -4980,6 +6161,40 @@ linear_47:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z4
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), DI
+	VMOVUPS          (SI), Z5
+	VFMADD231PS.BCST (DX), Z5, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z4, Z0
+	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z5, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z4, Z1
+	VMOVUPS          Z1, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z5, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z4, Z2
+	VMOVUPS          Z2, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z5, Z3
+	VADDPS           (CX), Z3, Z3
+	VMAXPS           Z3, Z4, Z3
+	VMOVUPS          Z3, (BX)(DI*1)
+	VZEROUPPER
+	RET
+
 // func tile512_4_0_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_4_0_v1m(SB), NOSPLIT, $0-8
@@ -4990,37 +6205,50 @@ TEXT ·tile512_4_0_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z3, Z3, Z3
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (DI)(DI*2), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (BX), K1, Z4
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z4, Z0
-	VFMADD231PS.BCST (CX)(DI*1), Z4, Z1
-	VFMADD231PS.BCST (CX)(DI*2), Z4, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z4, Z3
-	ADDQ             DX, CX
-	DECQ             R11
+	VMOVUPS.Z        (SI), K1, Z4
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z4, Z0
+	VFMADD231PS.BCST (DX)(R8*1), Z4, Z1
+	VFMADD231PS.BCST (DX)(R8*2), Z4, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z4, Z3
+	ADDQ             BX, DX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R10
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R9
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -5067,6 +6295,40 @@ linear_48:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z4
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), DI
+	VMOVUPS.Z        (SI), K1, Z5
+	VFMADD231PS.BCST (DX), Z5, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z4, Z0
+	VMOVUPS          Z0, K1, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z5, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z4, Z1
+	VMOVUPS          Z1, K1, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z5, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z4, Z2
+	VMOVUPS          Z2, K1, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z5, Z3
+	VADDPS           (CX), Z3, K1, Z3
+	VMAXPS           Z3, Z4, Z3
+	VMOVUPS          Z3, K1, (BX)(DI*1)
+	VZEROUPPER
+	RET
+
 // func tile512_4_0_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_4_0_v2(SB), NOSPLIT, $0-8
@@ -5079,42 +6341,55 @@ TEXT ·tile512_4_0_v2(SB), NOSPLIT, $0-8
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (DI)(DI*2), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (BX), Z8
-	VMOVUPS          64(BX), Z9
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z8, Z0
-	VFMADD231PS.BCST (CX), Z9, Z1
-	VFMADD231PS.BCST (CX)(DI*1), Z8, Z2
-	VFMADD231PS.BCST (CX)(DI*1), Z9, Z3
-	VFMADD231PS.BCST (CX)(DI*2), Z8, Z4
-	VFMADD231PS.BCST (CX)(DI*2), Z9, Z5
-	VFMADD231PS.BCST (CX)(R8*1), Z8, Z6
-	VFMADD231PS.BCST (CX)(R8*1), Z9, Z7
-	ADDQ             DX, CX
-	DECQ             R11
+	VMOVUPS          (SI), Z8
+	VMOVUPS          64(SI), Z9
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z8, Z0
+	VFMADD231PS.BCST (DX), Z9, Z1
+	VFMADD231PS.BCST (DX)(R8*1), Z8, Z2
+	VFMADD231PS.BCST (DX)(R8*1), Z9, Z3
+	VFMADD231PS.BCST (DX)(R8*2), Z8, Z4
+	VFMADD231PS.BCST (DX)(R8*2), Z9, Z5
+	VFMADD231PS.BCST (DX)(R9*1), Z8, Z6
+	VFMADD231PS.BCST (DX)(R9*1), Z9, Z7
+	ADDQ             BX, DX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R10
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R9
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -5182,6 +6457,57 @@ linear_49:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z8
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), DI
+	VMOVUPS          (SI), Z9
+	VFMADD231PS.BCST (DX), Z9, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z8, Z0
+	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z9, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z8, Z2
+	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z9, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z8, Z4
+	VMOVUPS          Z4, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z9, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z8, Z6
+	VMOVUPS          Z6, (BX)(DI*1)
+	VMOVUPS          64(SI), Z9
+	VFMADD231PS.BCST (DX), Z9, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z8, Z1
+	VMOVUPS          Z1, 64(BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z9, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z8, Z3
+	VMOVUPS          Z3, 64(BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z9, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z8, Z5
+	VMOVUPS          Z5, 64(BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z9, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z8, Z7
+	VMOVUPS          Z7, 64(BX)(DI*1)
+	VZEROUPPER
+	RET
+
 // func tile512_4_0_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_4_0_v2m(SB), NOSPLIT, $0-8
@@ -5196,42 +6522,55 @@ TEXT ·tile512_4_0_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z7, Z7, Z7
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (DI)(DI*2), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (BX), Z8
-	VMOVUPS.Z        64(BX), K1, Z9
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z8, Z0
-	VFMADD231PS.BCST (CX), Z9, Z1
-	VFMADD231PS.BCST (CX)(DI*1), Z8, Z2
-	VFMADD231PS.BCST (CX)(DI*1), Z9, Z3
-	VFMADD231PS.BCST (CX)(DI*2), Z8, Z4
-	VFMADD231PS.BCST (CX)(DI*2), Z9, Z5
-	VFMADD231PS.BCST (CX)(R8*1), Z8, Z6
-	VFMADD231PS.BCST (CX)(R8*1), Z9, Z7
-	ADDQ             DX, CX
-	DECQ             R11
+	VMOVUPS          (SI), Z8
+	VMOVUPS.Z        64(SI), K1, Z9
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z8, Z0
+	VFMADD231PS.BCST (DX), Z9, Z1
+	VFMADD231PS.BCST (DX)(R8*1), Z8, Z2
+	VFMADD231PS.BCST (DX)(R8*1), Z9, Z3
+	VFMADD231PS.BCST (DX)(R8*2), Z8, Z4
+	VFMADD231PS.BCST (DX)(R8*2), Z9, Z5
+	VFMADD231PS.BCST (DX)(R9*1), Z8, Z6
+	VFMADD231PS.BCST (DX)(R9*1), Z9, Z7
+	ADDQ             BX, DX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R10
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R9
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -5296,6 +6635,57 @@ linear_50:
 	VMOVUPS Z5, K1, 64(CX)(DX*2)
 	VMOVUPS Z6, (CX)(BX*1)
 	VMOVUPS Z7, K1, 64(CX)(BX*1)
+	VZEROUPPER
+	RET
+
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z8
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), DI
+	VMOVUPS          (SI), Z9
+	VFMADD231PS.BCST (DX), Z9, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z8, Z0
+	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z9, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z8, Z2
+	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z9, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z8, Z4
+	VMOVUPS          Z4, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z9, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z8, Z6
+	VMOVUPS          Z6, (BX)(DI*1)
+	VMOVUPS.Z        64(SI), K1, Z9
+	VFMADD231PS.BCST (DX), Z9, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z8, Z1
+	VMOVUPS          Z1, K1, 64(BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z9, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z8, Z3
+	VMOVUPS          Z3, K1, 64(BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z9, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z8, Z5
+	VMOVUPS          Z5, K1, 64(BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z9, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z8, Z7
+	VMOVUPS          Z7, K1, 64(BX)(DI*1)
 	VZEROUPPER
 	RET
 
@@ -5670,44 +7060,57 @@ TEXT ·tile512_4_3_v1(SB), NOSPLIT, $0-8
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z7
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z7, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z7, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z7, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z7, Z3
-	VFMADD231PS.BCST (DX), Z7, Z4
-	VFMADD231PS.BCST (DX)(R8*1), Z7, Z5
-	VFMADD231PS.BCST (DX)(R8*2), Z7, Z6
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R12
+	VMOVUPS          (DI), Z7
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z7, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z7, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z7, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z7, Z3
+	VFMADD231PS.BCST (BX), Z7, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z7, Z5
+	VFMADD231PS.BCST (BX)(R9*2), Z7, Z6
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R11
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R10
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -5770,6 +7173,53 @@ linear_53:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z7
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R11
+	VMOVUPS          (DI), Z8
+	VFMADD231PS.BCST (DX), Z8, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z7, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z8, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z7, Z1
+	VMOVUPS          Z1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z8, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z7, Z2
+	VMOVUPS          Z2, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z8, Z3
+	VADDPS           (CX), Z3, Z3
+	VMAXPS           Z3, Z7, Z3
+	VMOVUPS          Z3, (SI)(R11*1)
+	VFMADD231PS.BCST (BX), Z8, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z7, Z4
+	VMOVUPS          Z4, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z8, Z5
+	VADDPS           (CX), Z5, Z5
+	VMAXPS           Z5, Z7, Z5
+	VMOVUPS          Z5, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z8, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z7, Z6
+	VMOVUPS          Z6, (R8)(AX*2)
+	VZEROUPPER
+	RET
+
 // func tile512_4_3_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_4_3_v1m(SB), NOSPLIT, $0-8
@@ -5783,44 +7233,57 @@ TEXT ·tile512_4_3_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z6, Z6, Z6
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (SI), K1, Z7
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z7, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z7, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z7, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z7, Z3
-	VFMADD231PS.BCST (DX), Z7, Z4
-	VFMADD231PS.BCST (DX)(R8*1), Z7, Z5
-	VFMADD231PS.BCST (DX)(R8*2), Z7, Z6
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R12
+	VMOVUPS.Z        (DI), K1, Z7
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z7, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z7, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z7, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z7, Z3
+	VFMADD231PS.BCST (BX), Z7, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z7, Z5
+	VFMADD231PS.BCST (BX)(R9*2), Z7, Z6
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R11
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R10
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -5883,6 +7346,53 @@ linear_54:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z7
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R11
+	VMOVUPS.Z        (DI), K1, Z8
+	VFMADD231PS.BCST (DX), Z8, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z7, Z0
+	VMOVUPS          Z0, K1, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z8, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z7, Z1
+	VMOVUPS          Z1, K1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z8, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z7, Z2
+	VMOVUPS          Z2, K1, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z8, Z3
+	VADDPS           (CX), Z3, K1, Z3
+	VMAXPS           Z3, Z7, Z3
+	VMOVUPS          Z3, K1, (SI)(R11*1)
+	VFMADD231PS.BCST (BX), Z8, Z4
+	VADDPS           (CX), Z4, K1, Z4
+	VMAXPS           Z4, Z7, Z4
+	VMOVUPS          Z4, K1, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z8, Z5
+	VADDPS           (CX), Z5, K1, Z5
+	VMAXPS           Z5, Z7, Z5
+	VMOVUPS          Z5, K1, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z8, Z6
+	VADDPS           (CX), Z6, K1, Z6
+	VMAXPS           Z6, Z7, Z6
+	VMOVUPS          Z6, K1, (R8)(AX*2)
+	VZEROUPPER
+	RET
+
 // func tile512_4_3_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_4_3_v2(SB), NOSPLIT, $0-8
@@ -5901,52 +7411,65 @@ TEXT ·tile512_4_3_v2(SB), NOSPLIT, $0-8
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z14
-	VMOVUPS          64(SI), Z15
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z14, Z0
-	VFMADD231PS.BCST (CX), Z15, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z14, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z15, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z14, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z15, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z14, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z15, Z7
-	VFMADD231PS.BCST (DX), Z14, Z8
-	VFMADD231PS.BCST (DX), Z15, Z9
-	VFMADD231PS.BCST (DX)(R8*1), Z14, Z10
-	VFMADD231PS.BCST (DX)(R8*1), Z15, Z11
-	VFMADD231PS.BCST (DX)(R8*2), Z14, Z12
-	VFMADD231PS.BCST (DX)(R8*2), Z15, Z13
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R12
+	VMOVUPS          (DI), Z14
+	VMOVUPS          64(DI), Z15
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z14, Z0
+	VFMADD231PS.BCST (DX), Z15, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z14, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z15, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z14, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z15, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z14, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z15, Z7
+	VFMADD231PS.BCST (BX), Z14, Z8
+	VFMADD231PS.BCST (BX), Z15, Z9
+	VFMADD231PS.BCST (BX)(R9*1), Z14, Z10
+	VFMADD231PS.BCST (BX)(R9*1), Z15, Z11
+	VFMADD231PS.BCST (BX)(R9*2), Z14, Z12
+	VFMADD231PS.BCST (BX)(R9*2), Z15, Z13
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R11
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R10
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -6045,6 +7568,82 @@ linear_55:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z14
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R11
+	VMOVUPS          (DI), Z15
+	VFMADD231PS.BCST (DX), Z15, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z14, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z15, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z14, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z15, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z14, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z15, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z14, Z6
+	VMOVUPS          Z6, (SI)(R11*1)
+	VFMADD231PS.BCST (BX), Z15, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z14, Z8
+	VMOVUPS          Z8, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z15, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z14, Z10
+	VMOVUPS          Z10, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z15, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z14, Z12
+	VMOVUPS          Z12, (R8)(AX*2)
+	VMOVUPS          64(DI), Z15
+	VFMADD231PS.BCST (DX), Z15, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z14, Z1
+	VMOVUPS          Z1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z15, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z14, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z15, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z14, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z15, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z14, Z7
+	VMOVUPS          Z7, 64(SI)(R11*1)
+	VFMADD231PS.BCST (BX), Z15, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z14, Z9
+	VMOVUPS          Z9, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z15, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z14, Z11
+	VMOVUPS          Z11, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z15, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z14, Z13
+	VMOVUPS          Z13, 64(R8)(AX*2)
+	VZEROUPPER
+	RET
+
 // func tile512_4_3_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_4_3_v2m(SB), NOSPLIT, $0-8
@@ -6065,52 +7664,65 @@ TEXT ·tile512_4_3_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z13, Z13, Z13
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z14
-	VMOVUPS.Z        64(SI), K1, Z15
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z14, Z0
-	VFMADD231PS.BCST (CX), Z15, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z14, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z15, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z14, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z15, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z14, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z15, Z7
-	VFMADD231PS.BCST (DX), Z14, Z8
-	VFMADD231PS.BCST (DX), Z15, Z9
-	VFMADD231PS.BCST (DX)(R8*1), Z14, Z10
-	VFMADD231PS.BCST (DX)(R8*1), Z15, Z11
-	VFMADD231PS.BCST (DX)(R8*2), Z14, Z12
-	VFMADD231PS.BCST (DX)(R8*2), Z15, Z13
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R12
+	VMOVUPS          (DI), Z14
+	VMOVUPS.Z        64(DI), K1, Z15
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z14, Z0
+	VFMADD231PS.BCST (DX), Z15, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z14, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z15, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z14, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z15, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z14, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z15, Z7
+	VFMADD231PS.BCST (BX), Z14, Z8
+	VFMADD231PS.BCST (BX), Z15, Z9
+	VFMADD231PS.BCST (BX)(R9*1), Z14, Z10
+	VFMADD231PS.BCST (BX)(R9*1), Z15, Z11
+	VFMADD231PS.BCST (BX)(R9*2), Z14, Z12
+	VFMADD231PS.BCST (BX)(R9*2), Z15, Z13
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R11
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R10
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -6209,6 +7821,82 @@ linear_56:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z14
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R11
+	VMOVUPS          (DI), Z15
+	VFMADD231PS.BCST (DX), Z15, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z14, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z15, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z14, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z15, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z14, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z15, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z14, Z6
+	VMOVUPS          Z6, (SI)(R11*1)
+	VFMADD231PS.BCST (BX), Z15, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z14, Z8
+	VMOVUPS          Z8, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z15, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z14, Z10
+	VMOVUPS          Z10, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z15, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z14, Z12
+	VMOVUPS          Z12, (R8)(AX*2)
+	VMOVUPS.Z        64(DI), K1, Z15
+	VFMADD231PS.BCST (DX), Z15, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z14, Z1
+	VMOVUPS          Z1, K1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z15, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z14, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z15, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z14, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z15, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z14, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R11*1)
+	VFMADD231PS.BCST (BX), Z15, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z14, Z9
+	VMOVUPS          Z9, K1, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z15, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z14, Z11
+	VMOVUPS          Z11, K1, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z15, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z14, Z13
+	VMOVUPS          Z13, K1, 64(R8)(AX*2)
+	VZEROUPPER
+	RET
+
 // func tile512_4_4_v1(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_4_4_v1(SB), NOSPLIT, $0-8
@@ -6221,45 +7909,58 @@ TEXT ·tile512_4_4_v1(SB), NOSPLIT, $0-8
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z8
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z8, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z8, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z8, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z8, Z3
-	VFMADD231PS.BCST (DX), Z8, Z4
-	VFMADD231PS.BCST (DX)(R8*1), Z8, Z5
-	VFMADD231PS.BCST (DX)(R8*2), Z8, Z6
-	VFMADD231PS.BCST (DX)(R9*1), Z8, Z7
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R12
+	VMOVUPS          (DI), Z8
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z8, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z8, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z8, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z8, Z3
+	VFMADD231PS.BCST (BX), Z8, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z8, Z5
+	VFMADD231PS.BCST (BX)(R9*2), Z8, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z8, Z7
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R11
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R10
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -6327,6 +8028,57 @@ linear_57:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z8
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R11
+	VMOVUPS          (DI), Z9
+	VFMADD231PS.BCST (DX), Z9, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z8, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z9, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z8, Z1
+	VMOVUPS          Z1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z9, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z8, Z2
+	VMOVUPS          Z2, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z9, Z3
+	VADDPS           (CX), Z3, Z3
+	VMAXPS           Z3, Z8, Z3
+	VMOVUPS          Z3, (SI)(R11*1)
+	VFMADD231PS.BCST (BX), Z9, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z8, Z4
+	VMOVUPS          Z4, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z9, Z5
+	VADDPS           (CX), Z5, Z5
+	VMAXPS           Z5, Z8, Z5
+	VMOVUPS          Z5, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z9, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z8, Z6
+	VMOVUPS          Z6, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z9, Z7
+	VADDPS           (CX), Z7, Z7
+	VMAXPS           Z7, Z8, Z7
+	VMOVUPS          Z7, (R8)(R11*1)
+	VZEROUPPER
+	RET
+
 // func tile512_4_4_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_4_4_v1m(SB), NOSPLIT, $0-8
@@ -6341,45 +8093,58 @@ TEXT ·tile512_4_4_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z7, Z7, Z7
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (SI), K1, Z8
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z8, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z8, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z8, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z8, Z3
-	VFMADD231PS.BCST (DX), Z8, Z4
-	VFMADD231PS.BCST (DX)(R8*1), Z8, Z5
-	VFMADD231PS.BCST (DX)(R8*2), Z8, Z6
-	VFMADD231PS.BCST (DX)(R9*1), Z8, Z7
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R12
+	VMOVUPS.Z        (DI), K1, Z8
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z8, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z8, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z8, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z8, Z3
+	VFMADD231PS.BCST (BX), Z8, Z4
+	VFMADD231PS.BCST (BX)(R9*1), Z8, Z5
+	VFMADD231PS.BCST (BX)(R9*2), Z8, Z6
+	VFMADD231PS.BCST (BX)(R10*1), Z8, Z7
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R11
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R10
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -6447,6 +8212,57 @@ linear_58:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z8
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R11
+	VMOVUPS.Z        (DI), K1, Z9
+	VFMADD231PS.BCST (DX), Z9, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z8, Z0
+	VMOVUPS          Z0, K1, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z9, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z8, Z1
+	VMOVUPS          Z1, K1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z9, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z8, Z2
+	VMOVUPS          Z2, K1, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z9, Z3
+	VADDPS           (CX), Z3, K1, Z3
+	VMAXPS           Z3, Z8, Z3
+	VMOVUPS          Z3, K1, (SI)(R11*1)
+	VFMADD231PS.BCST (BX), Z9, Z4
+	VADDPS           (CX), Z4, K1, Z4
+	VMAXPS           Z4, Z8, Z4
+	VMOVUPS          Z4, K1, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z9, Z5
+	VADDPS           (CX), Z5, K1, Z5
+	VMAXPS           Z5, Z8, Z5
+	VMOVUPS          Z5, K1, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z9, Z6
+	VADDPS           (CX), Z6, K1, Z6
+	VMAXPS           Z6, Z8, Z6
+	VMOVUPS          Z6, K1, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z9, Z7
+	VADDPS           (CX), Z7, K1, Z7
+	VMAXPS           Z7, Z8, Z7
+	VMOVUPS          Z7, K1, (R8)(R11*1)
+	VZEROUPPER
+	RET
+
 // func tile512_4_4_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_4_4_v2(SB), NOSPLIT, $0-8
@@ -6467,54 +8283,67 @@ TEXT ·tile512_4_4_v2(SB), NOSPLIT, $0-8
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z16
-	VMOVUPS          64(SI), Z17
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z16, Z0
-	VFMADD231PS.BCST (CX), Z17, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z16, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z17, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z16, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z17, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z16, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z17, Z7
-	VFMADD231PS.BCST (DX), Z16, Z8
-	VFMADD231PS.BCST (DX), Z17, Z9
-	VFMADD231PS.BCST (DX)(R8*1), Z16, Z10
-	VFMADD231PS.BCST (DX)(R8*1), Z17, Z11
-	VFMADD231PS.BCST (DX)(R8*2), Z16, Z12
-	VFMADD231PS.BCST (DX)(R8*2), Z17, Z13
-	VFMADD231PS.BCST (DX)(R9*1), Z16, Z14
-	VFMADD231PS.BCST (DX)(R9*1), Z17, Z15
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R12
+	VMOVUPS          (DI), Z16
+	VMOVUPS          64(DI), Z17
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z16, Z0
+	VFMADD231PS.BCST (DX), Z17, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z16, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z17, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z16, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z17, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z16, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z17, Z7
+	VFMADD231PS.BCST (BX), Z16, Z8
+	VFMADD231PS.BCST (BX), Z17, Z9
+	VFMADD231PS.BCST (BX)(R9*1), Z16, Z10
+	VFMADD231PS.BCST (BX)(R9*1), Z17, Z11
+	VFMADD231PS.BCST (BX)(R9*2), Z16, Z12
+	VFMADD231PS.BCST (BX)(R9*2), Z17, Z13
+	VFMADD231PS.BCST (BX)(R10*1), Z16, Z14
+	VFMADD231PS.BCST (BX)(R10*1), Z17, Z15
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R11
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R10
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -6623,6 +8452,90 @@ linear_59:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z16
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R11
+	VMOVUPS          (DI), Z17
+	VFMADD231PS.BCST (DX), Z17, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z16, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z17, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z16, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z17, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z16, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z17, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z16, Z6
+	VMOVUPS          Z6, (SI)(R11*1)
+	VFMADD231PS.BCST (BX), Z17, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z16, Z8
+	VMOVUPS          Z8, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z17, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z16, Z10
+	VMOVUPS          Z10, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z17, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z16, Z12
+	VMOVUPS          Z12, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z17, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z16, Z14
+	VMOVUPS          Z14, (R8)(R11*1)
+	VMOVUPS          64(DI), Z17
+	VFMADD231PS.BCST (DX), Z17, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z16, Z1
+	VMOVUPS          Z1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z17, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z16, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z17, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z16, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z17, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z16, Z7
+	VMOVUPS          Z7, 64(SI)(R11*1)
+	VFMADD231PS.BCST (BX), Z17, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z16, Z9
+	VMOVUPS          Z9, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z17, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z16, Z11
+	VMOVUPS          Z11, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z17, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z16, Z13
+	VMOVUPS          Z13, 64(R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z17, Z15
+	VADDPS           64(CX), Z15, Z15
+	VMAXPS           Z15, Z16, Z15
+	VMOVUPS          Z15, 64(R8)(R11*1)
+	VZEROUPPER
+	RET
+
 // func tile512_4_4_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_4_4_v2m(SB), NOSPLIT, $0-8
@@ -6645,54 +8558,67 @@ TEXT ·tile512_4_4_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z15, Z15, Z15
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z16
-	VMOVUPS.Z        64(SI), K1, Z17
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z16, Z0
-	VFMADD231PS.BCST (CX), Z17, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z16, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z17, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z16, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z17, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z16, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z17, Z7
-	VFMADD231PS.BCST (DX), Z16, Z8
-	VFMADD231PS.BCST (DX), Z17, Z9
-	VFMADD231PS.BCST (DX)(R8*1), Z16, Z10
-	VFMADD231PS.BCST (DX)(R8*1), Z17, Z11
-	VFMADD231PS.BCST (DX)(R8*2), Z16, Z12
-	VFMADD231PS.BCST (DX)(R8*2), Z17, Z13
-	VFMADD231PS.BCST (DX)(R9*1), Z16, Z14
-	VFMADD231PS.BCST (DX)(R9*1), Z17, Z15
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R12
+	VMOVUPS          (DI), Z16
+	VMOVUPS.Z        64(DI), K1, Z17
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z16, Z0
+	VFMADD231PS.BCST (DX), Z17, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z16, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z17, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z16, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z17, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z16, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z17, Z7
+	VFMADD231PS.BCST (BX), Z16, Z8
+	VFMADD231PS.BCST (BX), Z17, Z9
+	VFMADD231PS.BCST (BX)(R9*1), Z16, Z10
+	VFMADD231PS.BCST (BX)(R9*1), Z17, Z11
+	VFMADD231PS.BCST (BX)(R9*2), Z16, Z12
+	VFMADD231PS.BCST (BX)(R9*2), Z17, Z13
+	VFMADD231PS.BCST (BX)(R10*1), Z16, Z14
+	VFMADD231PS.BCST (BX)(R10*1), Z17, Z15
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R11
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R10
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -6801,6 +8727,90 @@ linear_60:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z16
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R11
+	VMOVUPS          (DI), Z17
+	VFMADD231PS.BCST (DX), Z17, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z16, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z17, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z16, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z17, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z16, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z17, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z16, Z6
+	VMOVUPS          Z6, (SI)(R11*1)
+	VFMADD231PS.BCST (BX), Z17, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z16, Z8
+	VMOVUPS          Z8, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z17, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z16, Z10
+	VMOVUPS          Z10, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z17, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z16, Z12
+	VMOVUPS          Z12, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z17, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z16, Z14
+	VMOVUPS          Z14, (R8)(R11*1)
+	VMOVUPS.Z        64(DI), K1, Z17
+	VFMADD231PS.BCST (DX), Z17, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z16, Z1
+	VMOVUPS          Z1, K1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z17, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z16, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z17, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z16, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z17, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z16, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R11*1)
+	VFMADD231PS.BCST (BX), Z17, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z16, Z9
+	VMOVUPS          Z9, K1, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z17, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z16, Z11
+	VMOVUPS          Z11, K1, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z17, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z16, Z13
+	VMOVUPS          Z13, K1, 64(R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z17, Z15
+	VADDPS           64(CX), Z15, K1, Z15
+	VMAXPS           Z15, Z16, Z15
+	VMOVUPS          Z15, K1, 64(R8)(R11*1)
+	VZEROUPPER
+	RET
+
 // func tile512_5_0_v1(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_5_0_v1(SB), NOSPLIT, $0-8
@@ -6810,38 +8820,51 @@ TEXT ·tile512_5_0_v1(SB), NOSPLIT, $0-8
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (DI)(DI*2), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (BX), Z5
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z5, Z0
-	VFMADD231PS.BCST (CX)(DI*1), Z5, Z1
-	VFMADD231PS.BCST (CX)(DI*2), Z5, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z5, Z3
-	VFMADD231PS.BCST (CX)(DI*4), Z5, Z4
-	ADDQ             DX, CX
-	DECQ             R11
+	VMOVUPS          (SI), Z5
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z5, Z0
+	VFMADD231PS.BCST (DX)(R8*1), Z5, Z1
+	VFMADD231PS.BCST (DX)(R8*2), Z5, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z5, Z3
+	VFMADD231PS.BCST (DX)(R8*4), Z5, Z4
+	ADDQ             BX, DX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R10
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R9
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -6893,6 +8916,44 @@ linear_61:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z5
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), DI
+	VMOVUPS          (SI), Z6
+	VFMADD231PS.BCST (DX), Z6, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z5, Z0
+	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z6, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z5, Z1
+	VMOVUPS          Z1, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z6, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z5, Z2
+	VMOVUPS          Z2, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z6, Z3
+	VADDPS           (CX), Z3, Z3
+	VMAXPS           Z3, Z5, Z3
+	VMOVUPS          Z3, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z6, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z5, Z4
+	VMOVUPS          Z4, (BX)(AX*4)
+	VZEROUPPER
+	RET
+
 // func tile512_5_0_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_5_0_v1m(SB), NOSPLIT, $0-8
@@ -6904,38 +8965,51 @@ TEXT ·tile512_5_0_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z4, Z4, Z4
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (DI)(DI*2), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (BX), K1, Z5
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z5, Z0
-	VFMADD231PS.BCST (CX)(DI*1), Z5, Z1
-	VFMADD231PS.BCST (CX)(DI*2), Z5, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z5, Z3
-	VFMADD231PS.BCST (CX)(DI*4), Z5, Z4
-	ADDQ             DX, CX
-	DECQ             R11
+	VMOVUPS.Z        (SI), K1, Z5
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z5, Z0
+	VFMADD231PS.BCST (DX)(R8*1), Z5, Z1
+	VFMADD231PS.BCST (DX)(R8*2), Z5, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z5, Z3
+	VFMADD231PS.BCST (DX)(R8*4), Z5, Z4
+	ADDQ             BX, DX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R10
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R9
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -6987,6 +9061,44 @@ linear_62:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z5
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), DI
+	VMOVUPS.Z        (SI), K1, Z6
+	VFMADD231PS.BCST (DX), Z6, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z5, Z0
+	VMOVUPS          Z0, K1, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z6, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z5, Z1
+	VMOVUPS          Z1, K1, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z6, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z5, Z2
+	VMOVUPS          Z2, K1, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z6, Z3
+	VADDPS           (CX), Z3, K1, Z3
+	VMAXPS           Z3, Z5, Z3
+	VMOVUPS          Z3, K1, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z6, Z4
+	VADDPS           (CX), Z4, K1, Z4
+	VMAXPS           Z4, Z5, Z4
+	VMOVUPS          Z4, K1, (BX)(AX*4)
+	VZEROUPPER
+	RET
+
 // func tile512_5_0_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_5_0_v2(SB), NOSPLIT, $0-8
@@ -7001,44 +9113,57 @@ TEXT ·tile512_5_0_v2(SB), NOSPLIT, $0-8
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (DI)(DI*2), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (BX), Z10
-	VMOVUPS          64(BX), Z11
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z10, Z0
-	VFMADD231PS.BCST (CX), Z11, Z1
-	VFMADD231PS.BCST (CX)(DI*1), Z10, Z2
-	VFMADD231PS.BCST (CX)(DI*1), Z11, Z3
-	VFMADD231PS.BCST (CX)(DI*2), Z10, Z4
-	VFMADD231PS.BCST (CX)(DI*2), Z11, Z5
-	VFMADD231PS.BCST (CX)(R8*1), Z10, Z6
-	VFMADD231PS.BCST (CX)(R8*1), Z11, Z7
-	VFMADD231PS.BCST (CX)(DI*4), Z10, Z8
-	VFMADD231PS.BCST (CX)(DI*4), Z11, Z9
-	ADDQ             DX, CX
-	DECQ             R11
+	VMOVUPS          (SI), Z10
+	VMOVUPS          64(SI), Z11
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z10, Z0
+	VFMADD231PS.BCST (DX), Z11, Z1
+	VFMADD231PS.BCST (DX)(R8*1), Z10, Z2
+	VFMADD231PS.BCST (DX)(R8*1), Z11, Z3
+	VFMADD231PS.BCST (DX)(R8*2), Z10, Z4
+	VFMADD231PS.BCST (DX)(R8*2), Z11, Z5
+	VFMADD231PS.BCST (DX)(R9*1), Z10, Z6
+	VFMADD231PS.BCST (DX)(R9*1), Z11, Z7
+	VFMADD231PS.BCST (DX)(R8*4), Z10, Z8
+	VFMADD231PS.BCST (DX)(R8*4), Z11, Z9
+	ADDQ             BX, DX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R10
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R9
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -7116,6 +9241,65 @@ linear_63:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z10
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), DI
+	VMOVUPS          (SI), Z11
+	VFMADD231PS.BCST (DX), Z11, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z10, Z0
+	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z11, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z10, Z2
+	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z11, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z10, Z4
+	VMOVUPS          Z4, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z11, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z10, Z6
+	VMOVUPS          Z6, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z11, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z10, Z8
+	VMOVUPS          Z8, (BX)(AX*4)
+	VMOVUPS          64(SI), Z11
+	VFMADD231PS.BCST (DX), Z11, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z10, Z1
+	VMOVUPS          Z1, 64(BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z11, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z10, Z3
+	VMOVUPS          Z3, 64(BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z11, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z10, Z5
+	VMOVUPS          Z5, 64(BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z11, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z10, Z7
+	VMOVUPS          Z7, 64(BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z11, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z10, Z9
+	VMOVUPS          Z9, 64(BX)(AX*4)
+	VZEROUPPER
+	RET
+
 // func tile512_5_0_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_5_0_v2m(SB), NOSPLIT, $0-8
@@ -7132,44 +9316,57 @@ TEXT ·tile512_5_0_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z9, Z9, Z9
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (DI)(DI*2), R8
-	MOVQ   16(AX), R9
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R10
 
 loop3:
-	MOVQ 8(AX), R10
+	MOVQ 8(AX), R11
 
 loop2:
-	MOVQ (AX), R11
+	MOVQ (AX), R12
+	DECQ CX
+	JNZ  loop
+	DECQ R12
+	JZ   finish
 
 loop:
-	VMOVUPS          (BX), Z10
-	VMOVUPS.Z        64(BX), K1, Z11
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z10, Z0
-	VFMADD231PS.BCST (CX), Z11, Z1
-	VFMADD231PS.BCST (CX)(DI*1), Z10, Z2
-	VFMADD231PS.BCST (CX)(DI*1), Z11, Z3
-	VFMADD231PS.BCST (CX)(DI*2), Z10, Z4
-	VFMADD231PS.BCST (CX)(DI*2), Z11, Z5
-	VFMADD231PS.BCST (CX)(R8*1), Z10, Z6
-	VFMADD231PS.BCST (CX)(R8*1), Z11, Z7
-	VFMADD231PS.BCST (CX)(DI*4), Z10, Z8
-	VFMADD231PS.BCST (CX)(DI*4), Z11, Z9
-	ADDQ             DX, CX
-	DECQ             R11
+	VMOVUPS          (SI), Z10
+	VMOVUPS.Z        64(SI), K1, Z11
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z10, Z0
+	VFMADD231PS.BCST (DX), Z11, Z1
+	VFMADD231PS.BCST (DX)(R8*1), Z10, Z2
+	VFMADD231PS.BCST (DX)(R8*1), Z11, Z3
+	VFMADD231PS.BCST (DX)(R8*2), Z10, Z4
+	VFMADD231PS.BCST (DX)(R8*2), Z11, Z5
+	VFMADD231PS.BCST (DX)(R9*1), Z10, Z6
+	VFMADD231PS.BCST (DX)(R9*1), Z11, Z7
+	VFMADD231PS.BCST (DX)(R8*4), Z10, Z8
+	VFMADD231PS.BCST (DX)(R8*4), Z11, Z9
+	ADDQ             BX, DX
+	DECQ             R12
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R10
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R11
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R9
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R10
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -7247,6 +9444,65 @@ linear_64:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z10
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), DI
+	VMOVUPS          (SI), Z11
+	VFMADD231PS.BCST (DX), Z11, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z10, Z0
+	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z11, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z10, Z2
+	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z11, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z10, Z4
+	VMOVUPS          Z4, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z11, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z10, Z6
+	VMOVUPS          Z6, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z11, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z10, Z8
+	VMOVUPS          Z8, (BX)(AX*4)
+	VMOVUPS.Z        64(SI), K1, Z11
+	VFMADD231PS.BCST (DX), Z11, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z10, Z1
+	VMOVUPS          Z1, K1, 64(BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z11, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z10, Z3
+	VMOVUPS          Z3, K1, 64(BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z11, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z10, Z5
+	VMOVUPS          Z5, K1, 64(BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z11, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z10, Z7
+	VMOVUPS          Z7, K1, 64(BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z11, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z10, Z9
+	VMOVUPS          Z9, K1, 64(BX)(AX*4)
+	VZEROUPPER
+	RET
+
 // func tile512_5_4_v1(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_5_4_v1(SB), NOSPLIT, $0-8
@@ -7260,46 +9516,59 @@ TEXT ·tile512_5_4_v1(SB), NOSPLIT, $0-8
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z9
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z9, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z9, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z9, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z9, Z3
-	VFMADD231PS.BCST (CX)(R8*4), Z9, Z4
-	VFMADD231PS.BCST (DX), Z9, Z5
-	VFMADD231PS.BCST (DX)(R8*1), Z9, Z6
-	VFMADD231PS.BCST (DX)(R8*2), Z9, Z7
-	VFMADD231PS.BCST (DX)(R9*1), Z9, Z8
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R12
+	VMOVUPS          (DI), Z9
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z9, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z9, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z9, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z9, Z3
+	VFMADD231PS.BCST (DX)(R9*4), Z9, Z4
+	VFMADD231PS.BCST (BX), Z9, Z5
+	VFMADD231PS.BCST (BX)(R9*1), Z9, Z6
+	VFMADD231PS.BCST (BX)(R9*2), Z9, Z7
+	VFMADD231PS.BCST (BX)(R10*1), Z9, Z8
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R11
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R10
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -7372,6 +9641,61 @@ linear_65:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z9
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R11
+	VMOVUPS          (DI), Z10
+	VFMADD231PS.BCST (DX), Z10, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z9, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z10, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z9, Z1
+	VMOVUPS          Z1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z10, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z9, Z2
+	VMOVUPS          Z2, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z10, Z3
+	VADDPS           (CX), Z3, Z3
+	VMAXPS           Z3, Z9, Z3
+	VMOVUPS          Z3, (SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z10, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z9, Z4
+	VMOVUPS          Z4, (SI)(AX*4)
+	VFMADD231PS.BCST (BX), Z10, Z5
+	VADDPS           (CX), Z5, Z5
+	VMAXPS           Z5, Z9, Z5
+	VMOVUPS          Z5, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z10, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z9, Z6
+	VMOVUPS          Z6, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z10, Z7
+	VADDPS           (CX), Z7, Z7
+	VMAXPS           Z7, Z9, Z7
+	VMOVUPS          Z7, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z10, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z9, Z8
+	VMOVUPS          Z8, (R8)(R11*1)
+	VZEROUPPER
+	RET
+
 // func tile512_5_4_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_5_4_v1m(SB), NOSPLIT, $0-8
@@ -7387,46 +9711,59 @@ TEXT ·tile512_5_4_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z8, Z8, Z8
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (SI), K1, Z9
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z9, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z9, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z9, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z9, Z3
-	VFMADD231PS.BCST (CX)(R8*4), Z9, Z4
-	VFMADD231PS.BCST (DX), Z9, Z5
-	VFMADD231PS.BCST (DX)(R8*1), Z9, Z6
-	VFMADD231PS.BCST (DX)(R8*2), Z9, Z7
-	VFMADD231PS.BCST (DX)(R9*1), Z9, Z8
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R12
+	VMOVUPS.Z        (DI), K1, Z9
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z9, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z9, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z9, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z9, Z3
+	VFMADD231PS.BCST (DX)(R9*4), Z9, Z4
+	VFMADD231PS.BCST (BX), Z9, Z5
+	VFMADD231PS.BCST (BX)(R9*1), Z9, Z6
+	VFMADD231PS.BCST (BX)(R9*2), Z9, Z7
+	VFMADD231PS.BCST (BX)(R10*1), Z9, Z8
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R11
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R10
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -7499,6 +9836,61 @@ linear_66:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z9
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R11
+	VMOVUPS.Z        (DI), K1, Z10
+	VFMADD231PS.BCST (DX), Z10, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z9, Z0
+	VMOVUPS          Z0, K1, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z10, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z9, Z1
+	VMOVUPS          Z1, K1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z10, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z9, Z2
+	VMOVUPS          Z2, K1, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z10, Z3
+	VADDPS           (CX), Z3, K1, Z3
+	VMAXPS           Z3, Z9, Z3
+	VMOVUPS          Z3, K1, (SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z10, Z4
+	VADDPS           (CX), Z4, K1, Z4
+	VMAXPS           Z4, Z9, Z4
+	VMOVUPS          Z4, K1, (SI)(AX*4)
+	VFMADD231PS.BCST (BX), Z10, Z5
+	VADDPS           (CX), Z5, K1, Z5
+	VMAXPS           Z5, Z9, Z5
+	VMOVUPS          Z5, K1, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z10, Z6
+	VADDPS           (CX), Z6, K1, Z6
+	VMAXPS           Z6, Z9, Z6
+	VMOVUPS          Z6, K1, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z10, Z7
+	VADDPS           (CX), Z7, K1, Z7
+	VMAXPS           Z7, Z9, Z7
+	VMOVUPS          Z7, K1, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z10, Z8
+	VADDPS           (CX), Z8, K1, Z8
+	VMAXPS           Z8, Z9, Z8
+	VMOVUPS          Z8, K1, (R8)(R11*1)
+	VZEROUPPER
+	RET
+
 // func tile512_5_4_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_5_4_v2(SB), NOSPLIT, $0-8
@@ -7521,56 +9913,69 @@ TEXT ·tile512_5_4_v2(SB), NOSPLIT, $0-8
 	VPXORD Z15, Z15, Z15
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z18
-	VMOVUPS          64(SI), Z19
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z18, Z0
-	VFMADD231PS.BCST (CX), Z19, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z18, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z19, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z18, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z19, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z18, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z19, Z7
-	VFMADD231PS.BCST (CX)(R8*4), Z18, Z8
-	VFMADD231PS.BCST (CX)(R8*4), Z19, Z9
-	VFMADD231PS.BCST (DX), Z18, Z10
-	VFMADD231PS.BCST (DX), Z19, Z11
-	VFMADD231PS.BCST (DX)(R8*1), Z18, Z12
-	VFMADD231PS.BCST (DX)(R8*1), Z19, Z13
-	VFMADD231PS.BCST (DX)(R8*2), Z18, Z14
-	VFMADD231PS.BCST (DX)(R8*2), Z19, Z15
-	VFMADD231PS.BCST (DX)(R9*1), Z18, Z16
-	VFMADD231PS.BCST (DX)(R9*1), Z19, Z17
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R12
+	VMOVUPS          (DI), Z18
+	VMOVUPS          64(DI), Z19
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z18, Z0
+	VFMADD231PS.BCST (DX), Z19, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z18, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z19, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z18, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z19, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z18, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z19, Z7
+	VFMADD231PS.BCST (DX)(R9*4), Z18, Z8
+	VFMADD231PS.BCST (DX)(R9*4), Z19, Z9
+	VFMADD231PS.BCST (BX), Z18, Z10
+	VFMADD231PS.BCST (BX), Z19, Z11
+	VFMADD231PS.BCST (BX)(R9*1), Z18, Z12
+	VFMADD231PS.BCST (BX)(R9*1), Z19, Z13
+	VFMADD231PS.BCST (BX)(R9*2), Z18, Z14
+	VFMADD231PS.BCST (BX)(R9*2), Z19, Z15
+	VFMADD231PS.BCST (BX)(R10*1), Z18, Z16
+	VFMADD231PS.BCST (BX)(R10*1), Z19, Z17
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R11
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R10
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -7689,6 +10094,98 @@ linear_67:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z18
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R11
+	VMOVUPS          (DI), Z19
+	VFMADD231PS.BCST (DX), Z19, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z18, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z19, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z18, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z19, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z18, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z19, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z18, Z6
+	VMOVUPS          Z6, (SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z19, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z18, Z8
+	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (BX), Z19, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z18, Z10
+	VMOVUPS          Z10, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z19, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z18, Z12
+	VMOVUPS          Z12, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z19, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z18, Z14
+	VMOVUPS          Z14, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z19, Z16
+	VADDPS           (CX), Z16, Z16
+	VMAXPS           Z16, Z18, Z16
+	VMOVUPS          Z16, (R8)(R11*1)
+	VMOVUPS          64(DI), Z19
+	VFMADD231PS.BCST (DX), Z19, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z18, Z1
+	VMOVUPS          Z1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z19, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z18, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z19, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z18, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z19, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z18, Z7
+	VMOVUPS          Z7, 64(SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z19, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z18, Z9
+	VMOVUPS          Z9, 64(SI)(AX*4)
+	VFMADD231PS.BCST (BX), Z19, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z18, Z11
+	VMOVUPS          Z11, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z19, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z18, Z13
+	VMOVUPS          Z13, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z19, Z15
+	VADDPS           64(CX), Z15, Z15
+	VMAXPS           Z15, Z18, Z15
+	VMOVUPS          Z15, 64(R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z19, Z17
+	VADDPS           64(CX), Z17, Z17
+	VMAXPS           Z17, Z18, Z17
+	VMOVUPS          Z17, 64(R8)(R11*1)
+	VZEROUPPER
+	RET
+
 // func tile512_5_4_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_5_4_v2m(SB), NOSPLIT, $0-8
@@ -7713,56 +10210,69 @@ TEXT ·tile512_5_4_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z17, Z17, Z17
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z18
-	VMOVUPS.Z        64(SI), K1, Z19
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z18, Z0
-	VFMADD231PS.BCST (CX), Z19, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z18, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z19, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z18, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z19, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z18, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z19, Z7
-	VFMADD231PS.BCST (CX)(R8*4), Z18, Z8
-	VFMADD231PS.BCST (CX)(R8*4), Z19, Z9
-	VFMADD231PS.BCST (DX), Z18, Z10
-	VFMADD231PS.BCST (DX), Z19, Z11
-	VFMADD231PS.BCST (DX)(R8*1), Z18, Z12
-	VFMADD231PS.BCST (DX)(R8*1), Z19, Z13
-	VFMADD231PS.BCST (DX)(R8*2), Z18, Z14
-	VFMADD231PS.BCST (DX)(R8*2), Z19, Z15
-	VFMADD231PS.BCST (DX)(R9*1), Z18, Z16
-	VFMADD231PS.BCST (DX)(R9*1), Z19, Z17
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R12
+	VMOVUPS          (DI), Z18
+	VMOVUPS.Z        64(DI), K1, Z19
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z18, Z0
+	VFMADD231PS.BCST (DX), Z19, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z18, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z19, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z18, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z19, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z18, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z19, Z7
+	VFMADD231PS.BCST (DX)(R9*4), Z18, Z8
+	VFMADD231PS.BCST (DX)(R9*4), Z19, Z9
+	VFMADD231PS.BCST (BX), Z18, Z10
+	VFMADD231PS.BCST (BX), Z19, Z11
+	VFMADD231PS.BCST (BX)(R9*1), Z18, Z12
+	VFMADD231PS.BCST (BX)(R9*1), Z19, Z13
+	VFMADD231PS.BCST (BX)(R9*2), Z18, Z14
+	VFMADD231PS.BCST (BX)(R9*2), Z19, Z15
+	VFMADD231PS.BCST (BX)(R10*1), Z18, Z16
+	VFMADD231PS.BCST (BX)(R10*1), Z19, Z17
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R11
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R10
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -7881,6 +10391,98 @@ linear_68:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z18
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R11
+	VMOVUPS          (DI), Z19
+	VFMADD231PS.BCST (DX), Z19, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z18, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z19, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z18, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z19, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z18, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z19, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z18, Z6
+	VMOVUPS          Z6, (SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z19, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z18, Z8
+	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (BX), Z19, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z18, Z10
+	VMOVUPS          Z10, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z19, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z18, Z12
+	VMOVUPS          Z12, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z19, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z18, Z14
+	VMOVUPS          Z14, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z19, Z16
+	VADDPS           (CX), Z16, Z16
+	VMAXPS           Z16, Z18, Z16
+	VMOVUPS          Z16, (R8)(R11*1)
+	VMOVUPS.Z        64(DI), K1, Z19
+	VFMADD231PS.BCST (DX), Z19, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z18, Z1
+	VMOVUPS          Z1, K1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z19, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z18, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z19, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z18, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z19, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z18, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z19, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z18, Z9
+	VMOVUPS          Z9, K1, 64(SI)(AX*4)
+	VFMADD231PS.BCST (BX), Z19, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z18, Z11
+	VMOVUPS          Z11, K1, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z19, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z18, Z13
+	VMOVUPS          Z13, K1, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z19, Z15
+	VADDPS           64(CX), Z15, K1, Z15
+	VMAXPS           Z15, Z18, Z15
+	VMOVUPS          Z15, K1, 64(R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z19, Z17
+	VADDPS           64(CX), Z17, K1, Z17
+	VMAXPS           Z17, Z18, Z17
+	VMOVUPS          Z17, K1, 64(R8)(R11*1)
+	VZEROUPPER
+	RET
+
 // func tile512_5_5_v1(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_5_5_v1(SB), NOSPLIT, $0-8
@@ -7895,47 +10497,60 @@ TEXT ·tile512_5_5_v1(SB), NOSPLIT, $0-8
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z10
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z10, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z10, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z10, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z10, Z3
-	VFMADD231PS.BCST (CX)(R8*4), Z10, Z4
-	VFMADD231PS.BCST (DX), Z10, Z5
-	VFMADD231PS.BCST (DX)(R8*1), Z10, Z6
-	VFMADD231PS.BCST (DX)(R8*2), Z10, Z7
-	VFMADD231PS.BCST (DX)(R9*1), Z10, Z8
-	VFMADD231PS.BCST (DX)(R8*4), Z10, Z9
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R12
+	VMOVUPS          (DI), Z10
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z10, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z10, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z10, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z10, Z3
+	VFMADD231PS.BCST (DX)(R9*4), Z10, Z4
+	VFMADD231PS.BCST (BX), Z10, Z5
+	VFMADD231PS.BCST (BX)(R9*1), Z10, Z6
+	VFMADD231PS.BCST (BX)(R9*2), Z10, Z7
+	VFMADD231PS.BCST (BX)(R10*1), Z10, Z8
+	VFMADD231PS.BCST (BX)(R9*4), Z10, Z9
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R11
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R10
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -8013,6 +10628,65 @@ linear_69:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z10
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R11
+	VMOVUPS          (DI), Z11
+	VFMADD231PS.BCST (DX), Z11, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z10, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z11, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z10, Z1
+	VMOVUPS          Z1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z11, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z10, Z2
+	VMOVUPS          Z2, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z11, Z3
+	VADDPS           (CX), Z3, Z3
+	VMAXPS           Z3, Z10, Z3
+	VMOVUPS          Z3, (SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z11, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z10, Z4
+	VMOVUPS          Z4, (SI)(AX*4)
+	VFMADD231PS.BCST (BX), Z11, Z5
+	VADDPS           (CX), Z5, Z5
+	VMAXPS           Z5, Z10, Z5
+	VMOVUPS          Z5, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z11, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z10, Z6
+	VMOVUPS          Z6, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z11, Z7
+	VADDPS           (CX), Z7, Z7
+	VMAXPS           Z7, Z10, Z7
+	VMOVUPS          Z7, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z11, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z10, Z8
+	VMOVUPS          Z8, (R8)(R11*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z11, Z9
+	VADDPS           (CX), Z9, Z9
+	VMAXPS           Z9, Z10, Z9
+	VMOVUPS          Z9, (R8)(AX*4)
+	VZEROUPPER
+	RET
+
 // func tile512_5_5_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_5_5_v1m(SB), NOSPLIT, $0-8
@@ -8029,47 +10703,60 @@ TEXT ·tile512_5_5_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z9, Z9, Z9
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (SI), K1, Z10
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z10, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z10, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z10, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z10, Z3
-	VFMADD231PS.BCST (CX)(R8*4), Z10, Z4
-	VFMADD231PS.BCST (DX), Z10, Z5
-	VFMADD231PS.BCST (DX)(R8*1), Z10, Z6
-	VFMADD231PS.BCST (DX)(R8*2), Z10, Z7
-	VFMADD231PS.BCST (DX)(R9*1), Z10, Z8
-	VFMADD231PS.BCST (DX)(R8*4), Z10, Z9
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R12
+	VMOVUPS.Z        (DI), K1, Z10
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z10, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z10, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z10, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z10, Z3
+	VFMADD231PS.BCST (DX)(R9*4), Z10, Z4
+	VFMADD231PS.BCST (BX), Z10, Z5
+	VFMADD231PS.BCST (BX)(R9*1), Z10, Z6
+	VFMADD231PS.BCST (BX)(R9*2), Z10, Z7
+	VFMADD231PS.BCST (BX)(R10*1), Z10, Z8
+	VFMADD231PS.BCST (BX)(R9*4), Z10, Z9
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R11
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R10
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -8147,6 +10834,65 @@ linear_70:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z10
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R11
+	VMOVUPS.Z        (DI), K1, Z11
+	VFMADD231PS.BCST (DX), Z11, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z10, Z0
+	VMOVUPS          Z0, K1, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z11, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z10, Z1
+	VMOVUPS          Z1, K1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z11, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z10, Z2
+	VMOVUPS          Z2, K1, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z11, Z3
+	VADDPS           (CX), Z3, K1, Z3
+	VMAXPS           Z3, Z10, Z3
+	VMOVUPS          Z3, K1, (SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z11, Z4
+	VADDPS           (CX), Z4, K1, Z4
+	VMAXPS           Z4, Z10, Z4
+	VMOVUPS          Z4, K1, (SI)(AX*4)
+	VFMADD231PS.BCST (BX), Z11, Z5
+	VADDPS           (CX), Z5, K1, Z5
+	VMAXPS           Z5, Z10, Z5
+	VMOVUPS          Z5, K1, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z11, Z6
+	VADDPS           (CX), Z6, K1, Z6
+	VMAXPS           Z6, Z10, Z6
+	VMOVUPS          Z6, K1, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z11, Z7
+	VADDPS           (CX), Z7, K1, Z7
+	VMAXPS           Z7, Z10, Z7
+	VMOVUPS          Z7, K1, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z11, Z8
+	VADDPS           (CX), Z8, K1, Z8
+	VMAXPS           Z8, Z10, Z8
+	VMOVUPS          Z8, K1, (R8)(R11*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z11, Z9
+	VADDPS           (CX), Z9, K1, Z9
+	VMAXPS           Z9, Z10, Z9
+	VMOVUPS          Z9, K1, (R8)(AX*4)
+	VZEROUPPER
+	RET
+
 // func tile512_5_5_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_5_5_v2(SB), NOSPLIT, $0-8
@@ -8171,58 +10917,71 @@ TEXT ·tile512_5_5_v2(SB), NOSPLIT, $0-8
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z20
-	VMOVUPS          64(SI), Z21
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z20, Z0
-	VFMADD231PS.BCST (CX), Z21, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z20, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z21, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z20, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z21, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z20, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z21, Z7
-	VFMADD231PS.BCST (CX)(R8*4), Z20, Z8
-	VFMADD231PS.BCST (CX)(R8*4), Z21, Z9
-	VFMADD231PS.BCST (DX), Z20, Z10
-	VFMADD231PS.BCST (DX), Z21, Z11
-	VFMADD231PS.BCST (DX)(R8*1), Z20, Z12
-	VFMADD231PS.BCST (DX)(R8*1), Z21, Z13
-	VFMADD231PS.BCST (DX)(R8*2), Z20, Z14
-	VFMADD231PS.BCST (DX)(R8*2), Z21, Z15
-	VFMADD231PS.BCST (DX)(R9*1), Z20, Z16
-	VFMADD231PS.BCST (DX)(R9*1), Z21, Z17
-	VFMADD231PS.BCST (DX)(R8*4), Z20, Z18
-	VFMADD231PS.BCST (DX)(R8*4), Z21, Z19
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R12
+	VMOVUPS          (DI), Z20
+	VMOVUPS          64(DI), Z21
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z20, Z0
+	VFMADD231PS.BCST (DX), Z21, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z20, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z21, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z20, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z21, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z20, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z21, Z7
+	VFMADD231PS.BCST (DX)(R9*4), Z20, Z8
+	VFMADD231PS.BCST (DX)(R9*4), Z21, Z9
+	VFMADD231PS.BCST (BX), Z20, Z10
+	VFMADD231PS.BCST (BX), Z21, Z11
+	VFMADD231PS.BCST (BX)(R9*1), Z20, Z12
+	VFMADD231PS.BCST (BX)(R9*1), Z21, Z13
+	VFMADD231PS.BCST (BX)(R9*2), Z20, Z14
+	VFMADD231PS.BCST (BX)(R9*2), Z21, Z15
+	VFMADD231PS.BCST (BX)(R10*1), Z20, Z16
+	VFMADD231PS.BCST (BX)(R10*1), Z21, Z17
+	VFMADD231PS.BCST (BX)(R9*4), Z20, Z18
+	VFMADD231PS.BCST (BX)(R9*4), Z21, Z19
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R11
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R10
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -8351,6 +11110,106 @@ linear_71:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z20
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R11
+	VMOVUPS          (DI), Z21
+	VFMADD231PS.BCST (DX), Z21, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z20, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z21, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z20, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z21, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z20, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z21, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z20, Z6
+	VMOVUPS          Z6, (SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z21, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z20, Z8
+	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (BX), Z21, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z20, Z10
+	VMOVUPS          Z10, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z21, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z20, Z12
+	VMOVUPS          Z12, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z21, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z20, Z14
+	VMOVUPS          Z14, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z21, Z16
+	VADDPS           (CX), Z16, Z16
+	VMAXPS           Z16, Z20, Z16
+	VMOVUPS          Z16, (R8)(R11*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z21, Z18
+	VADDPS           (CX), Z18, Z18
+	VMAXPS           Z18, Z20, Z18
+	VMOVUPS          Z18, (R8)(AX*4)
+	VMOVUPS          64(DI), Z21
+	VFMADD231PS.BCST (DX), Z21, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z20, Z1
+	VMOVUPS          Z1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z21, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z20, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z21, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z20, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z21, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z20, Z7
+	VMOVUPS          Z7, 64(SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z21, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z20, Z9
+	VMOVUPS          Z9, 64(SI)(AX*4)
+	VFMADD231PS.BCST (BX), Z21, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z20, Z11
+	VMOVUPS          Z11, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z21, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z20, Z13
+	VMOVUPS          Z13, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z21, Z15
+	VADDPS           64(CX), Z15, Z15
+	VMAXPS           Z15, Z20, Z15
+	VMOVUPS          Z15, 64(R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z21, Z17
+	VADDPS           64(CX), Z17, Z17
+	VMAXPS           Z17, Z20, Z17
+	VMOVUPS          Z17, 64(R8)(R11*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z21, Z19
+	VADDPS           64(CX), Z19, Z19
+	VMAXPS           Z19, Z20, Z19
+	VMOVUPS          Z19, 64(R8)(AX*4)
+	VZEROUPPER
+	RET
+
 // func tile512_5_5_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_5_5_v2m(SB), NOSPLIT, $0-8
@@ -8377,58 +11236,71 @@ TEXT ·tile512_5_5_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z19, Z19, Z19
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z20
-	VMOVUPS.Z        64(SI), K1, Z21
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z20, Z0
-	VFMADD231PS.BCST (CX), Z21, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z20, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z21, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z20, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z21, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z20, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z21, Z7
-	VFMADD231PS.BCST (CX)(R8*4), Z20, Z8
-	VFMADD231PS.BCST (CX)(R8*4), Z21, Z9
-	VFMADD231PS.BCST (DX), Z20, Z10
-	VFMADD231PS.BCST (DX), Z21, Z11
-	VFMADD231PS.BCST (DX)(R8*1), Z20, Z12
-	VFMADD231PS.BCST (DX)(R8*1), Z21, Z13
-	VFMADD231PS.BCST (DX)(R8*2), Z20, Z14
-	VFMADD231PS.BCST (DX)(R8*2), Z21, Z15
-	VFMADD231PS.BCST (DX)(R9*1), Z20, Z16
-	VFMADD231PS.BCST (DX)(R9*1), Z21, Z17
-	VFMADD231PS.BCST (DX)(R8*4), Z20, Z18
-	VFMADD231PS.BCST (DX)(R8*4), Z21, Z19
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R12
+	VMOVUPS          (DI), Z20
+	VMOVUPS.Z        64(DI), K1, Z21
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z20, Z0
+	VFMADD231PS.BCST (DX), Z21, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z20, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z21, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z20, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z21, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z20, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z21, Z7
+	VFMADD231PS.BCST (DX)(R9*4), Z20, Z8
+	VFMADD231PS.BCST (DX)(R9*4), Z21, Z9
+	VFMADD231PS.BCST (BX), Z20, Z10
+	VFMADD231PS.BCST (BX), Z21, Z11
+	VFMADD231PS.BCST (BX)(R9*1), Z20, Z12
+	VFMADD231PS.BCST (BX)(R9*1), Z21, Z13
+	VFMADD231PS.BCST (BX)(R9*2), Z20, Z14
+	VFMADD231PS.BCST (BX)(R9*2), Z21, Z15
+	VFMADD231PS.BCST (BX)(R10*1), Z20, Z16
+	VFMADD231PS.BCST (BX)(R10*1), Z21, Z17
+	VFMADD231PS.BCST (BX)(R9*4), Z20, Z18
+	VFMADD231PS.BCST (BX)(R9*4), Z21, Z19
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R11
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R10
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -8557,6 +11429,106 @@ linear_72:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z20
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R11
+	VMOVUPS          (DI), Z21
+	VFMADD231PS.BCST (DX), Z21, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z20, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z21, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z20, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z21, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z20, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z21, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z20, Z6
+	VMOVUPS          Z6, (SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z21, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z20, Z8
+	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (BX), Z21, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z20, Z10
+	VMOVUPS          Z10, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z21, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z20, Z12
+	VMOVUPS          Z12, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z21, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z20, Z14
+	VMOVUPS          Z14, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z21, Z16
+	VADDPS           (CX), Z16, Z16
+	VMAXPS           Z16, Z20, Z16
+	VMOVUPS          Z16, (R8)(R11*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z21, Z18
+	VADDPS           (CX), Z18, Z18
+	VMAXPS           Z18, Z20, Z18
+	VMOVUPS          Z18, (R8)(AX*4)
+	VMOVUPS.Z        64(DI), K1, Z21
+	VFMADD231PS.BCST (DX), Z21, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z20, Z1
+	VMOVUPS          Z1, K1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z21, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z20, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z21, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z20, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z21, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z20, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z21, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z20, Z9
+	VMOVUPS          Z9, K1, 64(SI)(AX*4)
+	VFMADD231PS.BCST (BX), Z21, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z20, Z11
+	VMOVUPS          Z11, K1, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z21, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z20, Z13
+	VMOVUPS          Z13, K1, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z21, Z15
+	VADDPS           64(CX), Z15, K1, Z15
+	VMAXPS           Z15, Z20, Z15
+	VMOVUPS          Z15, K1, 64(R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z21, Z17
+	VADDPS           64(CX), Z17, K1, Z17
+	VMAXPS           Z17, Z20, Z17
+	VMOVUPS          Z17, K1, 64(R8)(R11*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z21, Z19
+	VADDPS           64(CX), Z19, K1, Z19
+	VMAXPS           Z19, Z20, Z19
+	VMOVUPS          Z19, K1, 64(R8)(AX*4)
+	VZEROUPPER
+	RET
+
 // func tile512_6_0_v1(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_6_0_v1(SB), NOSPLIT, $0-8
@@ -8567,40 +11539,53 @@ TEXT ·tile512_6_0_v1(SB), NOSPLIT, $0-8
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (DI)(DI*2), R8
-	LEAQ   (DI)(DI*4), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	LEAQ   (R8)(R8*4), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (BX), Z6
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z6, Z0
-	VFMADD231PS.BCST (CX)(DI*1), Z6, Z1
-	VFMADD231PS.BCST (CX)(DI*2), Z6, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z6, Z3
-	VFMADD231PS.BCST (CX)(DI*4), Z6, Z4
-	VFMADD231PS.BCST (CX)(R9*1), Z6, Z5
-	ADDQ             DX, CX
-	DECQ             R12
+	VMOVUPS          (SI), Z6
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z6, Z0
+	VFMADD231PS.BCST (DX)(R8*1), Z6, Z1
+	VFMADD231PS.BCST (DX)(R8*2), Z6, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z6, Z3
+	VFMADD231PS.BCST (DX)(R8*4), Z6, Z4
+	VFMADD231PS.BCST (DX)(R10*1), Z6, Z5
+	ADDQ             BX, DX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R11
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R10
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -8658,6 +11643,49 @@ linear_73:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z6
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), DI
+	LEAQ             (AX)(AX*4), R11
+	VMOVUPS          (SI), Z7
+	VFMADD231PS.BCST (DX), Z7, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z6, Z0
+	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z7, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z6, Z1
+	VMOVUPS          Z1, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z7, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z6, Z2
+	VMOVUPS          Z2, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z7, Z3
+	VADDPS           (CX), Z3, Z3
+	VMAXPS           Z3, Z6, Z3
+	VMOVUPS          Z3, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z7, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z6, Z4
+	VMOVUPS          Z4, (BX)(AX*4)
+	VFMADD231PS.BCST (DX)(R10*1), Z7, Z5
+	VADDPS           (CX), Z5, Z5
+	VMAXPS           Z5, Z6, Z5
+	VMOVUPS          Z5, (BX)(R11*1)
+	VZEROUPPER
+	RET
+
 // func tile512_6_0_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_6_0_v1m(SB), NOSPLIT, $0-8
@@ -8670,40 +11698,53 @@ TEXT ·tile512_6_0_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z5, Z5, Z5
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (DI)(DI*2), R8
-	LEAQ   (DI)(DI*4), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	LEAQ   (R8)(R8*4), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (BX), K1, Z6
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z6, Z0
-	VFMADD231PS.BCST (CX)(DI*1), Z6, Z1
-	VFMADD231PS.BCST (CX)(DI*2), Z6, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z6, Z3
-	VFMADD231PS.BCST (CX)(DI*4), Z6, Z4
-	VFMADD231PS.BCST (CX)(R9*1), Z6, Z5
-	ADDQ             DX, CX
-	DECQ             R12
+	VMOVUPS.Z        (SI), K1, Z6
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z6, Z0
+	VFMADD231PS.BCST (DX)(R8*1), Z6, Z1
+	VFMADD231PS.BCST (DX)(R8*2), Z6, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z6, Z3
+	VFMADD231PS.BCST (DX)(R8*4), Z6, Z4
+	VFMADD231PS.BCST (DX)(R10*1), Z6, Z5
+	ADDQ             BX, DX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R11
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R10
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -8761,6 +11802,49 @@ linear_74:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z6
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), DI
+	LEAQ             (AX)(AX*4), R11
+	VMOVUPS.Z        (SI), K1, Z7
+	VFMADD231PS.BCST (DX), Z7, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z6, Z0
+	VMOVUPS          Z0, K1, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z7, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z6, Z1
+	VMOVUPS          Z1, K1, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z7, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z6, Z2
+	VMOVUPS          Z2, K1, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z7, Z3
+	VADDPS           (CX), Z3, K1, Z3
+	VMAXPS           Z3, Z6, Z3
+	VMOVUPS          Z3, K1, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z7, Z4
+	VADDPS           (CX), Z4, K1, Z4
+	VMAXPS           Z4, Z6, Z4
+	VMOVUPS          Z4, K1, (BX)(AX*4)
+	VFMADD231PS.BCST (DX)(R10*1), Z7, Z5
+	VADDPS           (CX), Z5, K1, Z5
+	VMAXPS           Z5, Z6, Z5
+	VMOVUPS          Z5, K1, (BX)(R11*1)
+	VZEROUPPER
+	RET
+
 // func tile512_6_0_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_6_0_v2(SB), NOSPLIT, $0-8
@@ -8777,47 +11861,60 @@ TEXT ·tile512_6_0_v2(SB), NOSPLIT, $0-8
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (DI)(DI*2), R8
-	LEAQ   (DI)(DI*4), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	LEAQ   (R8)(R8*4), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (BX), Z12
-	VMOVUPS          64(BX), Z13
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z12, Z0
-	VFMADD231PS.BCST (CX), Z13, Z1
-	VFMADD231PS.BCST (CX)(DI*1), Z12, Z2
-	VFMADD231PS.BCST (CX)(DI*1), Z13, Z3
-	VFMADD231PS.BCST (CX)(DI*2), Z12, Z4
-	VFMADD231PS.BCST (CX)(DI*2), Z13, Z5
-	VFMADD231PS.BCST (CX)(R8*1), Z12, Z6
-	VFMADD231PS.BCST (CX)(R8*1), Z13, Z7
-	VFMADD231PS.BCST (CX)(DI*4), Z12, Z8
-	VFMADD231PS.BCST (CX)(DI*4), Z13, Z9
-	VFMADD231PS.BCST (CX)(R9*1), Z12, Z10
-	VFMADD231PS.BCST (CX)(R9*1), Z13, Z11
-	ADDQ             DX, CX
-	DECQ             R12
+	VMOVUPS          (SI), Z12
+	VMOVUPS          64(SI), Z13
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z12, Z0
+	VFMADD231PS.BCST (DX), Z13, Z1
+	VFMADD231PS.BCST (DX)(R8*1), Z12, Z2
+	VFMADD231PS.BCST (DX)(R8*1), Z13, Z3
+	VFMADD231PS.BCST (DX)(R8*2), Z12, Z4
+	VFMADD231PS.BCST (DX)(R8*2), Z13, Z5
+	VFMADD231PS.BCST (DX)(R9*1), Z12, Z6
+	VFMADD231PS.BCST (DX)(R9*1), Z13, Z7
+	VFMADD231PS.BCST (DX)(R8*4), Z12, Z8
+	VFMADD231PS.BCST (DX)(R8*4), Z13, Z9
+	VFMADD231PS.BCST (DX)(R10*1), Z12, Z10
+	VFMADD231PS.BCST (DX)(R10*1), Z13, Z11
+	ADDQ             BX, DX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R11
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R10
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -8906,6 +12003,74 @@ linear_75:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z12
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), DI
+	LEAQ             (AX)(AX*4), R11
+	VMOVUPS          (SI), Z13
+	VFMADD231PS.BCST (DX), Z13, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z12, Z0
+	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z13, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z12, Z2
+	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z13, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z12, Z4
+	VMOVUPS          Z4, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z13, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z12, Z6
+	VMOVUPS          Z6, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z13, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z12, Z8
+	VMOVUPS          Z8, (BX)(AX*4)
+	VFMADD231PS.BCST (DX)(R10*1), Z13, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z12, Z10
+	VMOVUPS          Z10, (BX)(R11*1)
+	VMOVUPS          64(SI), Z13
+	VFMADD231PS.BCST (DX), Z13, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z12, Z1
+	VMOVUPS          Z1, 64(BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z13, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z12, Z3
+	VMOVUPS          Z3, 64(BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z13, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z12, Z5
+	VMOVUPS          Z5, 64(BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z13, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z12, Z7
+	VMOVUPS          Z7, 64(BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z13, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z12, Z9
+	VMOVUPS          Z9, 64(BX)(AX*4)
+	VFMADD231PS.BCST (DX)(R10*1), Z13, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z12, Z11
+	VMOVUPS          Z11, 64(BX)(R11*1)
+	VZEROUPPER
+	RET
+
 // func tile512_6_0_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_6_0_v2m(SB), NOSPLIT, $0-8
@@ -8924,47 +12089,60 @@ TEXT ·tile512_6_0_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z11, Z11, Z11
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (DI)(DI*2), R8
-	LEAQ   (DI)(DI*4), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	LEAQ   (R8)(R8*4), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (BX), Z12
-	VMOVUPS.Z        64(BX), K1, Z13
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z12, Z0
-	VFMADD231PS.BCST (CX), Z13, Z1
-	VFMADD231PS.BCST (CX)(DI*1), Z12, Z2
-	VFMADD231PS.BCST (CX)(DI*1), Z13, Z3
-	VFMADD231PS.BCST (CX)(DI*2), Z12, Z4
-	VFMADD231PS.BCST (CX)(DI*2), Z13, Z5
-	VFMADD231PS.BCST (CX)(R8*1), Z12, Z6
-	VFMADD231PS.BCST (CX)(R8*1), Z13, Z7
-	VFMADD231PS.BCST (CX)(DI*4), Z12, Z8
-	VFMADD231PS.BCST (CX)(DI*4), Z13, Z9
-	VFMADD231PS.BCST (CX)(R9*1), Z12, Z10
-	VFMADD231PS.BCST (CX)(R9*1), Z13, Z11
-	ADDQ             DX, CX
-	DECQ             R12
+	VMOVUPS          (SI), Z12
+	VMOVUPS.Z        64(SI), K1, Z13
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z12, Z0
+	VFMADD231PS.BCST (DX), Z13, Z1
+	VFMADD231PS.BCST (DX)(R8*1), Z12, Z2
+	VFMADD231PS.BCST (DX)(R8*1), Z13, Z3
+	VFMADD231PS.BCST (DX)(R8*2), Z12, Z4
+	VFMADD231PS.BCST (DX)(R8*2), Z13, Z5
+	VFMADD231PS.BCST (DX)(R9*1), Z12, Z6
+	VFMADD231PS.BCST (DX)(R9*1), Z13, Z7
+	VFMADD231PS.BCST (DX)(R8*4), Z12, Z8
+	VFMADD231PS.BCST (DX)(R8*4), Z13, Z9
+	VFMADD231PS.BCST (DX)(R10*1), Z12, Z10
+	VFMADD231PS.BCST (DX)(R10*1), Z13, Z11
+	ADDQ             BX, DX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R11
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R10
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -9053,6 +12231,74 @@ linear_76:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z12
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), DI
+	LEAQ             (AX)(AX*4), R11
+	VMOVUPS          (SI), Z13
+	VFMADD231PS.BCST (DX), Z13, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z12, Z0
+	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z13, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z12, Z2
+	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z13, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z12, Z4
+	VMOVUPS          Z4, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z13, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z12, Z6
+	VMOVUPS          Z6, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z13, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z12, Z8
+	VMOVUPS          Z8, (BX)(AX*4)
+	VFMADD231PS.BCST (DX)(R10*1), Z13, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z12, Z10
+	VMOVUPS          Z10, (BX)(R11*1)
+	VMOVUPS.Z        64(SI), K1, Z13
+	VFMADD231PS.BCST (DX), Z13, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z12, Z1
+	VMOVUPS          Z1, K1, 64(BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z13, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z12, Z3
+	VMOVUPS          Z3, K1, 64(BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z13, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z12, Z5
+	VMOVUPS          Z5, K1, 64(BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z13, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z12, Z7
+	VMOVUPS          Z7, K1, 64(BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z13, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z12, Z9
+	VMOVUPS          Z9, K1, 64(BX)(AX*4)
+	VFMADD231PS.BCST (DX)(R10*1), Z13, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z12, Z11
+	VMOVUPS          Z11, K1, 64(BX)(R11*1)
+	VZEROUPPER
+	RET
+
 // func tile512_6_5_v1(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_6_5_v1(SB), NOSPLIT, $0-8
@@ -9068,49 +12314,62 @@ TEXT ·tile512_6_5_v1(SB), NOSPLIT, $0-8
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	MOVQ   16(AX), R11
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R12
 
 loop3:
-	MOVQ 8(AX), R12
+	MOVQ 8(AX), R13
 
 loop2:
-	MOVQ (AX), R13
+	MOVQ (AX), R14
+	DECQ CX
+	JNZ  loop
+	DECQ R14
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z11
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z11, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z11, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z11, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z11, Z3
-	VFMADD231PS.BCST (CX)(R8*4), Z11, Z4
-	VFMADD231PS.BCST (CX)(R10*1), Z11, Z5
-	VFMADD231PS.BCST (DX), Z11, Z6
-	VFMADD231PS.BCST (DX)(R8*1), Z11, Z7
-	VFMADD231PS.BCST (DX)(R8*2), Z11, Z8
-	VFMADD231PS.BCST (DX)(R9*1), Z11, Z9
-	VFMADD231PS.BCST (DX)(R8*4), Z11, Z10
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R13
+	VMOVUPS          (DI), Z11
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z11, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z11, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z11, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z11, Z3
+	VFMADD231PS.BCST (DX)(R9*4), Z11, Z4
+	VFMADD231PS.BCST (DX)(R11*1), Z11, Z5
+	VFMADD231PS.BCST (BX), Z11, Z6
+	VFMADD231PS.BCST (BX)(R9*1), Z11, Z7
+	VFMADD231PS.BCST (BX)(R9*2), Z11, Z8
+	VFMADD231PS.BCST (BX)(R10*1), Z11, Z9
+	VFMADD231PS.BCST (BX)(R9*4), Z11, Z10
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R14
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R12
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R13
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R11
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R12
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -9194,6 +12453,70 @@ linear_77:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z11
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R12
+	LEAQ             (AX)(AX*4), R13
+	VMOVUPS          (DI), Z12
+	VFMADD231PS.BCST (DX), Z12, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z11, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z12, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z11, Z1
+	VMOVUPS          Z1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z12, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z11, Z2
+	VMOVUPS          Z2, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z12, Z3
+	VADDPS           (CX), Z3, Z3
+	VMAXPS           Z3, Z11, Z3
+	VMOVUPS          Z3, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z12, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z11, Z4
+	VMOVUPS          Z4, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z12, Z5
+	VADDPS           (CX), Z5, Z5
+	VMAXPS           Z5, Z11, Z5
+	VMOVUPS          Z5, (SI)(R13*1)
+	VFMADD231PS.BCST (BX), Z12, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z11, Z6
+	VMOVUPS          Z6, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z12, Z7
+	VADDPS           (CX), Z7, Z7
+	VMAXPS           Z7, Z11, Z7
+	VMOVUPS          Z7, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z12, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z11, Z8
+	VMOVUPS          Z8, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z12, Z9
+	VADDPS           (CX), Z9, Z9
+	VMAXPS           Z9, Z11, Z9
+	VMOVUPS          Z9, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z12, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z11, Z10
+	VMOVUPS          Z10, (R8)(AX*4)
+	VZEROUPPER
+	RET
+
 // func tile512_6_5_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_6_5_v1m(SB), NOSPLIT, $0-8
@@ -9211,49 +12534,62 @@ TEXT ·tile512_6_5_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z10, Z10, Z10
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	MOVQ   16(AX), R11
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R12
 
 loop3:
-	MOVQ 8(AX), R12
+	MOVQ 8(AX), R13
 
 loop2:
-	MOVQ (AX), R13
+	MOVQ (AX), R14
+	DECQ CX
+	JNZ  loop
+	DECQ R14
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (SI), K1, Z11
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z11, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z11, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z11, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z11, Z3
-	VFMADD231PS.BCST (CX)(R8*4), Z11, Z4
-	VFMADD231PS.BCST (CX)(R10*1), Z11, Z5
-	VFMADD231PS.BCST (DX), Z11, Z6
-	VFMADD231PS.BCST (DX)(R8*1), Z11, Z7
-	VFMADD231PS.BCST (DX)(R8*2), Z11, Z8
-	VFMADD231PS.BCST (DX)(R9*1), Z11, Z9
-	VFMADD231PS.BCST (DX)(R8*4), Z11, Z10
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R13
+	VMOVUPS.Z        (DI), K1, Z11
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z11, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z11, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z11, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z11, Z3
+	VFMADD231PS.BCST (DX)(R9*4), Z11, Z4
+	VFMADD231PS.BCST (DX)(R11*1), Z11, Z5
+	VFMADD231PS.BCST (BX), Z11, Z6
+	VFMADD231PS.BCST (BX)(R9*1), Z11, Z7
+	VFMADD231PS.BCST (BX)(R9*2), Z11, Z8
+	VFMADD231PS.BCST (BX)(R10*1), Z11, Z9
+	VFMADD231PS.BCST (BX)(R9*4), Z11, Z10
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R14
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R12
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R13
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R11
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R12
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -9337,6 +12673,70 @@ linear_78:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z11
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R12
+	LEAQ             (AX)(AX*4), R13
+	VMOVUPS.Z        (DI), K1, Z12
+	VFMADD231PS.BCST (DX), Z12, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z11, Z0
+	VMOVUPS          Z0, K1, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z12, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z11, Z1
+	VMOVUPS          Z1, K1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z12, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z11, Z2
+	VMOVUPS          Z2, K1, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z12, Z3
+	VADDPS           (CX), Z3, K1, Z3
+	VMAXPS           Z3, Z11, Z3
+	VMOVUPS          Z3, K1, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z12, Z4
+	VADDPS           (CX), Z4, K1, Z4
+	VMAXPS           Z4, Z11, Z4
+	VMOVUPS          Z4, K1, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z12, Z5
+	VADDPS           (CX), Z5, K1, Z5
+	VMAXPS           Z5, Z11, Z5
+	VMOVUPS          Z5, K1, (SI)(R13*1)
+	VFMADD231PS.BCST (BX), Z12, Z6
+	VADDPS           (CX), Z6, K1, Z6
+	VMAXPS           Z6, Z11, Z6
+	VMOVUPS          Z6, K1, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z12, Z7
+	VADDPS           (CX), Z7, K1, Z7
+	VMAXPS           Z7, Z11, Z7
+	VMOVUPS          Z7, K1, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z12, Z8
+	VADDPS           (CX), Z8, K1, Z8
+	VMAXPS           Z8, Z11, Z8
+	VMOVUPS          Z8, K1, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z12, Z9
+	VADDPS           (CX), Z9, K1, Z9
+	VMAXPS           Z9, Z11, Z9
+	VMOVUPS          Z9, K1, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z12, Z10
+	VADDPS           (CX), Z10, K1, Z10
+	VMAXPS           Z10, Z11, Z10
+	VMOVUPS          Z10, K1, (R8)(AX*4)
+	VZEROUPPER
+	RET
+
 // func tile512_6_5_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_6_5_v2(SB), NOSPLIT, $0-8
@@ -9363,61 +12763,74 @@ TEXT ·tile512_6_5_v2(SB), NOSPLIT, $0-8
 	VPXORD Z19, Z19, Z19
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	MOVQ   16(AX), R11
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R12
 
 loop3:
-	MOVQ 8(AX), R12
+	MOVQ 8(AX), R13
 
 loop2:
-	MOVQ (AX), R13
+	MOVQ (AX), R14
+	DECQ CX
+	JNZ  loop
+	DECQ R14
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z22
-	VMOVUPS          64(SI), Z23
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z22, Z0
-	VFMADD231PS.BCST (CX), Z23, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z22, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z23, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z22, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z23, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z22, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z23, Z7
-	VFMADD231PS.BCST (CX)(R8*4), Z22, Z8
-	VFMADD231PS.BCST (CX)(R8*4), Z23, Z9
-	VFMADD231PS.BCST (CX)(R10*1), Z22, Z10
-	VFMADD231PS.BCST (CX)(R10*1), Z23, Z11
-	VFMADD231PS.BCST (DX), Z22, Z12
-	VFMADD231PS.BCST (DX), Z23, Z13
-	VFMADD231PS.BCST (DX)(R8*1), Z22, Z14
-	VFMADD231PS.BCST (DX)(R8*1), Z23, Z15
-	VFMADD231PS.BCST (DX)(R8*2), Z22, Z16
-	VFMADD231PS.BCST (DX)(R8*2), Z23, Z17
-	VFMADD231PS.BCST (DX)(R9*1), Z22, Z18
-	VFMADD231PS.BCST (DX)(R9*1), Z23, Z19
-	VFMADD231PS.BCST (DX)(R8*4), Z22, Z20
-	VFMADD231PS.BCST (DX)(R8*4), Z23, Z21
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R13
+	VMOVUPS          (DI), Z22
+	VMOVUPS          64(DI), Z23
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z22, Z0
+	VFMADD231PS.BCST (DX), Z23, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z22, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z23, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z22, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z23, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z22, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z23, Z7
+	VFMADD231PS.BCST (DX)(R9*4), Z22, Z8
+	VFMADD231PS.BCST (DX)(R9*4), Z23, Z9
+	VFMADD231PS.BCST (DX)(R11*1), Z22, Z10
+	VFMADD231PS.BCST (DX)(R11*1), Z23, Z11
+	VFMADD231PS.BCST (BX), Z22, Z12
+	VFMADD231PS.BCST (BX), Z23, Z13
+	VFMADD231PS.BCST (BX)(R9*1), Z22, Z14
+	VFMADD231PS.BCST (BX)(R9*1), Z23, Z15
+	VFMADD231PS.BCST (BX)(R9*2), Z22, Z16
+	VFMADD231PS.BCST (BX)(R9*2), Z23, Z17
+	VFMADD231PS.BCST (BX)(R10*1), Z22, Z18
+	VFMADD231PS.BCST (BX)(R10*1), Z23, Z19
+	VFMADD231PS.BCST (BX)(R9*4), Z22, Z20
+	VFMADD231PS.BCST (BX)(R9*4), Z23, Z21
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R14
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R12
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R13
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R11
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R12
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -9557,6 +12970,115 @@ linear_79:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z22
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R12
+	LEAQ             (AX)(AX*4), R13
+	VMOVUPS          (DI), Z23
+	VFMADD231PS.BCST (DX), Z23, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z22, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z23, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z22, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z23, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z22, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z23, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z22, Z6
+	VMOVUPS          Z6, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z23, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z22, Z8
+	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z23, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z22, Z10
+	VMOVUPS          Z10, (SI)(R13*1)
+	VFMADD231PS.BCST (BX), Z23, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z22, Z12
+	VMOVUPS          Z12, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z23, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z22, Z14
+	VMOVUPS          Z14, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z23, Z16
+	VADDPS           (CX), Z16, Z16
+	VMAXPS           Z16, Z22, Z16
+	VMOVUPS          Z16, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z23, Z18
+	VADDPS           (CX), Z18, Z18
+	VMAXPS           Z18, Z22, Z18
+	VMOVUPS          Z18, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z23, Z20
+	VADDPS           (CX), Z20, Z20
+	VMAXPS           Z20, Z22, Z20
+	VMOVUPS          Z20, (R8)(AX*4)
+	VMOVUPS          64(DI), Z23
+	VFMADD231PS.BCST (DX), Z23, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z22, Z1
+	VMOVUPS          Z1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z23, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z22, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z23, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z22, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z23, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z22, Z7
+	VMOVUPS          Z7, 64(SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z23, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z22, Z9
+	VMOVUPS          Z9, 64(SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z23, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z22, Z11
+	VMOVUPS          Z11, 64(SI)(R13*1)
+	VFMADD231PS.BCST (BX), Z23, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z22, Z13
+	VMOVUPS          Z13, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z23, Z15
+	VADDPS           64(CX), Z15, Z15
+	VMAXPS           Z15, Z22, Z15
+	VMOVUPS          Z15, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z23, Z17
+	VADDPS           64(CX), Z17, Z17
+	VMAXPS           Z17, Z22, Z17
+	VMOVUPS          Z17, 64(R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z23, Z19
+	VADDPS           64(CX), Z19, Z19
+	VMAXPS           Z19, Z22, Z19
+	VMOVUPS          Z19, 64(R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z23, Z21
+	VADDPS           64(CX), Z21, Z21
+	VMAXPS           Z21, Z22, Z21
+	VMOVUPS          Z21, 64(R8)(AX*4)
+	VZEROUPPER
+	RET
+
 // func tile512_6_5_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_6_5_v2m(SB), NOSPLIT, $0-8
@@ -9585,61 +13107,74 @@ TEXT ·tile512_6_5_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z21, Z21, Z21
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	MOVQ   16(AX), R11
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R12
 
 loop3:
-	MOVQ 8(AX), R12
+	MOVQ 8(AX), R13
 
 loop2:
-	MOVQ (AX), R13
+	MOVQ (AX), R14
+	DECQ CX
+	JNZ  loop
+	DECQ R14
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z22
-	VMOVUPS.Z        64(SI), K1, Z23
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z22, Z0
-	VFMADD231PS.BCST (CX), Z23, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z22, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z23, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z22, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z23, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z22, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z23, Z7
-	VFMADD231PS.BCST (CX)(R8*4), Z22, Z8
-	VFMADD231PS.BCST (CX)(R8*4), Z23, Z9
-	VFMADD231PS.BCST (CX)(R10*1), Z22, Z10
-	VFMADD231PS.BCST (CX)(R10*1), Z23, Z11
-	VFMADD231PS.BCST (DX), Z22, Z12
-	VFMADD231PS.BCST (DX), Z23, Z13
-	VFMADD231PS.BCST (DX)(R8*1), Z22, Z14
-	VFMADD231PS.BCST (DX)(R8*1), Z23, Z15
-	VFMADD231PS.BCST (DX)(R8*2), Z22, Z16
-	VFMADD231PS.BCST (DX)(R8*2), Z23, Z17
-	VFMADD231PS.BCST (DX)(R9*1), Z22, Z18
-	VFMADD231PS.BCST (DX)(R9*1), Z23, Z19
-	VFMADD231PS.BCST (DX)(R8*4), Z22, Z20
-	VFMADD231PS.BCST (DX)(R8*4), Z23, Z21
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R13
+	VMOVUPS          (DI), Z22
+	VMOVUPS.Z        64(DI), K1, Z23
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z22, Z0
+	VFMADD231PS.BCST (DX), Z23, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z22, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z23, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z22, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z23, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z22, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z23, Z7
+	VFMADD231PS.BCST (DX)(R9*4), Z22, Z8
+	VFMADD231PS.BCST (DX)(R9*4), Z23, Z9
+	VFMADD231PS.BCST (DX)(R11*1), Z22, Z10
+	VFMADD231PS.BCST (DX)(R11*1), Z23, Z11
+	VFMADD231PS.BCST (BX), Z22, Z12
+	VFMADD231PS.BCST (BX), Z23, Z13
+	VFMADD231PS.BCST (BX)(R9*1), Z22, Z14
+	VFMADD231PS.BCST (BX)(R9*1), Z23, Z15
+	VFMADD231PS.BCST (BX)(R9*2), Z22, Z16
+	VFMADD231PS.BCST (BX)(R9*2), Z23, Z17
+	VFMADD231PS.BCST (BX)(R10*1), Z22, Z18
+	VFMADD231PS.BCST (BX)(R10*1), Z23, Z19
+	VFMADD231PS.BCST (BX)(R9*4), Z22, Z20
+	VFMADD231PS.BCST (BX)(R9*4), Z23, Z21
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R14
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R12
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R13
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R11
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R12
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -9779,6 +13314,115 @@ linear_80:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z22
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R12
+	LEAQ             (AX)(AX*4), R13
+	VMOVUPS          (DI), Z23
+	VFMADD231PS.BCST (DX), Z23, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z22, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z23, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z22, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z23, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z22, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z23, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z22, Z6
+	VMOVUPS          Z6, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z23, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z22, Z8
+	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z23, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z22, Z10
+	VMOVUPS          Z10, (SI)(R13*1)
+	VFMADD231PS.BCST (BX), Z23, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z22, Z12
+	VMOVUPS          Z12, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z23, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z22, Z14
+	VMOVUPS          Z14, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z23, Z16
+	VADDPS           (CX), Z16, Z16
+	VMAXPS           Z16, Z22, Z16
+	VMOVUPS          Z16, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z23, Z18
+	VADDPS           (CX), Z18, Z18
+	VMAXPS           Z18, Z22, Z18
+	VMOVUPS          Z18, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z23, Z20
+	VADDPS           (CX), Z20, Z20
+	VMAXPS           Z20, Z22, Z20
+	VMOVUPS          Z20, (R8)(AX*4)
+	VMOVUPS.Z        64(DI), K1, Z23
+	VFMADD231PS.BCST (DX), Z23, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z22, Z1
+	VMOVUPS          Z1, K1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z23, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z22, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z23, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z22, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z23, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z22, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z23, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z22, Z9
+	VMOVUPS          Z9, K1, 64(SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z23, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z22, Z11
+	VMOVUPS          Z11, K1, 64(SI)(R13*1)
+	VFMADD231PS.BCST (BX), Z23, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z22, Z13
+	VMOVUPS          Z13, K1, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z23, Z15
+	VADDPS           64(CX), Z15, K1, Z15
+	VMAXPS           Z15, Z22, Z15
+	VMOVUPS          Z15, K1, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z23, Z17
+	VADDPS           64(CX), Z17, K1, Z17
+	VMAXPS           Z17, Z22, Z17
+	VMOVUPS          Z17, K1, 64(R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z23, Z19
+	VADDPS           64(CX), Z19, K1, Z19
+	VMAXPS           Z19, Z22, Z19
+	VMOVUPS          Z19, K1, 64(R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z23, Z21
+	VADDPS           64(CX), Z21, K1, Z21
+	VMAXPS           Z21, Z22, Z21
+	VMOVUPS          Z21, K1, 64(R8)(AX*4)
+	VZEROUPPER
+	RET
+
 // func tile512_6_6_v1(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_6_6_v1(SB), NOSPLIT, $0-8
@@ -9795,50 +13439,63 @@ TEXT ·tile512_6_6_v1(SB), NOSPLIT, $0-8
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	MOVQ   16(AX), R11
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R12
 
 loop3:
-	MOVQ 8(AX), R12
+	MOVQ 8(AX), R13
 
 loop2:
-	MOVQ (AX), R13
+	MOVQ (AX), R14
+	DECQ CX
+	JNZ  loop
+	DECQ R14
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z12
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z12, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z12, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z12, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z12, Z3
-	VFMADD231PS.BCST (CX)(R8*4), Z12, Z4
-	VFMADD231PS.BCST (CX)(R10*1), Z12, Z5
-	VFMADD231PS.BCST (DX), Z12, Z6
-	VFMADD231PS.BCST (DX)(R8*1), Z12, Z7
-	VFMADD231PS.BCST (DX)(R8*2), Z12, Z8
-	VFMADD231PS.BCST (DX)(R9*1), Z12, Z9
-	VFMADD231PS.BCST (DX)(R8*4), Z12, Z10
-	VFMADD231PS.BCST (DX)(R10*1), Z12, Z11
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R13
+	VMOVUPS          (DI), Z12
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z12, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z12, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z12, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z12, Z3
+	VFMADD231PS.BCST (DX)(R9*4), Z12, Z4
+	VFMADD231PS.BCST (DX)(R11*1), Z12, Z5
+	VFMADD231PS.BCST (BX), Z12, Z6
+	VFMADD231PS.BCST (BX)(R9*1), Z12, Z7
+	VFMADD231PS.BCST (BX)(R9*2), Z12, Z8
+	VFMADD231PS.BCST (BX)(R10*1), Z12, Z9
+	VFMADD231PS.BCST (BX)(R9*4), Z12, Z10
+	VFMADD231PS.BCST (BX)(R11*1), Z12, Z11
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R14
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R12
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R13
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R11
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R12
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -9927,6 +13584,74 @@ linear_81:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z12
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R12
+	LEAQ             (AX)(AX*4), R13
+	VMOVUPS          (DI), Z13
+	VFMADD231PS.BCST (DX), Z13, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z12, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z13, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z12, Z1
+	VMOVUPS          Z1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z13, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z12, Z2
+	VMOVUPS          Z2, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z13, Z3
+	VADDPS           (CX), Z3, Z3
+	VMAXPS           Z3, Z12, Z3
+	VMOVUPS          Z3, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z13, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z12, Z4
+	VMOVUPS          Z4, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z13, Z5
+	VADDPS           (CX), Z5, Z5
+	VMAXPS           Z5, Z12, Z5
+	VMOVUPS          Z5, (SI)(R13*1)
+	VFMADD231PS.BCST (BX), Z13, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z12, Z6
+	VMOVUPS          Z6, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z13, Z7
+	VADDPS           (CX), Z7, Z7
+	VMAXPS           Z7, Z12, Z7
+	VMOVUPS          Z7, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z13, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z12, Z8
+	VMOVUPS          Z8, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z13, Z9
+	VADDPS           (CX), Z9, Z9
+	VMAXPS           Z9, Z12, Z9
+	VMOVUPS          Z9, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z13, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z12, Z10
+	VMOVUPS          Z10, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z13, Z11
+	VADDPS           (CX), Z11, Z11
+	VMAXPS           Z11, Z12, Z11
+	VMOVUPS          Z11, (R8)(R13*1)
+	VZEROUPPER
+	RET
+
 // func tile512_6_6_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_6_6_v1m(SB), NOSPLIT, $0-8
@@ -9945,50 +13670,63 @@ TEXT ·tile512_6_6_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z11, Z11, Z11
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	MOVQ   16(AX), R11
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R12
 
 loop3:
-	MOVQ 8(AX), R12
+	MOVQ 8(AX), R13
 
 loop2:
-	MOVQ (AX), R13
+	MOVQ (AX), R14
+	DECQ CX
+	JNZ  loop
+	DECQ R14
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (SI), K1, Z12
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z12, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z12, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z12, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z12, Z3
-	VFMADD231PS.BCST (CX)(R8*4), Z12, Z4
-	VFMADD231PS.BCST (CX)(R10*1), Z12, Z5
-	VFMADD231PS.BCST (DX), Z12, Z6
-	VFMADD231PS.BCST (DX)(R8*1), Z12, Z7
-	VFMADD231PS.BCST (DX)(R8*2), Z12, Z8
-	VFMADD231PS.BCST (DX)(R9*1), Z12, Z9
-	VFMADD231PS.BCST (DX)(R8*4), Z12, Z10
-	VFMADD231PS.BCST (DX)(R10*1), Z12, Z11
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R13
+	VMOVUPS.Z        (DI), K1, Z12
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z12, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z12, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z12, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z12, Z3
+	VFMADD231PS.BCST (DX)(R9*4), Z12, Z4
+	VFMADD231PS.BCST (DX)(R11*1), Z12, Z5
+	VFMADD231PS.BCST (BX), Z12, Z6
+	VFMADD231PS.BCST (BX)(R9*1), Z12, Z7
+	VFMADD231PS.BCST (BX)(R9*2), Z12, Z8
+	VFMADD231PS.BCST (BX)(R10*1), Z12, Z9
+	VFMADD231PS.BCST (BX)(R9*4), Z12, Z10
+	VFMADD231PS.BCST (BX)(R11*1), Z12, Z11
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R14
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R12
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R13
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R11
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R12
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -10077,6 +13815,74 @@ linear_82:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z12
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R12
+	LEAQ             (AX)(AX*4), R13
+	VMOVUPS.Z        (DI), K1, Z13
+	VFMADD231PS.BCST (DX), Z13, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z12, Z0
+	VMOVUPS          Z0, K1, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z13, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z12, Z1
+	VMOVUPS          Z1, K1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z13, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z12, Z2
+	VMOVUPS          Z2, K1, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z13, Z3
+	VADDPS           (CX), Z3, K1, Z3
+	VMAXPS           Z3, Z12, Z3
+	VMOVUPS          Z3, K1, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z13, Z4
+	VADDPS           (CX), Z4, K1, Z4
+	VMAXPS           Z4, Z12, Z4
+	VMOVUPS          Z4, K1, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z13, Z5
+	VADDPS           (CX), Z5, K1, Z5
+	VMAXPS           Z5, Z12, Z5
+	VMOVUPS          Z5, K1, (SI)(R13*1)
+	VFMADD231PS.BCST (BX), Z13, Z6
+	VADDPS           (CX), Z6, K1, Z6
+	VMAXPS           Z6, Z12, Z6
+	VMOVUPS          Z6, K1, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z13, Z7
+	VADDPS           (CX), Z7, K1, Z7
+	VMAXPS           Z7, Z12, Z7
+	VMOVUPS          Z7, K1, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z13, Z8
+	VADDPS           (CX), Z8, K1, Z8
+	VMAXPS           Z8, Z12, Z8
+	VMOVUPS          Z8, K1, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z13, Z9
+	VADDPS           (CX), Z9, K1, Z9
+	VMAXPS           Z9, Z12, Z9
+	VMOVUPS          Z9, K1, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z13, Z10
+	VADDPS           (CX), Z10, K1, Z10
+	VMAXPS           Z10, Z12, Z10
+	VMOVUPS          Z10, K1, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z13, Z11
+	VADDPS           (CX), Z11, K1, Z11
+	VMAXPS           Z11, Z12, Z11
+	VMOVUPS          Z11, K1, (R8)(R13*1)
+	VZEROUPPER
+	RET
+
 // func tile512_6_6_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_6_6_v2(SB), NOSPLIT, $0-8
@@ -10105,63 +13911,76 @@ TEXT ·tile512_6_6_v2(SB), NOSPLIT, $0-8
 	VPXORD Z21, Z21, Z21
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	MOVQ   16(AX), R11
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R12
 
 loop3:
-	MOVQ 8(AX), R12
+	MOVQ 8(AX), R13
 
 loop2:
-	MOVQ (AX), R13
+	MOVQ (AX), R14
+	DECQ CX
+	JNZ  loop
+	DECQ R14
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z24
-	VMOVUPS          64(SI), Z25
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z24, Z0
-	VFMADD231PS.BCST (CX), Z25, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z24, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z25, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z24, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z25, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z24, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z25, Z7
-	VFMADD231PS.BCST (CX)(R8*4), Z24, Z8
-	VFMADD231PS.BCST (CX)(R8*4), Z25, Z9
-	VFMADD231PS.BCST (CX)(R10*1), Z24, Z10
-	VFMADD231PS.BCST (CX)(R10*1), Z25, Z11
-	VFMADD231PS.BCST (DX), Z24, Z12
-	VFMADD231PS.BCST (DX), Z25, Z13
-	VFMADD231PS.BCST (DX)(R8*1), Z24, Z14
-	VFMADD231PS.BCST (DX)(R8*1), Z25, Z15
-	VFMADD231PS.BCST (DX)(R8*2), Z24, Z16
-	VFMADD231PS.BCST (DX)(R8*2), Z25, Z17
-	VFMADD231PS.BCST (DX)(R9*1), Z24, Z18
-	VFMADD231PS.BCST (DX)(R9*1), Z25, Z19
-	VFMADD231PS.BCST (DX)(R8*4), Z24, Z20
-	VFMADD231PS.BCST (DX)(R8*4), Z25, Z21
-	VFMADD231PS.BCST (DX)(R10*1), Z24, Z22
-	VFMADD231PS.BCST (DX)(R10*1), Z25, Z23
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R13
+	VMOVUPS          (DI), Z24
+	VMOVUPS          64(DI), Z25
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z24, Z0
+	VFMADD231PS.BCST (DX), Z25, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z24, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z25, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z24, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z25, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z24, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z25, Z7
+	VFMADD231PS.BCST (DX)(R9*4), Z24, Z8
+	VFMADD231PS.BCST (DX)(R9*4), Z25, Z9
+	VFMADD231PS.BCST (DX)(R11*1), Z24, Z10
+	VFMADD231PS.BCST (DX)(R11*1), Z25, Z11
+	VFMADD231PS.BCST (BX), Z24, Z12
+	VFMADD231PS.BCST (BX), Z25, Z13
+	VFMADD231PS.BCST (BX)(R9*1), Z24, Z14
+	VFMADD231PS.BCST (BX)(R9*1), Z25, Z15
+	VFMADD231PS.BCST (BX)(R9*2), Z24, Z16
+	VFMADD231PS.BCST (BX)(R9*2), Z25, Z17
+	VFMADD231PS.BCST (BX)(R10*1), Z24, Z18
+	VFMADD231PS.BCST (BX)(R10*1), Z25, Z19
+	VFMADD231PS.BCST (BX)(R9*4), Z24, Z20
+	VFMADD231PS.BCST (BX)(R9*4), Z25, Z21
+	VFMADD231PS.BCST (BX)(R11*1), Z24, Z22
+	VFMADD231PS.BCST (BX)(R11*1), Z25, Z23
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R14
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R12
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R13
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R11
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R12
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -10311,6 +14130,123 @@ linear_83:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z24
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R12
+	LEAQ             (AX)(AX*4), R13
+	VMOVUPS          (DI), Z25
+	VFMADD231PS.BCST (DX), Z25, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z24, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z25, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z24, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z25, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z24, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z25, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z24, Z6
+	VMOVUPS          Z6, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z25, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z24, Z8
+	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z25, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z24, Z10
+	VMOVUPS          Z10, (SI)(R13*1)
+	VFMADD231PS.BCST (BX), Z25, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z24, Z12
+	VMOVUPS          Z12, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z25, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z24, Z14
+	VMOVUPS          Z14, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z25, Z16
+	VADDPS           (CX), Z16, Z16
+	VMAXPS           Z16, Z24, Z16
+	VMOVUPS          Z16, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z25, Z18
+	VADDPS           (CX), Z18, Z18
+	VMAXPS           Z18, Z24, Z18
+	VMOVUPS          Z18, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z25, Z20
+	VADDPS           (CX), Z20, Z20
+	VMAXPS           Z20, Z24, Z20
+	VMOVUPS          Z20, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z25, Z22
+	VADDPS           (CX), Z22, Z22
+	VMAXPS           Z22, Z24, Z22
+	VMOVUPS          Z22, (R8)(R13*1)
+	VMOVUPS          64(DI), Z25
+	VFMADD231PS.BCST (DX), Z25, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z24, Z1
+	VMOVUPS          Z1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z25, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z24, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z25, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z24, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z25, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z24, Z7
+	VMOVUPS          Z7, 64(SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z25, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z24, Z9
+	VMOVUPS          Z9, 64(SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z25, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z24, Z11
+	VMOVUPS          Z11, 64(SI)(R13*1)
+	VFMADD231PS.BCST (BX), Z25, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z24, Z13
+	VMOVUPS          Z13, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z25, Z15
+	VADDPS           64(CX), Z15, Z15
+	VMAXPS           Z15, Z24, Z15
+	VMOVUPS          Z15, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z25, Z17
+	VADDPS           64(CX), Z17, Z17
+	VMAXPS           Z17, Z24, Z17
+	VMOVUPS          Z17, 64(R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z25, Z19
+	VADDPS           64(CX), Z19, Z19
+	VMAXPS           Z19, Z24, Z19
+	VMOVUPS          Z19, 64(R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z25, Z21
+	VADDPS           64(CX), Z21, Z21
+	VMAXPS           Z21, Z24, Z21
+	VMOVUPS          Z21, 64(R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z25, Z23
+	VADDPS           64(CX), Z23, Z23
+	VMAXPS           Z23, Z24, Z23
+	VMOVUPS          Z23, 64(R8)(R13*1)
+	VZEROUPPER
+	RET
+
 // func tile512_6_6_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_6_6_v2m(SB), NOSPLIT, $0-8
@@ -10341,63 +14277,76 @@ TEXT ·tile512_6_6_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z23, Z23, Z23
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	MOVQ   16(AX), R11
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R12
 
 loop3:
-	MOVQ 8(AX), R12
+	MOVQ 8(AX), R13
 
 loop2:
-	MOVQ (AX), R13
+	MOVQ (AX), R14
+	DECQ CX
+	JNZ  loop
+	DECQ R14
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z24
-	VMOVUPS.Z        64(SI), K1, Z25
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z24, Z0
-	VFMADD231PS.BCST (CX), Z25, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z24, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z25, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z24, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z25, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z24, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z25, Z7
-	VFMADD231PS.BCST (CX)(R8*4), Z24, Z8
-	VFMADD231PS.BCST (CX)(R8*4), Z25, Z9
-	VFMADD231PS.BCST (CX)(R10*1), Z24, Z10
-	VFMADD231PS.BCST (CX)(R10*1), Z25, Z11
-	VFMADD231PS.BCST (DX), Z24, Z12
-	VFMADD231PS.BCST (DX), Z25, Z13
-	VFMADD231PS.BCST (DX)(R8*1), Z24, Z14
-	VFMADD231PS.BCST (DX)(R8*1), Z25, Z15
-	VFMADD231PS.BCST (DX)(R8*2), Z24, Z16
-	VFMADD231PS.BCST (DX)(R8*2), Z25, Z17
-	VFMADD231PS.BCST (DX)(R9*1), Z24, Z18
-	VFMADD231PS.BCST (DX)(R9*1), Z25, Z19
-	VFMADD231PS.BCST (DX)(R8*4), Z24, Z20
-	VFMADD231PS.BCST (DX)(R8*4), Z25, Z21
-	VFMADD231PS.BCST (DX)(R10*1), Z24, Z22
-	VFMADD231PS.BCST (DX)(R10*1), Z25, Z23
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R13
+	VMOVUPS          (DI), Z24
+	VMOVUPS.Z        64(DI), K1, Z25
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z24, Z0
+	VFMADD231PS.BCST (DX), Z25, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z24, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z25, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z24, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z25, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z24, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z25, Z7
+	VFMADD231PS.BCST (DX)(R9*4), Z24, Z8
+	VFMADD231PS.BCST (DX)(R9*4), Z25, Z9
+	VFMADD231PS.BCST (DX)(R11*1), Z24, Z10
+	VFMADD231PS.BCST (DX)(R11*1), Z25, Z11
+	VFMADD231PS.BCST (BX), Z24, Z12
+	VFMADD231PS.BCST (BX), Z25, Z13
+	VFMADD231PS.BCST (BX)(R9*1), Z24, Z14
+	VFMADD231PS.BCST (BX)(R9*1), Z25, Z15
+	VFMADD231PS.BCST (BX)(R9*2), Z24, Z16
+	VFMADD231PS.BCST (BX)(R9*2), Z25, Z17
+	VFMADD231PS.BCST (BX)(R10*1), Z24, Z18
+	VFMADD231PS.BCST (BX)(R10*1), Z25, Z19
+	VFMADD231PS.BCST (BX)(R9*4), Z24, Z20
+	VFMADD231PS.BCST (BX)(R9*4), Z25, Z21
+	VFMADD231PS.BCST (BX)(R11*1), Z24, Z22
+	VFMADD231PS.BCST (BX)(R11*1), Z25, Z23
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R14
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R12
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R13
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R11
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R12
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -10547,6 +14496,123 @@ linear_84:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z24
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R12
+	LEAQ             (AX)(AX*4), R13
+	VMOVUPS          (DI), Z25
+	VFMADD231PS.BCST (DX), Z25, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z24, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z25, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z24, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z25, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z24, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z25, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z24, Z6
+	VMOVUPS          Z6, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z25, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z24, Z8
+	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z25, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z24, Z10
+	VMOVUPS          Z10, (SI)(R13*1)
+	VFMADD231PS.BCST (BX), Z25, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z24, Z12
+	VMOVUPS          Z12, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z25, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z24, Z14
+	VMOVUPS          Z14, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z25, Z16
+	VADDPS           (CX), Z16, Z16
+	VMAXPS           Z16, Z24, Z16
+	VMOVUPS          Z16, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z25, Z18
+	VADDPS           (CX), Z18, Z18
+	VMAXPS           Z18, Z24, Z18
+	VMOVUPS          Z18, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z25, Z20
+	VADDPS           (CX), Z20, Z20
+	VMAXPS           Z20, Z24, Z20
+	VMOVUPS          Z20, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z25, Z22
+	VADDPS           (CX), Z22, Z22
+	VMAXPS           Z22, Z24, Z22
+	VMOVUPS          Z22, (R8)(R13*1)
+	VMOVUPS.Z        64(DI), K1, Z25
+	VFMADD231PS.BCST (DX), Z25, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z24, Z1
+	VMOVUPS          Z1, K1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z25, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z24, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z25, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z24, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z25, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z24, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z25, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z24, Z9
+	VMOVUPS          Z9, K1, 64(SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z25, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z24, Z11
+	VMOVUPS          Z11, K1, 64(SI)(R13*1)
+	VFMADD231PS.BCST (BX), Z25, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z24, Z13
+	VMOVUPS          Z13, K1, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z25, Z15
+	VADDPS           64(CX), Z15, K1, Z15
+	VMAXPS           Z15, Z24, Z15
+	VMOVUPS          Z15, K1, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z25, Z17
+	VADDPS           64(CX), Z17, K1, Z17
+	VMAXPS           Z17, Z24, Z17
+	VMOVUPS          Z17, K1, 64(R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z25, Z19
+	VADDPS           64(CX), Z19, K1, Z19
+	VMAXPS           Z19, Z24, Z19
+	VMOVUPS          Z19, K1, 64(R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z25, Z21
+	VADDPS           64(CX), Z21, K1, Z21
+	VMAXPS           Z21, Z24, Z21
+	VMOVUPS          Z21, K1, 64(R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z25, Z23
+	VADDPS           64(CX), Z23, K1, Z23
+	VMAXPS           Z23, Z24, Z23
+	VMOVUPS          Z23, K1, 64(R8)(R13*1)
+	VZEROUPPER
+	RET
+
 // func tile512_7_0_v1(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_7_0_v1(SB), NOSPLIT, $0-8
@@ -10558,41 +14624,54 @@ TEXT ·tile512_7_0_v1(SB), NOSPLIT, $0-8
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (DI)(DI*2), R8
-	LEAQ   (DI)(DI*4), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	LEAQ   (R8)(R8*4), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (BX), Z7
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z7, Z0
-	VFMADD231PS.BCST (CX)(DI*1), Z7, Z1
-	VFMADD231PS.BCST (CX)(DI*2), Z7, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z7, Z3
-	VFMADD231PS.BCST (CX)(DI*4), Z7, Z4
-	VFMADD231PS.BCST (CX)(R9*1), Z7, Z5
-	VFMADD231PS.BCST (CX)(R8*2), Z7, Z6
-	ADDQ             DX, CX
-	DECQ             R12
+	VMOVUPS          (SI), Z7
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z7, Z0
+	VFMADD231PS.BCST (DX)(R8*1), Z7, Z1
+	VFMADD231PS.BCST (DX)(R8*2), Z7, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z7, Z3
+	VFMADD231PS.BCST (DX)(R8*4), Z7, Z4
+	VFMADD231PS.BCST (DX)(R10*1), Z7, Z5
+	VFMADD231PS.BCST (DX)(R9*2), Z7, Z6
+	ADDQ             BX, DX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R11
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R10
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -10655,6 +14734,53 @@ linear_85:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z7
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), DI
+	LEAQ             (AX)(AX*4), R11
+	VMOVUPS          (SI), Z8
+	VFMADD231PS.BCST (DX), Z8, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z7, Z0
+	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z8, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z7, Z1
+	VMOVUPS          Z1, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z8, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z7, Z2
+	VMOVUPS          Z2, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z8, Z3
+	VADDPS           (CX), Z3, Z3
+	VMAXPS           Z3, Z7, Z3
+	VMOVUPS          Z3, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z8, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z7, Z4
+	VMOVUPS          Z4, (BX)(AX*4)
+	VFMADD231PS.BCST (DX)(R10*1), Z8, Z5
+	VADDPS           (CX), Z5, Z5
+	VMAXPS           Z5, Z7, Z5
+	VMOVUPS          Z5, (BX)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z8, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z7, Z6
+	VMOVUPS          Z6, (BX)(DI*2)
+	VZEROUPPER
+	RET
+
 // func tile512_7_0_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_7_0_v1m(SB), NOSPLIT, $0-8
@@ -10668,41 +14794,54 @@ TEXT ·tile512_7_0_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z6, Z6, Z6
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (DI)(DI*2), R8
-	LEAQ   (DI)(DI*4), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	LEAQ   (R8)(R8*4), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (BX), K1, Z7
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z7, Z0
-	VFMADD231PS.BCST (CX)(DI*1), Z7, Z1
-	VFMADD231PS.BCST (CX)(DI*2), Z7, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z7, Z3
-	VFMADD231PS.BCST (CX)(DI*4), Z7, Z4
-	VFMADD231PS.BCST (CX)(R9*1), Z7, Z5
-	VFMADD231PS.BCST (CX)(R8*2), Z7, Z6
-	ADDQ             DX, CX
-	DECQ             R12
+	VMOVUPS.Z        (SI), K1, Z7
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z7, Z0
+	VFMADD231PS.BCST (DX)(R8*1), Z7, Z1
+	VFMADD231PS.BCST (DX)(R8*2), Z7, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z7, Z3
+	VFMADD231PS.BCST (DX)(R8*4), Z7, Z4
+	VFMADD231PS.BCST (DX)(R10*1), Z7, Z5
+	VFMADD231PS.BCST (DX)(R9*2), Z7, Z6
+	ADDQ             BX, DX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R11
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R10
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -10765,6 +14904,53 @@ linear_86:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z7
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), DI
+	LEAQ             (AX)(AX*4), R11
+	VMOVUPS.Z        (SI), K1, Z8
+	VFMADD231PS.BCST (DX), Z8, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z7, Z0
+	VMOVUPS          Z0, K1, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z8, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z7, Z1
+	VMOVUPS          Z1, K1, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z8, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z7, Z2
+	VMOVUPS          Z2, K1, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z8, Z3
+	VADDPS           (CX), Z3, K1, Z3
+	VMAXPS           Z3, Z7, Z3
+	VMOVUPS          Z3, K1, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z8, Z4
+	VADDPS           (CX), Z4, K1, Z4
+	VMAXPS           Z4, Z7, Z4
+	VMOVUPS          Z4, K1, (BX)(AX*4)
+	VFMADD231PS.BCST (DX)(R10*1), Z8, Z5
+	VADDPS           (CX), Z5, K1, Z5
+	VMAXPS           Z5, Z7, Z5
+	VMOVUPS          Z5, K1, (BX)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z8, Z6
+	VADDPS           (CX), Z6, K1, Z6
+	VMAXPS           Z6, Z7, Z6
+	VMOVUPS          Z6, K1, (BX)(DI*2)
+	VZEROUPPER
+	RET
+
 // func tile512_7_0_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_7_0_v2(SB), NOSPLIT, $0-8
@@ -10783,49 +14969,62 @@ TEXT ·tile512_7_0_v2(SB), NOSPLIT, $0-8
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (DI)(DI*2), R8
-	LEAQ   (DI)(DI*4), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	LEAQ   (R8)(R8*4), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (BX), Z14
-	VMOVUPS          64(BX), Z15
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z14, Z0
-	VFMADD231PS.BCST (CX), Z15, Z1
-	VFMADD231PS.BCST (CX)(DI*1), Z14, Z2
-	VFMADD231PS.BCST (CX)(DI*1), Z15, Z3
-	VFMADD231PS.BCST (CX)(DI*2), Z14, Z4
-	VFMADD231PS.BCST (CX)(DI*2), Z15, Z5
-	VFMADD231PS.BCST (CX)(R8*1), Z14, Z6
-	VFMADD231PS.BCST (CX)(R8*1), Z15, Z7
-	VFMADD231PS.BCST (CX)(DI*4), Z14, Z8
-	VFMADD231PS.BCST (CX)(DI*4), Z15, Z9
-	VFMADD231PS.BCST (CX)(R9*1), Z14, Z10
-	VFMADD231PS.BCST (CX)(R9*1), Z15, Z11
-	VFMADD231PS.BCST (CX)(R8*2), Z14, Z12
-	VFMADD231PS.BCST (CX)(R8*2), Z15, Z13
-	ADDQ             DX, CX
-	DECQ             R12
+	VMOVUPS          (SI), Z14
+	VMOVUPS          64(SI), Z15
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z14, Z0
+	VFMADD231PS.BCST (DX), Z15, Z1
+	VFMADD231PS.BCST (DX)(R8*1), Z14, Z2
+	VFMADD231PS.BCST (DX)(R8*1), Z15, Z3
+	VFMADD231PS.BCST (DX)(R8*2), Z14, Z4
+	VFMADD231PS.BCST (DX)(R8*2), Z15, Z5
+	VFMADD231PS.BCST (DX)(R9*1), Z14, Z6
+	VFMADD231PS.BCST (DX)(R9*1), Z15, Z7
+	VFMADD231PS.BCST (DX)(R8*4), Z14, Z8
+	VFMADD231PS.BCST (DX)(R8*4), Z15, Z9
+	VFMADD231PS.BCST (DX)(R10*1), Z14, Z10
+	VFMADD231PS.BCST (DX)(R10*1), Z15, Z11
+	VFMADD231PS.BCST (DX)(R9*2), Z14, Z12
+	VFMADD231PS.BCST (DX)(R9*2), Z15, Z13
+	ADDQ             BX, DX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R11
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R10
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -10924,6 +15123,82 @@ linear_87:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z14
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), DI
+	LEAQ             (AX)(AX*4), R11
+	VMOVUPS          (SI), Z15
+	VFMADD231PS.BCST (DX), Z15, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z14, Z0
+	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z15, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z14, Z2
+	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z15, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z14, Z4
+	VMOVUPS          Z4, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z15, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z14, Z6
+	VMOVUPS          Z6, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z15, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z14, Z8
+	VMOVUPS          Z8, (BX)(AX*4)
+	VFMADD231PS.BCST (DX)(R10*1), Z15, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z14, Z10
+	VMOVUPS          Z10, (BX)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z15, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z14, Z12
+	VMOVUPS          Z12, (BX)(DI*2)
+	VMOVUPS          64(SI), Z15
+	VFMADD231PS.BCST (DX), Z15, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z14, Z1
+	VMOVUPS          Z1, 64(BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z15, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z14, Z3
+	VMOVUPS          Z3, 64(BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z15, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z14, Z5
+	VMOVUPS          Z5, 64(BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z15, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z14, Z7
+	VMOVUPS          Z7, 64(BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z15, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z14, Z9
+	VMOVUPS          Z9, 64(BX)(AX*4)
+	VFMADD231PS.BCST (DX)(R10*1), Z15, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z14, Z11
+	VMOVUPS          Z11, 64(BX)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z15, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z14, Z13
+	VMOVUPS          Z13, 64(BX)(DI*2)
+	VZEROUPPER
+	RET
+
 // func tile512_7_0_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_7_0_v2m(SB), NOSPLIT, $0-8
@@ -10944,49 +15219,62 @@ TEXT ·tile512_7_0_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z13, Z13, Z13
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   48(AX), DX
-	MOVQ   72(AX), BX
-	MOVQ   80(AX), SI
-	MOVQ   40(AX), DI
-	LEAQ   (DI)(DI*2), R8
-	LEAQ   (DI)(DI*4), R9
-	MOVQ   16(AX), R10
+	MOVQ   24(AX), DX
+	MOVQ   48(AX), BX
+	MOVQ   72(AX), SI
+	MOVQ   80(AX), DI
+	MOVQ   40(AX), R8
+	LEAQ   (R8)(R8*2), R9
+	LEAQ   (R8)(R8*4), R10
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R11
 
 loop3:
-	MOVQ 8(AX), R11
+	MOVQ 8(AX), R12
 
 loop2:
-	MOVQ (AX), R12
+	MOVQ (AX), R13
+	DECQ CX
+	JNZ  loop
+	DECQ R13
+	JZ   finish
 
 loop:
-	VMOVUPS          (BX), Z14
-	VMOVUPS.Z        64(BX), K1, Z15
-	ADDQ             SI, BX
-	VFMADD231PS.BCST (CX), Z14, Z0
-	VFMADD231PS.BCST (CX), Z15, Z1
-	VFMADD231PS.BCST (CX)(DI*1), Z14, Z2
-	VFMADD231PS.BCST (CX)(DI*1), Z15, Z3
-	VFMADD231PS.BCST (CX)(DI*2), Z14, Z4
-	VFMADD231PS.BCST (CX)(DI*2), Z15, Z5
-	VFMADD231PS.BCST (CX)(R8*1), Z14, Z6
-	VFMADD231PS.BCST (CX)(R8*1), Z15, Z7
-	VFMADD231PS.BCST (CX)(DI*4), Z14, Z8
-	VFMADD231PS.BCST (CX)(DI*4), Z15, Z9
-	VFMADD231PS.BCST (CX)(R9*1), Z14, Z10
-	VFMADD231PS.BCST (CX)(R9*1), Z15, Z11
-	VFMADD231PS.BCST (CX)(R8*2), Z14, Z12
-	VFMADD231PS.BCST (CX)(R8*2), Z15, Z13
-	ADDQ             DX, CX
-	DECQ             R12
+	VMOVUPS          (SI), Z14
+	VMOVUPS.Z        64(SI), K1, Z15
+	ADDQ             DI, SI
+	VFMADD231PS.BCST (DX), Z14, Z0
+	VFMADD231PS.BCST (DX), Z15, Z1
+	VFMADD231PS.BCST (DX)(R8*1), Z14, Z2
+	VFMADD231PS.BCST (DX)(R8*1), Z15, Z3
+	VFMADD231PS.BCST (DX)(R8*2), Z14, Z4
+	VFMADD231PS.BCST (DX)(R8*2), Z15, Z5
+	VFMADD231PS.BCST (DX)(R9*1), Z14, Z6
+	VFMADD231PS.BCST (DX)(R9*1), Z15, Z7
+	VFMADD231PS.BCST (DX)(R8*4), Z14, Z8
+	VFMADD231PS.BCST (DX)(R8*4), Z15, Z9
+	VFMADD231PS.BCST (DX)(R10*1), Z14, Z10
+	VFMADD231PS.BCST (DX)(R10*1), Z15, Z11
+	VFMADD231PS.BCST (DX)(R9*2), Z14, Z12
+	VFMADD231PS.BCST (DX)(R9*2), Z15, Z13
+	ADDQ             BX, DX
+	DECQ             R13
 	JNZ              loop
-	ADDQ             56(AX), CX
-	ADDQ             88(AX), BX
-	DECQ             R11
+	TESTQ            CX, CX
+	JZ               finish
+	ADDQ             56(AX), DX
+	ADDQ             88(AX), SI
+	DECQ             R12
 	JNZ              loop2
-	ADDQ             64(AX), CX
-	ADDQ             96(AX), BX
-	DECQ             R10
+	ADDQ             64(AX), DX
+	ADDQ             96(AX), SI
+	DECQ             R11
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             120(AX), DX
@@ -11085,6 +15373,82 @@ linear_88:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), BX
+	VBROADCASTSS (BX)(CX*2), Z14
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), BX
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), DI
+	LEAQ             (AX)(AX*4), R11
+	VMOVUPS          (SI), Z15
+	VFMADD231PS.BCST (DX), Z15, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z14, Z0
+	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z15, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z14, Z2
+	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z15, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z14, Z4
+	VMOVUPS          Z4, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z15, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z14, Z6
+	VMOVUPS          Z6, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z15, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z14, Z8
+	VMOVUPS          Z8, (BX)(AX*4)
+	VFMADD231PS.BCST (DX)(R10*1), Z15, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z14, Z10
+	VMOVUPS          Z10, (BX)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z15, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z14, Z12
+	VMOVUPS          Z12, (BX)(DI*2)
+	VMOVUPS.Z        64(SI), K1, Z15
+	VFMADD231PS.BCST (DX), Z15, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z14, Z1
+	VMOVUPS          Z1, K1, 64(BX)
+	VFMADD231PS.BCST (DX)(R8*1), Z15, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z14, Z3
+	VMOVUPS          Z3, K1, 64(BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*2), Z15, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z14, Z5
+	VMOVUPS          Z5, K1, 64(BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*1), Z15, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z14, Z7
+	VMOVUPS          Z7, K1, 64(BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R8*4), Z15, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z14, Z9
+	VMOVUPS          Z9, K1, 64(BX)(AX*4)
+	VFMADD231PS.BCST (DX)(R10*1), Z15, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z14, Z11
+	VMOVUPS          Z11, K1, 64(BX)(R11*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z15, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z14, Z13
+	VMOVUPS          Z13, K1, 64(BX)(DI*2)
+	VZEROUPPER
+	RET
+
 // func tile512_7_6_v1(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_7_6_v1(SB), NOSPLIT, $0-8
@@ -11102,51 +15466,64 @@ TEXT ·tile512_7_6_v1(SB), NOSPLIT, $0-8
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	MOVQ   16(AX), R11
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R12
 
 loop3:
-	MOVQ 8(AX), R12
+	MOVQ 8(AX), R13
 
 loop2:
-	MOVQ (AX), R13
+	MOVQ (AX), R14
+	DECQ CX
+	JNZ  loop
+	DECQ R14
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z13
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z13, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z13, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z13, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z13, Z3
-	VFMADD231PS.BCST (CX)(R8*4), Z13, Z4
-	VFMADD231PS.BCST (CX)(R10*1), Z13, Z5
-	VFMADD231PS.BCST (CX)(R9*2), Z13, Z6
-	VFMADD231PS.BCST (DX), Z13, Z7
-	VFMADD231PS.BCST (DX)(R8*1), Z13, Z8
-	VFMADD231PS.BCST (DX)(R8*2), Z13, Z9
-	VFMADD231PS.BCST (DX)(R9*1), Z13, Z10
-	VFMADD231PS.BCST (DX)(R8*4), Z13, Z11
-	VFMADD231PS.BCST (DX)(R10*1), Z13, Z12
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R13
+	VMOVUPS          (DI), Z13
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z13, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z13, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z13, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z13, Z3
+	VFMADD231PS.BCST (DX)(R9*4), Z13, Z4
+	VFMADD231PS.BCST (DX)(R11*1), Z13, Z5
+	VFMADD231PS.BCST (DX)(R10*2), Z13, Z6
+	VFMADD231PS.BCST (BX), Z13, Z7
+	VFMADD231PS.BCST (BX)(R9*1), Z13, Z8
+	VFMADD231PS.BCST (BX)(R9*2), Z13, Z9
+	VFMADD231PS.BCST (BX)(R10*1), Z13, Z10
+	VFMADD231PS.BCST (BX)(R9*4), Z13, Z11
+	VFMADD231PS.BCST (BX)(R11*1), Z13, Z12
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R14
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R12
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R13
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R11
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R12
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -11240,6 +15617,78 @@ linear_89:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z13
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R12
+	LEAQ             (AX)(AX*4), R13
+	VMOVUPS          (DI), Z14
+	VFMADD231PS.BCST (DX), Z14, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z13, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z14, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z13, Z1
+	VMOVUPS          Z1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z14, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z13, Z2
+	VMOVUPS          Z2, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z14, Z3
+	VADDPS           (CX), Z3, Z3
+	VMAXPS           Z3, Z13, Z3
+	VMOVUPS          Z3, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z14, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z13, Z4
+	VMOVUPS          Z4, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z14, Z5
+	VADDPS           (CX), Z5, Z5
+	VMAXPS           Z5, Z13, Z5
+	VMOVUPS          Z5, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z14, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z13, Z6
+	VMOVUPS          Z6, (SI)(R12*2)
+	VFMADD231PS.BCST (BX), Z14, Z7
+	VADDPS           (CX), Z7, Z7
+	VMAXPS           Z7, Z13, Z7
+	VMOVUPS          Z7, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z14, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z13, Z8
+	VMOVUPS          Z8, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z14, Z9
+	VADDPS           (CX), Z9, Z9
+	VMAXPS           Z9, Z13, Z9
+	VMOVUPS          Z9, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z14, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z13, Z10
+	VMOVUPS          Z10, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z14, Z11
+	VADDPS           (CX), Z11, Z11
+	VMAXPS           Z11, Z13, Z11
+	VMOVUPS          Z11, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z14, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z13, Z12
+	VMOVUPS          Z12, (R8)(R13*1)
+	VZEROUPPER
+	RET
+
 // func tile512_7_6_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_7_6_v1m(SB), NOSPLIT, $0-8
@@ -11259,51 +15708,64 @@ TEXT ·tile512_7_6_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z12, Z12, Z12
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	MOVQ   16(AX), R11
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R12
 
 loop3:
-	MOVQ 8(AX), R12
+	MOVQ 8(AX), R13
 
 loop2:
-	MOVQ (AX), R13
+	MOVQ (AX), R14
+	DECQ CX
+	JNZ  loop
+	DECQ R14
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (SI), K1, Z13
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z13, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z13, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z13, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z13, Z3
-	VFMADD231PS.BCST (CX)(R8*4), Z13, Z4
-	VFMADD231PS.BCST (CX)(R10*1), Z13, Z5
-	VFMADD231PS.BCST (CX)(R9*2), Z13, Z6
-	VFMADD231PS.BCST (DX), Z13, Z7
-	VFMADD231PS.BCST (DX)(R8*1), Z13, Z8
-	VFMADD231PS.BCST (DX)(R8*2), Z13, Z9
-	VFMADD231PS.BCST (DX)(R9*1), Z13, Z10
-	VFMADD231PS.BCST (DX)(R8*4), Z13, Z11
-	VFMADD231PS.BCST (DX)(R10*1), Z13, Z12
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R13
+	VMOVUPS.Z        (DI), K1, Z13
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z13, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z13, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z13, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z13, Z3
+	VFMADD231PS.BCST (DX)(R9*4), Z13, Z4
+	VFMADD231PS.BCST (DX)(R11*1), Z13, Z5
+	VFMADD231PS.BCST (DX)(R10*2), Z13, Z6
+	VFMADD231PS.BCST (BX), Z13, Z7
+	VFMADD231PS.BCST (BX)(R9*1), Z13, Z8
+	VFMADD231PS.BCST (BX)(R9*2), Z13, Z9
+	VFMADD231PS.BCST (BX)(R10*1), Z13, Z10
+	VFMADD231PS.BCST (BX)(R9*4), Z13, Z11
+	VFMADD231PS.BCST (BX)(R11*1), Z13, Z12
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R14
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R12
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R13
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R11
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R12
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -11397,6 +15859,78 @@ linear_90:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z13
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R12
+	LEAQ             (AX)(AX*4), R13
+	VMOVUPS.Z        (DI), K1, Z14
+	VFMADD231PS.BCST (DX), Z14, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z13, Z0
+	VMOVUPS          Z0, K1, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z14, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z13, Z1
+	VMOVUPS          Z1, K1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z14, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z13, Z2
+	VMOVUPS          Z2, K1, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z14, Z3
+	VADDPS           (CX), Z3, K1, Z3
+	VMAXPS           Z3, Z13, Z3
+	VMOVUPS          Z3, K1, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z14, Z4
+	VADDPS           (CX), Z4, K1, Z4
+	VMAXPS           Z4, Z13, Z4
+	VMOVUPS          Z4, K1, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z14, Z5
+	VADDPS           (CX), Z5, K1, Z5
+	VMAXPS           Z5, Z13, Z5
+	VMOVUPS          Z5, K1, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z14, Z6
+	VADDPS           (CX), Z6, K1, Z6
+	VMAXPS           Z6, Z13, Z6
+	VMOVUPS          Z6, K1, (SI)(R12*2)
+	VFMADD231PS.BCST (BX), Z14, Z7
+	VADDPS           (CX), Z7, K1, Z7
+	VMAXPS           Z7, Z13, Z7
+	VMOVUPS          Z7, K1, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z14, Z8
+	VADDPS           (CX), Z8, K1, Z8
+	VMAXPS           Z8, Z13, Z8
+	VMOVUPS          Z8, K1, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z14, Z9
+	VADDPS           (CX), Z9, K1, Z9
+	VMAXPS           Z9, Z13, Z9
+	VMOVUPS          Z9, K1, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z14, Z10
+	VADDPS           (CX), Z10, K1, Z10
+	VMAXPS           Z10, Z13, Z10
+	VMOVUPS          Z10, K1, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z14, Z11
+	VADDPS           (CX), Z11, K1, Z11
+	VMAXPS           Z11, Z13, Z11
+	VMOVUPS          Z11, K1, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z14, Z12
+	VADDPS           (CX), Z12, K1, Z12
+	VMAXPS           Z12, Z13, Z12
+	VMOVUPS          Z12, K1, (R8)(R13*1)
+	VZEROUPPER
+	RET
+
 // func tile512_7_6_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_7_6_v2(SB), NOSPLIT, $0-8
@@ -11427,65 +15961,78 @@ TEXT ·tile512_7_6_v2(SB), NOSPLIT, $0-8
 	VPXORD Z23, Z23, Z23
 	VPXORD Z24, Z24, Z24
 	VPXORD Z25, Z25, Z25
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	MOVQ   16(AX), R11
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R12
 
 loop3:
-	MOVQ 8(AX), R12
+	MOVQ 8(AX), R13
 
 loop2:
-	MOVQ (AX), R13
+	MOVQ (AX), R14
+	DECQ CX
+	JNZ  loop
+	DECQ R14
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z26
-	VMOVUPS          64(SI), Z27
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z26, Z0
-	VFMADD231PS.BCST (CX), Z27, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z26, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z27, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z26, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z27, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z26, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z27, Z7
-	VFMADD231PS.BCST (CX)(R8*4), Z26, Z8
-	VFMADD231PS.BCST (CX)(R8*4), Z27, Z9
-	VFMADD231PS.BCST (CX)(R10*1), Z26, Z10
-	VFMADD231PS.BCST (CX)(R10*1), Z27, Z11
-	VFMADD231PS.BCST (CX)(R9*2), Z26, Z12
-	VFMADD231PS.BCST (CX)(R9*2), Z27, Z13
-	VFMADD231PS.BCST (DX), Z26, Z14
-	VFMADD231PS.BCST (DX), Z27, Z15
-	VFMADD231PS.BCST (DX)(R8*1), Z26, Z16
-	VFMADD231PS.BCST (DX)(R8*1), Z27, Z17
-	VFMADD231PS.BCST (DX)(R8*2), Z26, Z18
-	VFMADD231PS.BCST (DX)(R8*2), Z27, Z19
-	VFMADD231PS.BCST (DX)(R9*1), Z26, Z20
-	VFMADD231PS.BCST (DX)(R9*1), Z27, Z21
-	VFMADD231PS.BCST (DX)(R8*4), Z26, Z22
-	VFMADD231PS.BCST (DX)(R8*4), Z27, Z23
-	VFMADD231PS.BCST (DX)(R10*1), Z26, Z24
-	VFMADD231PS.BCST (DX)(R10*1), Z27, Z25
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R13
+	VMOVUPS          (DI), Z26
+	VMOVUPS          64(DI), Z27
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z26, Z0
+	VFMADD231PS.BCST (DX), Z27, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z26, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z27, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z26, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z27, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z26, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z27, Z7
+	VFMADD231PS.BCST (DX)(R9*4), Z26, Z8
+	VFMADD231PS.BCST (DX)(R9*4), Z27, Z9
+	VFMADD231PS.BCST (DX)(R11*1), Z26, Z10
+	VFMADD231PS.BCST (DX)(R11*1), Z27, Z11
+	VFMADD231PS.BCST (DX)(R10*2), Z26, Z12
+	VFMADD231PS.BCST (DX)(R10*2), Z27, Z13
+	VFMADD231PS.BCST (BX), Z26, Z14
+	VFMADD231PS.BCST (BX), Z27, Z15
+	VFMADD231PS.BCST (BX)(R9*1), Z26, Z16
+	VFMADD231PS.BCST (BX)(R9*1), Z27, Z17
+	VFMADD231PS.BCST (BX)(R9*2), Z26, Z18
+	VFMADD231PS.BCST (BX)(R9*2), Z27, Z19
+	VFMADD231PS.BCST (BX)(R10*1), Z26, Z20
+	VFMADD231PS.BCST (BX)(R10*1), Z27, Z21
+	VFMADD231PS.BCST (BX)(R9*4), Z26, Z22
+	VFMADD231PS.BCST (BX)(R9*4), Z27, Z23
+	VFMADD231PS.BCST (BX)(R11*1), Z26, Z24
+	VFMADD231PS.BCST (BX)(R11*1), Z27, Z25
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R14
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R12
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R13
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R11
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R12
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -11645,6 +16192,131 @@ linear_91:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z26
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R12
+	LEAQ             (AX)(AX*4), R13
+	VMOVUPS          (DI), Z27
+	VFMADD231PS.BCST (DX), Z27, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z26, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z27, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z26, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z27, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z26, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z27, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z26, Z6
+	VMOVUPS          Z6, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z27, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z26, Z8
+	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z27, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z26, Z10
+	VMOVUPS          Z10, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z27, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z26, Z12
+	VMOVUPS          Z12, (SI)(R12*2)
+	VFMADD231PS.BCST (BX), Z27, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z26, Z14
+	VMOVUPS          Z14, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z27, Z16
+	VADDPS           (CX), Z16, Z16
+	VMAXPS           Z16, Z26, Z16
+	VMOVUPS          Z16, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z27, Z18
+	VADDPS           (CX), Z18, Z18
+	VMAXPS           Z18, Z26, Z18
+	VMOVUPS          Z18, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z27, Z20
+	VADDPS           (CX), Z20, Z20
+	VMAXPS           Z20, Z26, Z20
+	VMOVUPS          Z20, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z27, Z22
+	VADDPS           (CX), Z22, Z22
+	VMAXPS           Z22, Z26, Z22
+	VMOVUPS          Z22, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z27, Z24
+	VADDPS           (CX), Z24, Z24
+	VMAXPS           Z24, Z26, Z24
+	VMOVUPS          Z24, (R8)(R13*1)
+	VMOVUPS          64(DI), Z27
+	VFMADD231PS.BCST (DX), Z27, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z26, Z1
+	VMOVUPS          Z1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z27, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z26, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z27, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z26, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z27, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z26, Z7
+	VMOVUPS          Z7, 64(SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z27, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z26, Z9
+	VMOVUPS          Z9, 64(SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z27, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z26, Z11
+	VMOVUPS          Z11, 64(SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z27, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z26, Z13
+	VMOVUPS          Z13, 64(SI)(R12*2)
+	VFMADD231PS.BCST (BX), Z27, Z15
+	VADDPS           64(CX), Z15, Z15
+	VMAXPS           Z15, Z26, Z15
+	VMOVUPS          Z15, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z27, Z17
+	VADDPS           64(CX), Z17, Z17
+	VMAXPS           Z17, Z26, Z17
+	VMOVUPS          Z17, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z27, Z19
+	VADDPS           64(CX), Z19, Z19
+	VMAXPS           Z19, Z26, Z19
+	VMOVUPS          Z19, 64(R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z27, Z21
+	VADDPS           64(CX), Z21, Z21
+	VMAXPS           Z21, Z26, Z21
+	VMOVUPS          Z21, 64(R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z27, Z23
+	VADDPS           64(CX), Z23, Z23
+	VMAXPS           Z23, Z26, Z23
+	VMOVUPS          Z23, 64(R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z27, Z25
+	VADDPS           64(CX), Z25, Z25
+	VMAXPS           Z25, Z26, Z25
+	VMOVUPS          Z25, 64(R8)(R13*1)
+	VZEROUPPER
+	RET
+
 // func tile512_7_6_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_7_6_v2m(SB), NOSPLIT, $0-8
@@ -11677,65 +16349,78 @@ TEXT ·tile512_7_6_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z25, Z25, Z25
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	MOVQ   16(AX), R11
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R12
 
 loop3:
-	MOVQ 8(AX), R12
+	MOVQ 8(AX), R13
 
 loop2:
-	MOVQ (AX), R13
+	MOVQ (AX), R14
+	DECQ CX
+	JNZ  loop
+	DECQ R14
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z26
-	VMOVUPS.Z        64(SI), K1, Z27
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z26, Z0
-	VFMADD231PS.BCST (CX), Z27, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z26, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z27, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z26, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z27, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z26, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z27, Z7
-	VFMADD231PS.BCST (CX)(R8*4), Z26, Z8
-	VFMADD231PS.BCST (CX)(R8*4), Z27, Z9
-	VFMADD231PS.BCST (CX)(R10*1), Z26, Z10
-	VFMADD231PS.BCST (CX)(R10*1), Z27, Z11
-	VFMADD231PS.BCST (CX)(R9*2), Z26, Z12
-	VFMADD231PS.BCST (CX)(R9*2), Z27, Z13
-	VFMADD231PS.BCST (DX), Z26, Z14
-	VFMADD231PS.BCST (DX), Z27, Z15
-	VFMADD231PS.BCST (DX)(R8*1), Z26, Z16
-	VFMADD231PS.BCST (DX)(R8*1), Z27, Z17
-	VFMADD231PS.BCST (DX)(R8*2), Z26, Z18
-	VFMADD231PS.BCST (DX)(R8*2), Z27, Z19
-	VFMADD231PS.BCST (DX)(R9*1), Z26, Z20
-	VFMADD231PS.BCST (DX)(R9*1), Z27, Z21
-	VFMADD231PS.BCST (DX)(R8*4), Z26, Z22
-	VFMADD231PS.BCST (DX)(R8*4), Z27, Z23
-	VFMADD231PS.BCST (DX)(R10*1), Z26, Z24
-	VFMADD231PS.BCST (DX)(R10*1), Z27, Z25
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R13
+	VMOVUPS          (DI), Z26
+	VMOVUPS.Z        64(DI), K1, Z27
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z26, Z0
+	VFMADD231PS.BCST (DX), Z27, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z26, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z27, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z26, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z27, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z26, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z27, Z7
+	VFMADD231PS.BCST (DX)(R9*4), Z26, Z8
+	VFMADD231PS.BCST (DX)(R9*4), Z27, Z9
+	VFMADD231PS.BCST (DX)(R11*1), Z26, Z10
+	VFMADD231PS.BCST (DX)(R11*1), Z27, Z11
+	VFMADD231PS.BCST (DX)(R10*2), Z26, Z12
+	VFMADD231PS.BCST (DX)(R10*2), Z27, Z13
+	VFMADD231PS.BCST (BX), Z26, Z14
+	VFMADD231PS.BCST (BX), Z27, Z15
+	VFMADD231PS.BCST (BX)(R9*1), Z26, Z16
+	VFMADD231PS.BCST (BX)(R9*1), Z27, Z17
+	VFMADD231PS.BCST (BX)(R9*2), Z26, Z18
+	VFMADD231PS.BCST (BX)(R9*2), Z27, Z19
+	VFMADD231PS.BCST (BX)(R10*1), Z26, Z20
+	VFMADD231PS.BCST (BX)(R10*1), Z27, Z21
+	VFMADD231PS.BCST (BX)(R9*4), Z26, Z22
+	VFMADD231PS.BCST (BX)(R9*4), Z27, Z23
+	VFMADD231PS.BCST (BX)(R11*1), Z26, Z24
+	VFMADD231PS.BCST (BX)(R11*1), Z27, Z25
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R14
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R12
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R13
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R11
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R12
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -11895,6 +16580,131 @@ linear_92:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z26
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R12
+	LEAQ             (AX)(AX*4), R13
+	VMOVUPS          (DI), Z27
+	VFMADD231PS.BCST (DX), Z27, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z26, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z27, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z26, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z27, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z26, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z27, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z26, Z6
+	VMOVUPS          Z6, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z27, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z26, Z8
+	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z27, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z26, Z10
+	VMOVUPS          Z10, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z27, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z26, Z12
+	VMOVUPS          Z12, (SI)(R12*2)
+	VFMADD231PS.BCST (BX), Z27, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z26, Z14
+	VMOVUPS          Z14, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z27, Z16
+	VADDPS           (CX), Z16, Z16
+	VMAXPS           Z16, Z26, Z16
+	VMOVUPS          Z16, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z27, Z18
+	VADDPS           (CX), Z18, Z18
+	VMAXPS           Z18, Z26, Z18
+	VMOVUPS          Z18, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z27, Z20
+	VADDPS           (CX), Z20, Z20
+	VMAXPS           Z20, Z26, Z20
+	VMOVUPS          Z20, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z27, Z22
+	VADDPS           (CX), Z22, Z22
+	VMAXPS           Z22, Z26, Z22
+	VMOVUPS          Z22, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z27, Z24
+	VADDPS           (CX), Z24, Z24
+	VMAXPS           Z24, Z26, Z24
+	VMOVUPS          Z24, (R8)(R13*1)
+	VMOVUPS.Z        64(DI), K1, Z27
+	VFMADD231PS.BCST (DX), Z27, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z26, Z1
+	VMOVUPS          Z1, K1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z27, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z26, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z27, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z26, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z27, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z26, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z27, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z26, Z9
+	VMOVUPS          Z9, K1, 64(SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z27, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z26, Z11
+	VMOVUPS          Z11, K1, 64(SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z27, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z26, Z13
+	VMOVUPS          Z13, K1, 64(SI)(R12*2)
+	VFMADD231PS.BCST (BX), Z27, Z15
+	VADDPS           64(CX), Z15, K1, Z15
+	VMAXPS           Z15, Z26, Z15
+	VMOVUPS          Z15, K1, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z27, Z17
+	VADDPS           64(CX), Z17, K1, Z17
+	VMAXPS           Z17, Z26, Z17
+	VMOVUPS          Z17, K1, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z27, Z19
+	VADDPS           64(CX), Z19, K1, Z19
+	VMAXPS           Z19, Z26, Z19
+	VMOVUPS          Z19, K1, 64(R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z27, Z21
+	VADDPS           64(CX), Z21, K1, Z21
+	VMAXPS           Z21, Z26, Z21
+	VMOVUPS          Z21, K1, 64(R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z27, Z23
+	VADDPS           64(CX), Z23, K1, Z23
+	VMAXPS           Z23, Z26, Z23
+	VMOVUPS          Z23, K1, 64(R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z27, Z25
+	VADDPS           64(CX), Z25, K1, Z25
+	VMAXPS           Z25, Z26, Z25
+	VMOVUPS          Z25, K1, 64(R8)(R13*1)
+	VZEROUPPER
+	RET
+
 // func tile512_7_7_v1(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_7_7_v1(SB), NOSPLIT, $0-8
@@ -11913,52 +16723,65 @@ TEXT ·tile512_7_7_v1(SB), NOSPLIT, $0-8
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	MOVQ   16(AX), R11
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R12
 
 loop3:
-	MOVQ 8(AX), R12
+	MOVQ 8(AX), R13
 
 loop2:
-	MOVQ (AX), R13
+	MOVQ (AX), R14
+	DECQ CX
+	JNZ  loop
+	DECQ R14
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z14
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z14, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z14, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z14, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z14, Z3
-	VFMADD231PS.BCST (CX)(R8*4), Z14, Z4
-	VFMADD231PS.BCST (CX)(R10*1), Z14, Z5
-	VFMADD231PS.BCST (CX)(R9*2), Z14, Z6
-	VFMADD231PS.BCST (DX), Z14, Z7
-	VFMADD231PS.BCST (DX)(R8*1), Z14, Z8
-	VFMADD231PS.BCST (DX)(R8*2), Z14, Z9
-	VFMADD231PS.BCST (DX)(R9*1), Z14, Z10
-	VFMADD231PS.BCST (DX)(R8*4), Z14, Z11
-	VFMADD231PS.BCST (DX)(R10*1), Z14, Z12
-	VFMADD231PS.BCST (DX)(R9*2), Z14, Z13
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R13
+	VMOVUPS          (DI), Z14
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z14, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z14, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z14, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z14, Z3
+	VFMADD231PS.BCST (DX)(R9*4), Z14, Z4
+	VFMADD231PS.BCST (DX)(R11*1), Z14, Z5
+	VFMADD231PS.BCST (DX)(R10*2), Z14, Z6
+	VFMADD231PS.BCST (BX), Z14, Z7
+	VFMADD231PS.BCST (BX)(R9*1), Z14, Z8
+	VFMADD231PS.BCST (BX)(R9*2), Z14, Z9
+	VFMADD231PS.BCST (BX)(R10*1), Z14, Z10
+	VFMADD231PS.BCST (BX)(R9*4), Z14, Z11
+	VFMADD231PS.BCST (BX)(R11*1), Z14, Z12
+	VFMADD231PS.BCST (BX)(R10*2), Z14, Z13
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R14
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R12
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R13
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R11
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R12
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -12057,6 +16880,82 @@ linear_93:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z14
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R12
+	LEAQ             (AX)(AX*4), R13
+	VMOVUPS          (DI), Z15
+	VFMADD231PS.BCST (DX), Z15, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z14, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z15, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z14, Z1
+	VMOVUPS          Z1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z15, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z14, Z2
+	VMOVUPS          Z2, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z15, Z3
+	VADDPS           (CX), Z3, Z3
+	VMAXPS           Z3, Z14, Z3
+	VMOVUPS          Z3, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z15, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z14, Z4
+	VMOVUPS          Z4, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z15, Z5
+	VADDPS           (CX), Z5, Z5
+	VMAXPS           Z5, Z14, Z5
+	VMOVUPS          Z5, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z15, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z14, Z6
+	VMOVUPS          Z6, (SI)(R12*2)
+	VFMADD231PS.BCST (BX), Z15, Z7
+	VADDPS           (CX), Z7, Z7
+	VMAXPS           Z7, Z14, Z7
+	VMOVUPS          Z7, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z15, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z14, Z8
+	VMOVUPS          Z8, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z15, Z9
+	VADDPS           (CX), Z9, Z9
+	VMAXPS           Z9, Z14, Z9
+	VMOVUPS          Z9, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z15, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z14, Z10
+	VMOVUPS          Z10, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z15, Z11
+	VADDPS           (CX), Z11, Z11
+	VMAXPS           Z11, Z14, Z11
+	VMOVUPS          Z11, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z15, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z14, Z12
+	VMOVUPS          Z12, (R8)(R13*1)
+	VFMADD231PS.BCST (BX)(R10*2), Z15, Z13
+	VADDPS           (CX), Z13, Z13
+	VMAXPS           Z13, Z14, Z13
+	VMOVUPS          Z13, (R8)(R12*2)
+	VZEROUPPER
+	RET
+
 // func tile512_7_7_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_7_7_v1m(SB), NOSPLIT, $0-8
@@ -12077,52 +16976,65 @@ TEXT ·tile512_7_7_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z13, Z13, Z13
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	MOVQ   16(AX), R11
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R12
 
 loop3:
-	MOVQ 8(AX), R12
+	MOVQ 8(AX), R13
 
 loop2:
-	MOVQ (AX), R13
+	MOVQ (AX), R14
+	DECQ CX
+	JNZ  loop
+	DECQ R14
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (SI), K1, Z14
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z14, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z14, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z14, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z14, Z3
-	VFMADD231PS.BCST (CX)(R8*4), Z14, Z4
-	VFMADD231PS.BCST (CX)(R10*1), Z14, Z5
-	VFMADD231PS.BCST (CX)(R9*2), Z14, Z6
-	VFMADD231PS.BCST (DX), Z14, Z7
-	VFMADD231PS.BCST (DX)(R8*1), Z14, Z8
-	VFMADD231PS.BCST (DX)(R8*2), Z14, Z9
-	VFMADD231PS.BCST (DX)(R9*1), Z14, Z10
-	VFMADD231PS.BCST (DX)(R8*4), Z14, Z11
-	VFMADD231PS.BCST (DX)(R10*1), Z14, Z12
-	VFMADD231PS.BCST (DX)(R9*2), Z14, Z13
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R13
+	VMOVUPS.Z        (DI), K1, Z14
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z14, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z14, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z14, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z14, Z3
+	VFMADD231PS.BCST (DX)(R9*4), Z14, Z4
+	VFMADD231PS.BCST (DX)(R11*1), Z14, Z5
+	VFMADD231PS.BCST (DX)(R10*2), Z14, Z6
+	VFMADD231PS.BCST (BX), Z14, Z7
+	VFMADD231PS.BCST (BX)(R9*1), Z14, Z8
+	VFMADD231PS.BCST (BX)(R9*2), Z14, Z9
+	VFMADD231PS.BCST (BX)(R10*1), Z14, Z10
+	VFMADD231PS.BCST (BX)(R9*4), Z14, Z11
+	VFMADD231PS.BCST (BX)(R11*1), Z14, Z12
+	VFMADD231PS.BCST (BX)(R10*2), Z14, Z13
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R14
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R12
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R13
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R11
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R12
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -12221,6 +17133,82 @@ linear_94:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z14
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R12
+	LEAQ             (AX)(AX*4), R13
+	VMOVUPS.Z        (DI), K1, Z15
+	VFMADD231PS.BCST (DX), Z15, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z14, Z0
+	VMOVUPS          Z0, K1, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z15, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z14, Z1
+	VMOVUPS          Z1, K1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z15, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z14, Z2
+	VMOVUPS          Z2, K1, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z15, Z3
+	VADDPS           (CX), Z3, K1, Z3
+	VMAXPS           Z3, Z14, Z3
+	VMOVUPS          Z3, K1, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z15, Z4
+	VADDPS           (CX), Z4, K1, Z4
+	VMAXPS           Z4, Z14, Z4
+	VMOVUPS          Z4, K1, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z15, Z5
+	VADDPS           (CX), Z5, K1, Z5
+	VMAXPS           Z5, Z14, Z5
+	VMOVUPS          Z5, K1, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z15, Z6
+	VADDPS           (CX), Z6, K1, Z6
+	VMAXPS           Z6, Z14, Z6
+	VMOVUPS          Z6, K1, (SI)(R12*2)
+	VFMADD231PS.BCST (BX), Z15, Z7
+	VADDPS           (CX), Z7, K1, Z7
+	VMAXPS           Z7, Z14, Z7
+	VMOVUPS          Z7, K1, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z15, Z8
+	VADDPS           (CX), Z8, K1, Z8
+	VMAXPS           Z8, Z14, Z8
+	VMOVUPS          Z8, K1, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z15, Z9
+	VADDPS           (CX), Z9, K1, Z9
+	VMAXPS           Z9, Z14, Z9
+	VMOVUPS          Z9, K1, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z15, Z10
+	VADDPS           (CX), Z10, K1, Z10
+	VMAXPS           Z10, Z14, Z10
+	VMOVUPS          Z10, K1, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z15, Z11
+	VADDPS           (CX), Z11, K1, Z11
+	VMAXPS           Z11, Z14, Z11
+	VMOVUPS          Z11, K1, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z15, Z12
+	VADDPS           (CX), Z12, K1, Z12
+	VMAXPS           Z12, Z14, Z12
+	VMOVUPS          Z12, K1, (R8)(R13*1)
+	VFMADD231PS.BCST (BX)(R10*2), Z15, Z13
+	VADDPS           (CX), Z13, K1, Z13
+	VMAXPS           Z13, Z14, Z13
+	VMOVUPS          Z13, K1, (R8)(R12*2)
+	VZEROUPPER
+	RET
+
 // func tile512_7_7_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_7_7_v2(SB), NOSPLIT, $0-8
@@ -12253,67 +17241,80 @@ TEXT ·tile512_7_7_v2(SB), NOSPLIT, $0-8
 	VPXORD Z25, Z25, Z25
 	VPXORD Z26, Z26, Z26
 	VPXORD Z27, Z27, Z27
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	MOVQ   16(AX), R11
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R12
 
 loop3:
-	MOVQ 8(AX), R12
+	MOVQ 8(AX), R13
 
 loop2:
-	MOVQ (AX), R13
+	MOVQ (AX), R14
+	DECQ CX
+	JNZ  loop
+	DECQ R14
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z28
-	VMOVUPS          64(SI), Z29
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z28, Z0
-	VFMADD231PS.BCST (CX), Z29, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z28, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z29, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z28, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z29, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z28, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z29, Z7
-	VFMADD231PS.BCST (CX)(R8*4), Z28, Z8
-	VFMADD231PS.BCST (CX)(R8*4), Z29, Z9
-	VFMADD231PS.BCST (CX)(R10*1), Z28, Z10
-	VFMADD231PS.BCST (CX)(R10*1), Z29, Z11
-	VFMADD231PS.BCST (CX)(R9*2), Z28, Z12
-	VFMADD231PS.BCST (CX)(R9*2), Z29, Z13
-	VFMADD231PS.BCST (DX), Z28, Z14
-	VFMADD231PS.BCST (DX), Z29, Z15
-	VFMADD231PS.BCST (DX)(R8*1), Z28, Z16
-	VFMADD231PS.BCST (DX)(R8*1), Z29, Z17
-	VFMADD231PS.BCST (DX)(R8*2), Z28, Z18
-	VFMADD231PS.BCST (DX)(R8*2), Z29, Z19
-	VFMADD231PS.BCST (DX)(R9*1), Z28, Z20
-	VFMADD231PS.BCST (DX)(R9*1), Z29, Z21
-	VFMADD231PS.BCST (DX)(R8*4), Z28, Z22
-	VFMADD231PS.BCST (DX)(R8*4), Z29, Z23
-	VFMADD231PS.BCST (DX)(R10*1), Z28, Z24
-	VFMADD231PS.BCST (DX)(R10*1), Z29, Z25
-	VFMADD231PS.BCST (DX)(R9*2), Z28, Z26
-	VFMADD231PS.BCST (DX)(R9*2), Z29, Z27
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R13
+	VMOVUPS          (DI), Z28
+	VMOVUPS          64(DI), Z29
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z28, Z0
+	VFMADD231PS.BCST (DX), Z29, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z28, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z29, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z28, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z29, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z28, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z29, Z7
+	VFMADD231PS.BCST (DX)(R9*4), Z28, Z8
+	VFMADD231PS.BCST (DX)(R9*4), Z29, Z9
+	VFMADD231PS.BCST (DX)(R11*1), Z28, Z10
+	VFMADD231PS.BCST (DX)(R11*1), Z29, Z11
+	VFMADD231PS.BCST (DX)(R10*2), Z28, Z12
+	VFMADD231PS.BCST (DX)(R10*2), Z29, Z13
+	VFMADD231PS.BCST (BX), Z28, Z14
+	VFMADD231PS.BCST (BX), Z29, Z15
+	VFMADD231PS.BCST (BX)(R9*1), Z28, Z16
+	VFMADD231PS.BCST (BX)(R9*1), Z29, Z17
+	VFMADD231PS.BCST (BX)(R9*2), Z28, Z18
+	VFMADD231PS.BCST (BX)(R9*2), Z29, Z19
+	VFMADD231PS.BCST (BX)(R10*1), Z28, Z20
+	VFMADD231PS.BCST (BX)(R10*1), Z29, Z21
+	VFMADD231PS.BCST (BX)(R9*4), Z28, Z22
+	VFMADD231PS.BCST (BX)(R9*4), Z29, Z23
+	VFMADD231PS.BCST (BX)(R11*1), Z28, Z24
+	VFMADD231PS.BCST (BX)(R11*1), Z29, Z25
+	VFMADD231PS.BCST (BX)(R10*2), Z28, Z26
+	VFMADD231PS.BCST (BX)(R10*2), Z29, Z27
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R14
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R12
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R13
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R11
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R12
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -12483,6 +17484,139 @@ linear_95:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z28
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R12
+	LEAQ             (AX)(AX*4), R13
+	VMOVUPS          (DI), Z29
+	VFMADD231PS.BCST (DX), Z29, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z28, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z29, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z28, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z29, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z28, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z29, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z28, Z6
+	VMOVUPS          Z6, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z29, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z28, Z8
+	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z29, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z28, Z10
+	VMOVUPS          Z10, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z29, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z28, Z12
+	VMOVUPS          Z12, (SI)(R12*2)
+	VFMADD231PS.BCST (BX), Z29, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z28, Z14
+	VMOVUPS          Z14, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z29, Z16
+	VADDPS           (CX), Z16, Z16
+	VMAXPS           Z16, Z28, Z16
+	VMOVUPS          Z16, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z29, Z18
+	VADDPS           (CX), Z18, Z18
+	VMAXPS           Z18, Z28, Z18
+	VMOVUPS          Z18, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z29, Z20
+	VADDPS           (CX), Z20, Z20
+	VMAXPS           Z20, Z28, Z20
+	VMOVUPS          Z20, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z29, Z22
+	VADDPS           (CX), Z22, Z22
+	VMAXPS           Z22, Z28, Z22
+	VMOVUPS          Z22, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z29, Z24
+	VADDPS           (CX), Z24, Z24
+	VMAXPS           Z24, Z28, Z24
+	VMOVUPS          Z24, (R8)(R13*1)
+	VFMADD231PS.BCST (BX)(R10*2), Z29, Z26
+	VADDPS           (CX), Z26, Z26
+	VMAXPS           Z26, Z28, Z26
+	VMOVUPS          Z26, (R8)(R12*2)
+	VMOVUPS          64(DI), Z29
+	VFMADD231PS.BCST (DX), Z29, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z28, Z1
+	VMOVUPS          Z1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z29, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z28, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z29, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z28, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z29, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z28, Z7
+	VMOVUPS          Z7, 64(SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z29, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z28, Z9
+	VMOVUPS          Z9, 64(SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z29, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z28, Z11
+	VMOVUPS          Z11, 64(SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z29, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z28, Z13
+	VMOVUPS          Z13, 64(SI)(R12*2)
+	VFMADD231PS.BCST (BX), Z29, Z15
+	VADDPS           64(CX), Z15, Z15
+	VMAXPS           Z15, Z28, Z15
+	VMOVUPS          Z15, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z29, Z17
+	VADDPS           64(CX), Z17, Z17
+	VMAXPS           Z17, Z28, Z17
+	VMOVUPS          Z17, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z29, Z19
+	VADDPS           64(CX), Z19, Z19
+	VMAXPS           Z19, Z28, Z19
+	VMOVUPS          Z19, 64(R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z29, Z21
+	VADDPS           64(CX), Z21, Z21
+	VMAXPS           Z21, Z28, Z21
+	VMOVUPS          Z21, 64(R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z29, Z23
+	VADDPS           64(CX), Z23, Z23
+	VMAXPS           Z23, Z28, Z23
+	VMOVUPS          Z23, 64(R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z29, Z25
+	VADDPS           64(CX), Z25, Z25
+	VMAXPS           Z25, Z28, Z25
+	VMOVUPS          Z25, 64(R8)(R13*1)
+	VFMADD231PS.BCST (BX)(R10*2), Z29, Z27
+	VADDPS           64(CX), Z27, Z27
+	VMAXPS           Z27, Z28, Z27
+	VMOVUPS          Z27, 64(R8)(R12*2)
+	VZEROUPPER
+	RET
+
 // func tile512_7_7_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_7_7_v2m(SB), NOSPLIT, $0-8
@@ -12517,67 +17651,80 @@ TEXT ·tile512_7_7_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z27, Z27, Z27
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	MOVQ   16(AX), R11
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R12
 
 loop3:
-	MOVQ 8(AX), R12
+	MOVQ 8(AX), R13
 
 loop2:
-	MOVQ (AX), R13
+	MOVQ (AX), R14
+	DECQ CX
+	JNZ  loop
+	DECQ R14
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z28
-	VMOVUPS.Z        64(SI), K1, Z29
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z28, Z0
-	VFMADD231PS.BCST (CX), Z29, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z28, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z29, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z28, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z29, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z28, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z29, Z7
-	VFMADD231PS.BCST (CX)(R8*4), Z28, Z8
-	VFMADD231PS.BCST (CX)(R8*4), Z29, Z9
-	VFMADD231PS.BCST (CX)(R10*1), Z28, Z10
-	VFMADD231PS.BCST (CX)(R10*1), Z29, Z11
-	VFMADD231PS.BCST (CX)(R9*2), Z28, Z12
-	VFMADD231PS.BCST (CX)(R9*2), Z29, Z13
-	VFMADD231PS.BCST (DX), Z28, Z14
-	VFMADD231PS.BCST (DX), Z29, Z15
-	VFMADD231PS.BCST (DX)(R8*1), Z28, Z16
-	VFMADD231PS.BCST (DX)(R8*1), Z29, Z17
-	VFMADD231PS.BCST (DX)(R8*2), Z28, Z18
-	VFMADD231PS.BCST (DX)(R8*2), Z29, Z19
-	VFMADD231PS.BCST (DX)(R9*1), Z28, Z20
-	VFMADD231PS.BCST (DX)(R9*1), Z29, Z21
-	VFMADD231PS.BCST (DX)(R8*4), Z28, Z22
-	VFMADD231PS.BCST (DX)(R8*4), Z29, Z23
-	VFMADD231PS.BCST (DX)(R10*1), Z28, Z24
-	VFMADD231PS.BCST (DX)(R10*1), Z29, Z25
-	VFMADD231PS.BCST (DX)(R9*2), Z28, Z26
-	VFMADD231PS.BCST (DX)(R9*2), Z29, Z27
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R13
+	VMOVUPS          (DI), Z28
+	VMOVUPS.Z        64(DI), K1, Z29
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z28, Z0
+	VFMADD231PS.BCST (DX), Z29, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z28, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z29, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z28, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z29, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z28, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z29, Z7
+	VFMADD231PS.BCST (DX)(R9*4), Z28, Z8
+	VFMADD231PS.BCST (DX)(R9*4), Z29, Z9
+	VFMADD231PS.BCST (DX)(R11*1), Z28, Z10
+	VFMADD231PS.BCST (DX)(R11*1), Z29, Z11
+	VFMADD231PS.BCST (DX)(R10*2), Z28, Z12
+	VFMADD231PS.BCST (DX)(R10*2), Z29, Z13
+	VFMADD231PS.BCST (BX), Z28, Z14
+	VFMADD231PS.BCST (BX), Z29, Z15
+	VFMADD231PS.BCST (BX)(R9*1), Z28, Z16
+	VFMADD231PS.BCST (BX)(R9*1), Z29, Z17
+	VFMADD231PS.BCST (BX)(R9*2), Z28, Z18
+	VFMADD231PS.BCST (BX)(R9*2), Z29, Z19
+	VFMADD231PS.BCST (BX)(R10*1), Z28, Z20
+	VFMADD231PS.BCST (BX)(R10*1), Z29, Z21
+	VFMADD231PS.BCST (BX)(R9*4), Z28, Z22
+	VFMADD231PS.BCST (BX)(R9*4), Z29, Z23
+	VFMADD231PS.BCST (BX)(R11*1), Z28, Z24
+	VFMADD231PS.BCST (BX)(R11*1), Z29, Z25
+	VFMADD231PS.BCST (BX)(R10*2), Z28, Z26
+	VFMADD231PS.BCST (BX)(R10*2), Z29, Z27
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R14
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R12
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R13
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R11
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R12
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -12747,6 +17894,139 @@ linear_96:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z28
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R12
+	LEAQ             (AX)(AX*4), R13
+	VMOVUPS          (DI), Z29
+	VFMADD231PS.BCST (DX), Z29, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z28, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z29, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z28, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z29, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z28, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z29, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z28, Z6
+	VMOVUPS          Z6, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z29, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z28, Z8
+	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z29, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z28, Z10
+	VMOVUPS          Z10, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z29, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z28, Z12
+	VMOVUPS          Z12, (SI)(R12*2)
+	VFMADD231PS.BCST (BX), Z29, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z28, Z14
+	VMOVUPS          Z14, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z29, Z16
+	VADDPS           (CX), Z16, Z16
+	VMAXPS           Z16, Z28, Z16
+	VMOVUPS          Z16, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z29, Z18
+	VADDPS           (CX), Z18, Z18
+	VMAXPS           Z18, Z28, Z18
+	VMOVUPS          Z18, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z29, Z20
+	VADDPS           (CX), Z20, Z20
+	VMAXPS           Z20, Z28, Z20
+	VMOVUPS          Z20, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z29, Z22
+	VADDPS           (CX), Z22, Z22
+	VMAXPS           Z22, Z28, Z22
+	VMOVUPS          Z22, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z29, Z24
+	VADDPS           (CX), Z24, Z24
+	VMAXPS           Z24, Z28, Z24
+	VMOVUPS          Z24, (R8)(R13*1)
+	VFMADD231PS.BCST (BX)(R10*2), Z29, Z26
+	VADDPS           (CX), Z26, Z26
+	VMAXPS           Z26, Z28, Z26
+	VMOVUPS          Z26, (R8)(R12*2)
+	VMOVUPS.Z        64(DI), K1, Z29
+	VFMADD231PS.BCST (DX), Z29, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z28, Z1
+	VMOVUPS          Z1, K1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z29, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z28, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z29, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z28, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z29, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z28, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z29, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z28, Z9
+	VMOVUPS          Z9, K1, 64(SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z29, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z28, Z11
+	VMOVUPS          Z11, K1, 64(SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z29, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z28, Z13
+	VMOVUPS          Z13, K1, 64(SI)(R12*2)
+	VFMADD231PS.BCST (BX), Z29, Z15
+	VADDPS           64(CX), Z15, K1, Z15
+	VMAXPS           Z15, Z28, Z15
+	VMOVUPS          Z15, K1, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z29, Z17
+	VADDPS           64(CX), Z17, K1, Z17
+	VMAXPS           Z17, Z28, Z17
+	VMOVUPS          Z17, K1, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z29, Z19
+	VADDPS           64(CX), Z19, K1, Z19
+	VMAXPS           Z19, Z28, Z19
+	VMOVUPS          Z19, K1, 64(R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z29, Z21
+	VADDPS           64(CX), Z21, K1, Z21
+	VMAXPS           Z21, Z28, Z21
+	VMOVUPS          Z21, K1, 64(R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z29, Z23
+	VADDPS           64(CX), Z23, K1, Z23
+	VMAXPS           Z23, Z28, Z23
+	VMOVUPS          Z23, K1, 64(R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z29, Z25
+	VADDPS           64(CX), Z25, K1, Z25
+	VMAXPS           Z25, Z28, Z25
+	VMOVUPS          Z25, K1, 64(R8)(R13*1)
+	VFMADD231PS.BCST (BX)(R10*2), Z29, Z27
+	VADDPS           64(CX), Z27, K1, Z27
+	VMAXPS           Z27, Z28, Z27
+	VMOVUPS          Z27, K1, 64(R8)(R12*2)
+	VZEROUPPER
+	RET
+
 // func tile512_8_7_v1(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_8_7_v1(SB), NOSPLIT, $0-8
@@ -12766,54 +18046,67 @@ TEXT ·tile512_8_7_v1(SB), NOSPLIT, $0-8
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	LEAQ   (R9)(R8*4), R11
-	MOVQ   16(AX), R12
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	LEAQ   (R10)(R9*4), R12
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R13
 
 loop3:
-	MOVQ 8(AX), R13
+	MOVQ 8(AX), R14
 
 loop2:
-	MOVQ (AX), R14
+	MOVQ (AX), R15
+	DECQ CX
+	JNZ  loop
+	DECQ R15
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z15
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z15, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z15, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z15, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z15, Z3
-	VFMADD231PS.BCST (CX)(R8*4), Z15, Z4
-	VFMADD231PS.BCST (CX)(R10*1), Z15, Z5
-	VFMADD231PS.BCST (CX)(R9*2), Z15, Z6
-	VFMADD231PS.BCST (CX)(R11*1), Z15, Z7
-	VFMADD231PS.BCST (DX), Z15, Z8
-	VFMADD231PS.BCST (DX)(R8*1), Z15, Z9
-	VFMADD231PS.BCST (DX)(R8*2), Z15, Z10
-	VFMADD231PS.BCST (DX)(R9*1), Z15, Z11
-	VFMADD231PS.BCST (DX)(R8*4), Z15, Z12
-	VFMADD231PS.BCST (DX)(R10*1), Z15, Z13
-	VFMADD231PS.BCST (DX)(R9*2), Z15, Z14
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R14
+	VMOVUPS          (DI), Z15
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z15, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z15, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z15, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z15, Z3
+	VFMADD231PS.BCST (DX)(R9*4), Z15, Z4
+	VFMADD231PS.BCST (DX)(R11*1), Z15, Z5
+	VFMADD231PS.BCST (DX)(R10*2), Z15, Z6
+	VFMADD231PS.BCST (DX)(R12*1), Z15, Z7
+	VFMADD231PS.BCST (BX), Z15, Z8
+	VFMADD231PS.BCST (BX)(R9*1), Z15, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z15, Z10
+	VFMADD231PS.BCST (BX)(R10*1), Z15, Z11
+	VFMADD231PS.BCST (BX)(R9*4), Z15, Z12
+	VFMADD231PS.BCST (BX)(R11*1), Z15, Z13
+	VFMADD231PS.BCST (BX)(R10*2), Z15, Z14
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R15
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R13
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R14
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R12
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R13
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -12918,6 +18211,87 @@ linear_97:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z15
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R13
+	LEAQ             (AX)(AX*4), R14
+	LEAQ             (R13)(AX*4), R15
+	VMOVUPS          (DI), Z16
+	VFMADD231PS.BCST (DX), Z16, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z15, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z16, Z1
+	VADDPS           (CX), Z1, Z1
+	VMAXPS           Z1, Z15, Z1
+	VMOVUPS          Z1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z16, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z15, Z2
+	VMOVUPS          Z2, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z16, Z3
+	VADDPS           (CX), Z3, Z3
+	VMAXPS           Z3, Z15, Z3
+	VMOVUPS          Z3, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z16, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z15, Z4
+	VMOVUPS          Z4, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z16, Z5
+	VADDPS           (CX), Z5, Z5
+	VMAXPS           Z5, Z15, Z5
+	VMOVUPS          Z5, (SI)(R14*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z16, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z15, Z6
+	VMOVUPS          Z6, (SI)(R13*2)
+	VFMADD231PS.BCST (DX)(R12*1), Z16, Z7
+	VADDPS           (CX), Z7, Z7
+	VMAXPS           Z7, Z15, Z7
+	VMOVUPS          Z7, (SI)(R15*1)
+	VFMADD231PS.BCST (BX), Z16, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z15, Z8
+	VMOVUPS          Z8, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z16, Z9
+	VADDPS           (CX), Z9, Z9
+	VMAXPS           Z9, Z15, Z9
+	VMOVUPS          Z9, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z16, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z15, Z10
+	VMOVUPS          Z10, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z16, Z11
+	VADDPS           (CX), Z11, Z11
+	VMAXPS           Z11, Z15, Z11
+	VMOVUPS          Z11, (R8)(R13*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z16, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z15, Z12
+	VMOVUPS          Z12, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z16, Z13
+	VADDPS           (CX), Z13, Z13
+	VMAXPS           Z13, Z15, Z13
+	VMOVUPS          Z13, (R8)(R14*1)
+	VFMADD231PS.BCST (BX)(R10*2), Z16, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z15, Z14
+	VMOVUPS          Z14, (R8)(R13*2)
+	VZEROUPPER
+	RET
+
 // func tile512_8_7_v1m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_8_7_v1m(SB), NOSPLIT, $0-8
@@ -12939,54 +18313,67 @@ TEXT ·tile512_8_7_v1m(SB), NOSPLIT, $0-8
 	VPXORD Z14, Z14, Z14
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	LEAQ   (R9)(R8*4), R11
-	MOVQ   16(AX), R12
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	LEAQ   (R10)(R9*4), R12
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R13
 
 loop3:
-	MOVQ 8(AX), R13
+	MOVQ 8(AX), R14
 
 loop2:
-	MOVQ (AX), R14
+	MOVQ (AX), R15
+	DECQ CX
+	JNZ  loop
+	DECQ R15
+	JZ   finish
 
 loop:
-	VMOVUPS.Z        (SI), K1, Z15
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z15, Z0
-	VFMADD231PS.BCST (CX)(R8*1), Z15, Z1
-	VFMADD231PS.BCST (CX)(R8*2), Z15, Z2
-	VFMADD231PS.BCST (CX)(R9*1), Z15, Z3
-	VFMADD231PS.BCST (CX)(R8*4), Z15, Z4
-	VFMADD231PS.BCST (CX)(R10*1), Z15, Z5
-	VFMADD231PS.BCST (CX)(R9*2), Z15, Z6
-	VFMADD231PS.BCST (CX)(R11*1), Z15, Z7
-	VFMADD231PS.BCST (DX), Z15, Z8
-	VFMADD231PS.BCST (DX)(R8*1), Z15, Z9
-	VFMADD231PS.BCST (DX)(R8*2), Z15, Z10
-	VFMADD231PS.BCST (DX)(R9*1), Z15, Z11
-	VFMADD231PS.BCST (DX)(R8*4), Z15, Z12
-	VFMADD231PS.BCST (DX)(R10*1), Z15, Z13
-	VFMADD231PS.BCST (DX)(R9*2), Z15, Z14
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R14
+	VMOVUPS.Z        (DI), K1, Z15
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z15, Z0
+	VFMADD231PS.BCST (DX)(R9*1), Z15, Z1
+	VFMADD231PS.BCST (DX)(R9*2), Z15, Z2
+	VFMADD231PS.BCST (DX)(R10*1), Z15, Z3
+	VFMADD231PS.BCST (DX)(R9*4), Z15, Z4
+	VFMADD231PS.BCST (DX)(R11*1), Z15, Z5
+	VFMADD231PS.BCST (DX)(R10*2), Z15, Z6
+	VFMADD231PS.BCST (DX)(R12*1), Z15, Z7
+	VFMADD231PS.BCST (BX), Z15, Z8
+	VFMADD231PS.BCST (BX)(R9*1), Z15, Z9
+	VFMADD231PS.BCST (BX)(R9*2), Z15, Z10
+	VFMADD231PS.BCST (BX)(R10*1), Z15, Z11
+	VFMADD231PS.BCST (BX)(R9*4), Z15, Z12
+	VFMADD231PS.BCST (BX)(R11*1), Z15, Z13
+	VFMADD231PS.BCST (BX)(R10*2), Z15, Z14
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R15
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R13
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R14
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R12
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R13
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -13091,6 +18478,87 @@ linear_98:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z15
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R13
+	LEAQ             (AX)(AX*4), R14
+	LEAQ             (R13)(AX*4), R15
+	VMOVUPS.Z        (DI), K1, Z16
+	VFMADD231PS.BCST (DX), Z16, Z0
+	VADDPS           (CX), Z0, K1, Z0
+	VMAXPS           Z0, Z15, Z0
+	VMOVUPS          Z0, K1, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z16, Z1
+	VADDPS           (CX), Z1, K1, Z1
+	VMAXPS           Z1, Z15, Z1
+	VMOVUPS          Z1, K1, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z16, Z2
+	VADDPS           (CX), Z2, K1, Z2
+	VMAXPS           Z2, Z15, Z2
+	VMOVUPS          Z2, K1, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z16, Z3
+	VADDPS           (CX), Z3, K1, Z3
+	VMAXPS           Z3, Z15, Z3
+	VMOVUPS          Z3, K1, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z16, Z4
+	VADDPS           (CX), Z4, K1, Z4
+	VMAXPS           Z4, Z15, Z4
+	VMOVUPS          Z4, K1, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z16, Z5
+	VADDPS           (CX), Z5, K1, Z5
+	VMAXPS           Z5, Z15, Z5
+	VMOVUPS          Z5, K1, (SI)(R14*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z16, Z6
+	VADDPS           (CX), Z6, K1, Z6
+	VMAXPS           Z6, Z15, Z6
+	VMOVUPS          Z6, K1, (SI)(R13*2)
+	VFMADD231PS.BCST (DX)(R12*1), Z16, Z7
+	VADDPS           (CX), Z7, K1, Z7
+	VMAXPS           Z7, Z15, Z7
+	VMOVUPS          Z7, K1, (SI)(R15*1)
+	VFMADD231PS.BCST (BX), Z16, Z8
+	VADDPS           (CX), Z8, K1, Z8
+	VMAXPS           Z8, Z15, Z8
+	VMOVUPS          Z8, K1, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z16, Z9
+	VADDPS           (CX), Z9, K1, Z9
+	VMAXPS           Z9, Z15, Z9
+	VMOVUPS          Z9, K1, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z16, Z10
+	VADDPS           (CX), Z10, K1, Z10
+	VMAXPS           Z10, Z15, Z10
+	VMOVUPS          Z10, K1, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z16, Z11
+	VADDPS           (CX), Z11, K1, Z11
+	VMAXPS           Z11, Z15, Z11
+	VMOVUPS          Z11, K1, (R8)(R13*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z16, Z12
+	VADDPS           (CX), Z12, K1, Z12
+	VMAXPS           Z12, Z15, Z12
+	VMOVUPS          Z12, K1, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z16, Z13
+	VADDPS           (CX), Z13, K1, Z13
+	VMAXPS           Z13, Z15, Z13
+	VMOVUPS          Z13, K1, (R8)(R14*1)
+	VFMADD231PS.BCST (BX)(R10*2), Z16, Z14
+	VADDPS           (CX), Z14, K1, Z14
+	VMAXPS           Z14, Z15, Z14
+	VMOVUPS          Z14, K1, (R8)(R13*2)
+	VZEROUPPER
+	RET
+
 // func tile512_8_7_v2(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_8_7_v2(SB), NOSPLIT, $0-8
@@ -13125,70 +18593,83 @@ TEXT ·tile512_8_7_v2(SB), NOSPLIT, $0-8
 	VPXORD Z27, Z27, Z27
 	VPXORD Z28, Z28, Z28
 	VPXORD Z29, Z29, Z29
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	LEAQ   (R9)(R8*4), R11
-	MOVQ   16(AX), R12
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	LEAQ   (R10)(R9*4), R12
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R13
 
 loop3:
-	MOVQ 8(AX), R13
+	MOVQ 8(AX), R14
 
 loop2:
-	MOVQ (AX), R14
+	MOVQ (AX), R15
+	DECQ CX
+	JNZ  loop
+	DECQ R15
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z30
-	VMOVUPS          64(SI), Z31
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z30, Z0
-	VFMADD231PS.BCST (CX), Z31, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z30, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z31, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z30, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z31, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z30, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z31, Z7
-	VFMADD231PS.BCST (CX)(R8*4), Z30, Z8
-	VFMADD231PS.BCST (CX)(R8*4), Z31, Z9
-	VFMADD231PS.BCST (CX)(R10*1), Z30, Z10
-	VFMADD231PS.BCST (CX)(R10*1), Z31, Z11
-	VFMADD231PS.BCST (CX)(R9*2), Z30, Z12
-	VFMADD231PS.BCST (CX)(R9*2), Z31, Z13
-	VFMADD231PS.BCST (CX)(R11*1), Z30, Z14
-	VFMADD231PS.BCST (CX)(R11*1), Z31, Z15
-	VFMADD231PS.BCST (DX), Z30, Z16
-	VFMADD231PS.BCST (DX), Z31, Z17
-	VFMADD231PS.BCST (DX)(R8*1), Z30, Z18
-	VFMADD231PS.BCST (DX)(R8*1), Z31, Z19
-	VFMADD231PS.BCST (DX)(R8*2), Z30, Z20
-	VFMADD231PS.BCST (DX)(R8*2), Z31, Z21
-	VFMADD231PS.BCST (DX)(R9*1), Z30, Z22
-	VFMADD231PS.BCST (DX)(R9*1), Z31, Z23
-	VFMADD231PS.BCST (DX)(R8*4), Z30, Z24
-	VFMADD231PS.BCST (DX)(R8*4), Z31, Z25
-	VFMADD231PS.BCST (DX)(R10*1), Z30, Z26
-	VFMADD231PS.BCST (DX)(R10*1), Z31, Z27
-	VFMADD231PS.BCST (DX)(R9*2), Z30, Z28
-	VFMADD231PS.BCST (DX)(R9*2), Z31, Z29
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R14
+	VMOVUPS          (DI), Z30
+	VMOVUPS          64(DI), Z31
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z30, Z0
+	VFMADD231PS.BCST (DX), Z31, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z30, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z31, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z30, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z31, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z30, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z31, Z7
+	VFMADD231PS.BCST (DX)(R9*4), Z30, Z8
+	VFMADD231PS.BCST (DX)(R9*4), Z31, Z9
+	VFMADD231PS.BCST (DX)(R11*1), Z30, Z10
+	VFMADD231PS.BCST (DX)(R11*1), Z31, Z11
+	VFMADD231PS.BCST (DX)(R10*2), Z30, Z12
+	VFMADD231PS.BCST (DX)(R10*2), Z31, Z13
+	VFMADD231PS.BCST (DX)(R12*1), Z30, Z14
+	VFMADD231PS.BCST (DX)(R12*1), Z31, Z15
+	VFMADD231PS.BCST (BX), Z30, Z16
+	VFMADD231PS.BCST (BX), Z31, Z17
+	VFMADD231PS.BCST (BX)(R9*1), Z30, Z18
+	VFMADD231PS.BCST (BX)(R9*1), Z31, Z19
+	VFMADD231PS.BCST (BX)(R9*2), Z30, Z20
+	VFMADD231PS.BCST (BX)(R9*2), Z31, Z21
+	VFMADD231PS.BCST (BX)(R10*1), Z30, Z22
+	VFMADD231PS.BCST (BX)(R10*1), Z31, Z23
+	VFMADD231PS.BCST (BX)(R9*4), Z30, Z24
+	VFMADD231PS.BCST (BX)(R9*4), Z31, Z25
+	VFMADD231PS.BCST (BX)(R11*1), Z30, Z26
+	VFMADD231PS.BCST (BX)(R11*1), Z31, Z27
+	VFMADD231PS.BCST (BX)(R10*2), Z30, Z28
+	VFMADD231PS.BCST (BX)(R10*2), Z31, Z29
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R15
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R13
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R14
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R12
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R13
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -13369,6 +18850,148 @@ linear_99:
 	VZEROUPPER
 	RET
 
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z30
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R13
+	LEAQ             (AX)(AX*4), R14
+	LEAQ             (R13)(AX*4), R15
+	VMOVUPS          (DI), Z31
+	VFMADD231PS.BCST (DX), Z31, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z30, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z31, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z30, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z31, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z30, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z31, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z30, Z6
+	VMOVUPS          Z6, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z31, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z30, Z8
+	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z31, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z30, Z10
+	VMOVUPS          Z10, (SI)(R14*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z31, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z30, Z12
+	VMOVUPS          Z12, (SI)(R13*2)
+	VFMADD231PS.BCST (DX)(R12*1), Z31, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z30, Z14
+	VMOVUPS          Z14, (SI)(R15*1)
+	VFMADD231PS.BCST (BX), Z31, Z16
+	VADDPS           (CX), Z16, Z16
+	VMAXPS           Z16, Z30, Z16
+	VMOVUPS          Z16, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z31, Z18
+	VADDPS           (CX), Z18, Z18
+	VMAXPS           Z18, Z30, Z18
+	VMOVUPS          Z18, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z31, Z20
+	VADDPS           (CX), Z20, Z20
+	VMAXPS           Z20, Z30, Z20
+	VMOVUPS          Z20, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z31, Z22
+	VADDPS           (CX), Z22, Z22
+	VMAXPS           Z22, Z30, Z22
+	VMOVUPS          Z22, (R8)(R13*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z31, Z24
+	VADDPS           (CX), Z24, Z24
+	VMAXPS           Z24, Z30, Z24
+	VMOVUPS          Z24, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z31, Z26
+	VADDPS           (CX), Z26, Z26
+	VMAXPS           Z26, Z30, Z26
+	VMOVUPS          Z26, (R8)(R14*1)
+	VFMADD231PS.BCST (BX)(R10*2), Z31, Z28
+	VADDPS           (CX), Z28, Z28
+	VMAXPS           Z28, Z30, Z28
+	VMOVUPS          Z28, (R8)(R13*2)
+	VMOVUPS          64(DI), Z31
+	VFMADD231PS.BCST (DX), Z31, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z30, Z1
+	VMOVUPS          Z1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z31, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z30, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z31, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z30, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z31, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z30, Z7
+	VMOVUPS          Z7, 64(SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z31, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z30, Z9
+	VMOVUPS          Z9, 64(SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z31, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z30, Z11
+	VMOVUPS          Z11, 64(SI)(R14*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z31, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z30, Z13
+	VMOVUPS          Z13, 64(SI)(R13*2)
+	VFMADD231PS.BCST (DX)(R12*1), Z31, Z15
+	VADDPS           64(CX), Z15, Z15
+	VMAXPS           Z15, Z30, Z15
+	VMOVUPS          Z15, 64(SI)(R15*1)
+	VFMADD231PS.BCST (BX), Z31, Z17
+	VADDPS           64(CX), Z17, Z17
+	VMAXPS           Z17, Z30, Z17
+	VMOVUPS          Z17, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z31, Z19
+	VADDPS           64(CX), Z19, Z19
+	VMAXPS           Z19, Z30, Z19
+	VMOVUPS          Z19, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z31, Z21
+	VADDPS           64(CX), Z21, Z21
+	VMAXPS           Z21, Z30, Z21
+	VMOVUPS          Z21, 64(R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z31, Z23
+	VADDPS           64(CX), Z23, Z23
+	VMAXPS           Z23, Z30, Z23
+	VMOVUPS          Z23, 64(R8)(R13*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z31, Z25
+	VADDPS           64(CX), Z25, Z25
+	VMAXPS           Z25, Z30, Z25
+	VMOVUPS          Z25, 64(R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z31, Z27
+	VADDPS           64(CX), Z27, Z27
+	VMAXPS           Z27, Z30, Z27
+	VMOVUPS          Z27, 64(R8)(R14*1)
+	VFMADD231PS.BCST (BX)(R10*2), Z31, Z29
+	VADDPS           64(CX), Z29, Z29
+	VMAXPS           Z29, Z30, Z29
+	VMOVUPS          Z29, 64(R8)(R13*2)
+	VZEROUPPER
+	RET
+
 // func tile512_8_7_v2m(p *byte)
 // Requires: AVX, AVX512F
 TEXT ·tile512_8_7_v2m(SB), NOSPLIT, $0-8
@@ -13405,70 +19028,83 @@ TEXT ·tile512_8_7_v2m(SB), NOSPLIT, $0-8
 	VPXORD Z29, Z29, Z29
 	MOVQ   128(AX), CX
 	KMOVW  CX, K1
-	MOVQ   24(AX), CX
-	MOVQ   32(AX), DX
-	MOVQ   48(AX), BX
-	MOVQ   72(AX), SI
-	MOVQ   80(AX), DI
-	MOVQ   40(AX), R8
-	LEAQ   (R8)(R8*2), R9
-	LEAQ   (R8)(R8*4), R10
-	LEAQ   (R9)(R8*4), R11
-	MOVQ   16(AX), R12
+	MOVQ   24(AX), DX
+	MOVQ   32(AX), BX
+	MOVQ   48(AX), SI
+	MOVQ   72(AX), DI
+	MOVQ   80(AX), R8
+	MOVQ   40(AX), R9
+	LEAQ   (R9)(R9*2), R10
+	LEAQ   (R9)(R9*4), R11
+	LEAQ   (R10)(R9*4), R12
+	MOVQ   16(AX), CX
+	IMULQ  8(AX), CX
+	TESTQ  $0x00000005, 136(AX)
+	JZ     simple
+	XORQ   CX, CX
+
+simple:
+	MOVQ 16(AX), R13
 
 loop3:
-	MOVQ 8(AX), R13
+	MOVQ 8(AX), R14
 
 loop2:
-	MOVQ (AX), R14
+	MOVQ (AX), R15
+	DECQ CX
+	JNZ  loop
+	DECQ R15
+	JZ   finish
 
 loop:
-	VMOVUPS          (SI), Z30
-	VMOVUPS.Z        64(SI), K1, Z31
-	ADDQ             DI, SI
-	VFMADD231PS.BCST (CX), Z30, Z0
-	VFMADD231PS.BCST (CX), Z31, Z1
-	VFMADD231PS.BCST (CX)(R8*1), Z30, Z2
-	VFMADD231PS.BCST (CX)(R8*1), Z31, Z3
-	VFMADD231PS.BCST (CX)(R8*2), Z30, Z4
-	VFMADD231PS.BCST (CX)(R8*2), Z31, Z5
-	VFMADD231PS.BCST (CX)(R9*1), Z30, Z6
-	VFMADD231PS.BCST (CX)(R9*1), Z31, Z7
-	VFMADD231PS.BCST (CX)(R8*4), Z30, Z8
-	VFMADD231PS.BCST (CX)(R8*4), Z31, Z9
-	VFMADD231PS.BCST (CX)(R10*1), Z30, Z10
-	VFMADD231PS.BCST (CX)(R10*1), Z31, Z11
-	VFMADD231PS.BCST (CX)(R9*2), Z30, Z12
-	VFMADD231PS.BCST (CX)(R9*2), Z31, Z13
-	VFMADD231PS.BCST (CX)(R11*1), Z30, Z14
-	VFMADD231PS.BCST (CX)(R11*1), Z31, Z15
-	VFMADD231PS.BCST (DX), Z30, Z16
-	VFMADD231PS.BCST (DX), Z31, Z17
-	VFMADD231PS.BCST (DX)(R8*1), Z30, Z18
-	VFMADD231PS.BCST (DX)(R8*1), Z31, Z19
-	VFMADD231PS.BCST (DX)(R8*2), Z30, Z20
-	VFMADD231PS.BCST (DX)(R8*2), Z31, Z21
-	VFMADD231PS.BCST (DX)(R9*1), Z30, Z22
-	VFMADD231PS.BCST (DX)(R9*1), Z31, Z23
-	VFMADD231PS.BCST (DX)(R8*4), Z30, Z24
-	VFMADD231PS.BCST (DX)(R8*4), Z31, Z25
-	VFMADD231PS.BCST (DX)(R10*1), Z30, Z26
-	VFMADD231PS.BCST (DX)(R10*1), Z31, Z27
-	VFMADD231PS.BCST (DX)(R9*2), Z30, Z28
-	VFMADD231PS.BCST (DX)(R9*2), Z31, Z29
-	ADDQ             BX, CX
-	ADDQ             BX, DX
-	DECQ             R14
+	VMOVUPS          (DI), Z30
+	VMOVUPS.Z        64(DI), K1, Z31
+	ADDQ             R8, DI
+	VFMADD231PS.BCST (DX), Z30, Z0
+	VFMADD231PS.BCST (DX), Z31, Z1
+	VFMADD231PS.BCST (DX)(R9*1), Z30, Z2
+	VFMADD231PS.BCST (DX)(R9*1), Z31, Z3
+	VFMADD231PS.BCST (DX)(R9*2), Z30, Z4
+	VFMADD231PS.BCST (DX)(R9*2), Z31, Z5
+	VFMADD231PS.BCST (DX)(R10*1), Z30, Z6
+	VFMADD231PS.BCST (DX)(R10*1), Z31, Z7
+	VFMADD231PS.BCST (DX)(R9*4), Z30, Z8
+	VFMADD231PS.BCST (DX)(R9*4), Z31, Z9
+	VFMADD231PS.BCST (DX)(R11*1), Z30, Z10
+	VFMADD231PS.BCST (DX)(R11*1), Z31, Z11
+	VFMADD231PS.BCST (DX)(R10*2), Z30, Z12
+	VFMADD231PS.BCST (DX)(R10*2), Z31, Z13
+	VFMADD231PS.BCST (DX)(R12*1), Z30, Z14
+	VFMADD231PS.BCST (DX)(R12*1), Z31, Z15
+	VFMADD231PS.BCST (BX), Z30, Z16
+	VFMADD231PS.BCST (BX), Z31, Z17
+	VFMADD231PS.BCST (BX)(R9*1), Z30, Z18
+	VFMADD231PS.BCST (BX)(R9*1), Z31, Z19
+	VFMADD231PS.BCST (BX)(R9*2), Z30, Z20
+	VFMADD231PS.BCST (BX)(R9*2), Z31, Z21
+	VFMADD231PS.BCST (BX)(R10*1), Z30, Z22
+	VFMADD231PS.BCST (BX)(R10*1), Z31, Z23
+	VFMADD231PS.BCST (BX)(R9*4), Z30, Z24
+	VFMADD231PS.BCST (BX)(R9*4), Z31, Z25
+	VFMADD231PS.BCST (BX)(R11*1), Z30, Z26
+	VFMADD231PS.BCST (BX)(R11*1), Z31, Z27
+	VFMADD231PS.BCST (BX)(R10*2), Z30, Z28
+	VFMADD231PS.BCST (BX)(R10*2), Z31, Z29
+	ADDQ             SI, DX
+	ADDQ             SI, BX
+	DECQ             R15
 	JNZ              loop
-	ADDQ             56(AX), CX
+	TESTQ            CX, CX
+	JZ               finish
 	ADDQ             56(AX), DX
-	ADDQ             88(AX), SI
-	DECQ             R13
+	ADDQ             56(AX), BX
+	ADDQ             88(AX), DI
+	DECQ             R14
 	JNZ              loop2
-	ADDQ             64(AX), CX
 	ADDQ             64(AX), DX
-	ADDQ             96(AX), SI
-	DECQ             R12
+	ADDQ             64(AX), BX
+	ADDQ             96(AX), DI
+	DECQ             R13
 	JNZ              loop3
 	MOVQ             104(AX), CX
 	MOVQ             112(AX), DX
@@ -13646,5 +19282,147 @@ linear_100:
 	VMOVUPS Z27, K1, 64(DX)(DI*1)
 	VMOVUPS Z28, (DX)(SI*2)
 	VMOVUPS Z29, K1, 64(DX)(SI*2)
+	VZEROUPPER
+	RET
+
+finish:
+	MOVQ         136(AX), CX
+	ANDQ         $0x02, CX
+	LEAQ         floors512<>+0(SB), SI
+	VBROADCASTSS (SI)(CX*2), Z30
+	MOVQ         144(AX), CX
+	TESTQ        CX, CX
+	JNZ          biased
+	LEAQ         nothing512<>+0(SB), CX
+
+biased:
+	MOVQ             104(AX), SI
+	MOVQ             112(AX), R8
+	MOVQ             120(AX), AX
+	LEAQ             (AX)(AX*2), R13
+	LEAQ             (AX)(AX*4), R14
+	LEAQ             (R13)(AX*4), R15
+	VMOVUPS          (DI), Z31
+	VFMADD231PS.BCST (DX), Z31, Z0
+	VADDPS           (CX), Z0, Z0
+	VMAXPS           Z0, Z30, Z0
+	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z31, Z2
+	VADDPS           (CX), Z2, Z2
+	VMAXPS           Z2, Z30, Z2
+	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z31, Z4
+	VADDPS           (CX), Z4, Z4
+	VMAXPS           Z4, Z30, Z4
+	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z31, Z6
+	VADDPS           (CX), Z6, Z6
+	VMAXPS           Z6, Z30, Z6
+	VMOVUPS          Z6, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z31, Z8
+	VADDPS           (CX), Z8, Z8
+	VMAXPS           Z8, Z30, Z8
+	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z31, Z10
+	VADDPS           (CX), Z10, Z10
+	VMAXPS           Z10, Z30, Z10
+	VMOVUPS          Z10, (SI)(R14*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z31, Z12
+	VADDPS           (CX), Z12, Z12
+	VMAXPS           Z12, Z30, Z12
+	VMOVUPS          Z12, (SI)(R13*2)
+	VFMADD231PS.BCST (DX)(R12*1), Z31, Z14
+	VADDPS           (CX), Z14, Z14
+	VMAXPS           Z14, Z30, Z14
+	VMOVUPS          Z14, (SI)(R15*1)
+	VFMADD231PS.BCST (BX), Z31, Z16
+	VADDPS           (CX), Z16, Z16
+	VMAXPS           Z16, Z30, Z16
+	VMOVUPS          Z16, (R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z31, Z18
+	VADDPS           (CX), Z18, Z18
+	VMAXPS           Z18, Z30, Z18
+	VMOVUPS          Z18, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z31, Z20
+	VADDPS           (CX), Z20, Z20
+	VMAXPS           Z20, Z30, Z20
+	VMOVUPS          Z20, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z31, Z22
+	VADDPS           (CX), Z22, Z22
+	VMAXPS           Z22, Z30, Z22
+	VMOVUPS          Z22, (R8)(R13*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z31, Z24
+	VADDPS           (CX), Z24, Z24
+	VMAXPS           Z24, Z30, Z24
+	VMOVUPS          Z24, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z31, Z26
+	VADDPS           (CX), Z26, Z26
+	VMAXPS           Z26, Z30, Z26
+	VMOVUPS          Z26, (R8)(R14*1)
+	VFMADD231PS.BCST (BX)(R10*2), Z31, Z28
+	VADDPS           (CX), Z28, Z28
+	VMAXPS           Z28, Z30, Z28
+	VMOVUPS          Z28, (R8)(R13*2)
+	VMOVUPS.Z        64(DI), K1, Z31
+	VFMADD231PS.BCST (DX), Z31, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z30, Z1
+	VMOVUPS          Z1, K1, 64(SI)
+	VFMADD231PS.BCST (DX)(R9*1), Z31, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z30, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*2), Z31, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z30, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R10*1), Z31, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z30, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R9*4), Z31, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z30, Z9
+	VMOVUPS          Z9, K1, 64(SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R11*1), Z31, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z30, Z11
+	VMOVUPS          Z11, K1, 64(SI)(R14*1)
+	VFMADD231PS.BCST (DX)(R10*2), Z31, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z30, Z13
+	VMOVUPS          Z13, K1, 64(SI)(R13*2)
+	VFMADD231PS.BCST (DX)(R12*1), Z31, Z15
+	VADDPS           64(CX), Z15, K1, Z15
+	VMAXPS           Z15, Z30, Z15
+	VMOVUPS          Z15, K1, 64(SI)(R15*1)
+	VFMADD231PS.BCST (BX), Z31, Z17
+	VADDPS           64(CX), Z17, K1, Z17
+	VMAXPS           Z17, Z30, Z17
+	VMOVUPS          Z17, K1, 64(R8)
+	VFMADD231PS.BCST (BX)(R9*1), Z31, Z19
+	VADDPS           64(CX), Z19, K1, Z19
+	VMAXPS           Z19, Z30, Z19
+	VMOVUPS          Z19, K1, 64(R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*2), Z31, Z21
+	VADDPS           64(CX), Z21, K1, Z21
+	VMAXPS           Z21, Z30, Z21
+	VMOVUPS          Z21, K1, 64(R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R10*1), Z31, Z23
+	VADDPS           64(CX), Z23, K1, Z23
+	VMAXPS           Z23, Z30, Z23
+	VMOVUPS          Z23, K1, 64(R8)(R13*1)
+	VFMADD231PS.BCST (BX)(R9*4), Z31, Z25
+	VADDPS           64(CX), Z25, K1, Z25
+	VMAXPS           Z25, Z30, Z25
+	VMOVUPS          Z25, K1, 64(R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R11*1), Z31, Z27
+	VADDPS           64(CX), Z27, K1, Z27
+	VMAXPS           Z27, Z30, Z27
+	VMOVUPS          Z27, K1, 64(R8)(R14*1)
+	VFMADD231PS.BCST (BX)(R10*2), Z31, Z29
+	VADDPS           64(CX), Z29, K1, Z29
+	VMAXPS           Z29, Z30, Z29
+	VMOVUPS          Z29, K1, 64(R8)(R13*2)
 	VZEROUPPER
 	RET

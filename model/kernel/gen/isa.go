@@ -14,13 +14,15 @@ import (
 // isa emits code for one vector width: 512 bits with mask registers, or 256 bits with AVX2 and FMA.
 type isa struct {
 	*build.Context
-	bits   int
-	decls  []decl
-	tables string
-	labels int
-	tails  Mem // AVX2: eight lanes of ones, then eight of zeros
-	six    Mem // the constant 6
-	lanes  Mem // of dropout: the first lanes of a counter
+	bits    int
+	decls   []decl
+	tables  string
+	labels  int
+	tails   Mem // AVX2: eight lanes of ones, then eight of zeros
+	six     Mem // the constant 6
+	floors  Mem // of tiles: what results are at least, -Inf or 0
+	nothing Mem // of tiles: two vectors of -0, which change nothing when added
+	lanes   Mem // of dropout: the first lanes of a counter
 }
 
 type decl struct{ name, sig, doc string }

@@ -53,7 +53,7 @@ func (g *isa) quantTile(h0, h1, nv int) string {
 			g.moveInts(g.disp(bias, j), v)
 		}
 	}
-	tmp := g.loops(p, h0, h1, func(b, bk reg.GPVirtual, row func(int) Mem) reg.VecVirtual {
+	tmp := g.loops(p, h0, h1, nil, func(b, bk reg.GPVirtual, row func(int) Mem) reg.VecVirtual {
 		return g.quantProducts(acc, nv, b, bk, row)
 	})
 	g.quantEpilogue(p, acc, h0, h1, nv, tmp)

@@ -61,7 +61,7 @@ func (g *isa) quantSums(h0, h1, nv int) string {
 			g.zero(v)
 		}
 	}
-	g.loops(p, h0, h1, func(b, bk reg.GPVirtual, row func(int) Mem) reg.VecVirtual {
+	g.loops(p, h0, h1, nil, func(b, bk reg.GPVirtual, row func(int) Mem) reg.VecVirtual {
 		return g.quantProducts(acc, nv, b, bk, row)
 	})
 	cell := g.cells(p, h0, h1)

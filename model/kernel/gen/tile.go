@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/mmcloughlin/avo/attr"
 	. "github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
 )
@@ -37,6 +38,9 @@ func (g *isa) tiles() {
 	if g.bits == 256 {
 		mr, half = 6, 3
 	}
+	if g.bits == 512 {
+		g.tileConstants()
+	}
 	var init strings.Builder
 	emit := func(h0, h1, nv int) {
 		for _, masked := range []bool{false, true} {
@@ -65,6 +69,19 @@ func (g *isa) tiles() {
 	}
 	g.tables = fmt.Sprintf("\n// tiles%d lists the micro-kernels by kind (log2 of the vectors, times 2, plus 1 if masked) and halves.\nvar tiles%d = map[[3]int]func(*tileArgs){\n%s}\n",
 		g.bits, g.bits, init.String())
+}
+
+// tileConstants emits what tileFinish reads.
+func (g *isa) tileConstants() {
+	g.floors = g.StaticGlobal("floors512")
+	g.DataAttributes(attr.RODATA | attr.NOPTR)
+	g.AddDatum(0, U32(0xff800000))
+	g.AddDatum(4, U32(0))
+	g.nothing = g.StaticGlobal("nothing512")
+	g.DataAttributes(attr.RODATA | attr.NOPTR)
+	for i := range 2 * g.bytes() / 4 {
+		g.AddDatum(4*i, U32(0x80000000))
+	}
 }
 
 // rowMem addresses row i of rows a stride apart, from multiples 1, 3, 5, 7 of the stride.
@@ -129,20 +146,28 @@ func (g *isa) tile(h0, h1, nv int, masked bool) string {
 			tails[nv-1] = g.mask(g.field(p, tMask))
 		}
 	}
-	tmp := g.tileLoops(p, acc, tails, h0, h1, nv)
+	var f *finish
+	if g.bits == 512 && nv <= 2 && m >= 3 {
+		f = &finish{left: g.GP64()}
+	}
+	tmp := g.tileLoops(p, acc, tails, h0, h1, nv, f)
 	g.tileEpilogue(p, acc, tails, h0, h1, nv, tmp)
 	g.end()
+	if f != nil {
+		g.tileFinish(p, acc, tails, h0, h1, f)
+		g.end()
+	}
 	return name
 }
 
 // tileLoops emits the loops and returns a vector that is free after them.
-func (g *isa) tileLoops(p reg.GPVirtual, acc [][]reg.VecVirtual, tails []*tail, h0, h1, nv int) reg.VecVirtual {
+func (g *isa) tileLoops(p reg.GPVirtual, acc [][]reg.VecVirtual, tails []*tail, h0, h1, nv int, f *finish) reg.VecVirtual {
 	bv := g.vecs(nv)
 	var av reg.VecVirtual
 	if g.bits == 256 || nv > 2 || len(acc) == 1 {
 		av = g.vec()
 	}
-	return g.loops(p, h0, h1, func(b, bk reg.GPVirtual, row func(int) Mem) reg.VecVirtual {
+	return g.loops(p, h0, h1, f, func(b, bk reg.GPVirtual, row func(int) Mem) reg.VecVirtual {
 		if len(acc) > 1 {
 			g.products(acc, bv, av, b, bk, row, tails)
 			return bv[0]
@@ -156,8 +181,16 @@ func (g *isa) tileLoops(p reg.GPVirtual, acc [][]reg.VecVirtual, tails []*tail, 
 	})
 }
 
-// loops emits the three nested loops over the rows of a and b around step, which handles one row of b and advances it.
-func (g *isa) loops(p reg.GPVirtual, h0, h1 int, step func(b, bk reg.GPVirtual, row func(int) Mem) reg.VecVirtual) reg.VecVirtual {
+// finish is where loops leaves for the last step, label "finish".
+type finish struct {
+	left reg.GPVirtual // passes of the inner loop up to the last
+	b    reg.GPVirtual
+	row  func(int) Mem
+}
+
+// loops emits the three nested loops over the rows of a and b around step, which handles one row of b and advances it. With f
+// they leave for the last step, unless flags say that results need more than a bias and ReLU.
+func (g *isa) loops(p reg.GPVirtual, h0, h1 int, f *finish, step func(b, bk reg.GPVirtual, row func(int) Mem) reg.VecVirtual) reg.VecVirtual {
 	a := []reg.GPVirtual{g.field(p, tA0)}
 	if h1 > 0 {
 		a = append(a, g.field(p, tA1))
@@ -169,23 +202,43 @@ func (g *isa) loops(p reg.GPVirtual, h0, h1 int, step func(b, bk reg.GPVirtual, 
 			g.ADDQ(Mem{Base: p, Disp: off}, r)
 		}
 	}
+	row := func(i int) Mem {
+		if i < h0 {
+			return rowMem(a[0], st, i)
+		}
+		return rowMem(a[1], st, i-h0)
+	}
+	if f != nil {
+		f.b, f.row = b, row
+		g.MOVQ(Mem{Base: p, Disp: tK3}, f.left)
+		g.IMULQ(Mem{Base: p, Disp: tK2}, f.left)
+		g.TESTQ(U32(flagAccumulate|flagReLU6), Mem{Base: p, Disp: tFlags})
+		g.JZ(LabelRef("simple"))
+		g.XORQ(f.left, f.left) // never reaches 0
+		g.Label("simple")
+	}
 	k3, k2, k := g.field(p, tK3), g.GP64(), g.GP64()
 	g.Label("loop3")
 	g.MOVQ(Mem{Base: p, Disp: tK2}, k2)
 	g.Label("loop2")
 	g.MOVQ(Mem{Base: p, Disp: tK}, k)
+	if f != nil {
+		g.DECQ(f.left)
+		g.JNZ(LabelRef("loop"))
+		g.DECQ(k)
+		g.JZ(LabelRef("finish"))
+	}
 	g.Label("loop")
-	free := step(b, bk, func(i int) Mem {
-		if i < h0 {
-			return rowMem(a[0], st, i)
-		}
-		return rowMem(a[1], st, i-h0)
-	})
+	free := step(b, bk, row)
 	for _, r := range a {
 		g.ADDQ(ak, r)
 	}
 	g.DECQ(k)
 	g.JNZ(LabelRef("loop"))
+	if f != nil {
+		g.TESTQ(f.left, f.left)
+		g.JZ(LabelRef("finish"))
+	}
 	bump(tAJ)
 	g.ADDQ(Mem{Base: p, Disp: tBJ}, b)
 	g.DECQ(k2)
@@ -195,6 +248,35 @@ func (g *isa) loops(p reg.GPVirtual, h0, h1 int, step func(b, bk reg.GPVirtual, 
 	g.DECQ(k3)
 	g.JNZ(LabelRef("loop3"))
 	return free
+}
+
+// tileFinish emits the last step and the epilogue of 512 bits, result by result. A store of 512 bits takes one to two
+// multiplications' time, and those of a whole tile at once hold up the next tile's multiplications as well.
+func (g *isa) tileFinish(p reg.GPVirtual, acc [][]reg.VecVirtual, tails []*tail, h0, h1 int, f *finish) {
+	g.Label("finish")
+	flags, floors := g.field(p, tFlags), g.GP64()
+	g.ANDQ(U8(flagReLU), flags)
+	g.LEAQ(g.floors, floors)
+	floor, bv := g.vec(), g.vec()
+	g.VBROADCASTSS(Mem{Base: floors, Index: flags, Scale: 2}, floor)
+	bias := g.field(p, tBias)
+	g.TESTQ(bias, bias)
+	g.JNZ(LabelRef("biased"))
+	g.LEAQ(g.nothing, bias)
+	g.Label("biased")
+	cells := g.cells(p, h0, h1)
+	for j := range acc[0] {
+		g.load(Mem{Base: f.b, Disp: g.bytes() * j}, bv, tails[j])
+		for i := range acc {
+			r := acc[i][j]
+			g.VFMADD231PS_BCST(f.row(i), bv, r)
+			g.add(Mem{Base: bias, Disp: g.bytes() * j}, r, nil, tails[j])
+			g.VMAXPS(r, floor, r)
+			m := cells(i)
+			m.Disp = g.bytes() * j
+			g.store(r, m, tails[j])
+		}
+	}
 }
 
 // cells returns the addresses of the rows of the result.
