@@ -15,7 +15,7 @@ type grid struct {
 // run covers the grid with tiles of the micro-kernel for cols columns of the result. The order of the tiles does not
 // matter for the result: every output element belongs to one tile.
 func (g grid) run(im *tiler, t *tileArgs, cols int) {
-	if tileReach(g.m, g.n, im) < tileReach(g.n, g.m, im) {
+	if g.n == 1 || g.m > 1 && tileReach(g.m, g.n, im) < tileReach(g.n, g.m, im) {
 		g.m, g.n, g.am, g.an, g.cm, g.cn = g.n, g.m, g.an, g.am, g.cn, g.cm
 	}
 	t.as, t.cs = g.an, g.cn

@@ -2241,28 +2241,28 @@ biased:
 	MOVQ             112(AX), R8
 	MOVQ             120(AX), AX
 	VMOVUPS          (DI), Z7
+	VMOVUPS          64(DI), Z8
 	VFMADD231PS.BCST (DX), Z7, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z6, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z8, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z6, Z1
+	VMOVUPS          Z1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z7, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z6, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z8, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z6, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
 	VFMADD231PS.BCST (BX), Z7, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z6, Z4
 	VMOVUPS          Z4, (R8)
-	VMOVUPS          64(DI), Z7
-	VFMADD231PS.BCST (DX), Z7, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z6, Z1
-	VMOVUPS          Z1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z7, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z6, Z3
-	VMOVUPS          Z3, 64(SI)(AX*1)
-	VFMADD231PS.BCST (BX), Z7, Z5
+	VFMADD231PS.BCST (BX), Z8, Z5
 	VADDPS           64(CX), Z5, Z5
 	VMAXPS           Z5, Z6, Z5
 	VMOVUPS          Z5, 64(R8)
@@ -2403,28 +2403,28 @@ biased:
 	MOVQ             112(AX), R8
 	MOVQ             120(AX), AX
 	VMOVUPS          (DI), Z7
+	VMOVUPS.Z        64(DI), K1, Z8
 	VFMADD231PS.BCST (DX), Z7, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z6, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z8, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z6, Z1
+	VMOVUPS          Z1, K1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z7, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z6, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z8, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z6, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
 	VFMADD231PS.BCST (BX), Z7, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z6, Z4
 	VMOVUPS          Z4, (R8)
-	VMOVUPS.Z        64(DI), K1, Z7
-	VFMADD231PS.BCST (DX), Z7, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z6, Z1
-	VMOVUPS          Z1, K1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z7, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z6, Z3
-	VMOVUPS          Z3, K1, 64(SI)(AX*1)
-	VFMADD231PS.BCST (BX), Z7, Z5
+	VFMADD231PS.BCST (BX), Z8, Z5
 	VADDPS           64(CX), Z5, K1, Z5
 	VMAXPS           Z5, Z6, Z5
 	VMOVUPS          Z5, K1, 64(R8)
@@ -3157,36 +3157,36 @@ biased:
 	MOVQ             112(AX), R8
 	MOVQ             120(AX), AX
 	VMOVUPS          (DI), Z9
+	VMOVUPS          64(DI), Z10
 	VFMADD231PS.BCST (DX), Z9, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z8, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z10, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z8, Z1
+	VMOVUPS          Z1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z9, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z8, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z10, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z8, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
 	VFMADD231PS.BCST (BX), Z9, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z8, Z4
 	VMOVUPS          Z4, (R8)
+	VFMADD231PS.BCST (BX), Z10, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z8, Z5
+	VMOVUPS          Z5, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z9, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z8, Z6
 	VMOVUPS          Z6, (R8)(AX*1)
-	VMOVUPS          64(DI), Z9
-	VFMADD231PS.BCST (DX), Z9, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z8, Z1
-	VMOVUPS          Z1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z9, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z8, Z3
-	VMOVUPS          Z3, 64(SI)(AX*1)
-	VFMADD231PS.BCST (BX), Z9, Z5
-	VADDPS           64(CX), Z5, Z5
-	VMAXPS           Z5, Z8, Z5
-	VMOVUPS          Z5, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z9, Z7
+	VFMADD231PS.BCST (BX)(R9*1), Z10, Z7
 	VADDPS           64(CX), Z7, Z7
 	VMAXPS           Z7, Z8, Z7
 	VMOVUPS          Z7, 64(R8)(AX*1)
@@ -3341,36 +3341,36 @@ biased:
 	MOVQ             112(AX), R8
 	MOVQ             120(AX), AX
 	VMOVUPS          (DI), Z9
+	VMOVUPS.Z        64(DI), K1, Z10
 	VFMADD231PS.BCST (DX), Z9, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z8, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z10, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z8, Z1
+	VMOVUPS          Z1, K1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z9, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z8, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z10, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z8, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
 	VFMADD231PS.BCST (BX), Z9, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z8, Z4
 	VMOVUPS          Z4, (R8)
+	VFMADD231PS.BCST (BX), Z10, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z8, Z5
+	VMOVUPS          Z5, K1, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z9, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z8, Z6
 	VMOVUPS          Z6, (R8)(AX*1)
-	VMOVUPS.Z        64(DI), K1, Z9
-	VFMADD231PS.BCST (DX), Z9, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z8, Z1
-	VMOVUPS          Z1, K1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z9, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z8, Z3
-	VMOVUPS          Z3, K1, 64(SI)(AX*1)
-	VFMADD231PS.BCST (BX), Z9, Z5
-	VADDPS           64(CX), Z5, K1, Z5
-	VMAXPS           Z5, Z8, Z5
-	VMOVUPS          Z5, K1, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z9, Z7
+	VFMADD231PS.BCST (BX)(R9*1), Z10, Z7
 	VADDPS           64(CX), Z7, K1, Z7
 	VMAXPS           Z7, Z8, Z7
 	VMOVUPS          Z7, K1, 64(R8)(AX*1)
@@ -4107,28 +4107,28 @@ biased:
 	MOVQ             104(AX), BX
 	MOVQ             120(AX), AX
 	VMOVUPS          (SI), Z7
+	VMOVUPS          64(SI), Z8
 	VFMADD231PS.BCST (DX), Z7, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z6, Z0
 	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX), Z8, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z6, Z1
+	VMOVUPS          Z1, 64(BX)
 	VFMADD231PS.BCST (DX)(R8*1), Z7, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z6, Z2
 	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*1), Z8, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z6, Z3
+	VMOVUPS          Z3, 64(BX)(AX*1)
 	VFMADD231PS.BCST (DX)(R8*2), Z7, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z6, Z4
 	VMOVUPS          Z4, (BX)(AX*2)
-	VMOVUPS          64(SI), Z7
-	VFMADD231PS.BCST (DX), Z7, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z6, Z1
-	VMOVUPS          Z1, 64(BX)
-	VFMADD231PS.BCST (DX)(R8*1), Z7, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z6, Z3
-	VMOVUPS          Z3, 64(BX)(AX*1)
-	VFMADD231PS.BCST (DX)(R8*2), Z7, Z5
+	VFMADD231PS.BCST (DX)(R8*2), Z8, Z5
 	VADDPS           64(CX), Z5, Z5
 	VMAXPS           Z5, Z6, Z5
 	VMOVUPS          Z5, 64(BX)(AX*2)
@@ -4263,28 +4263,28 @@ biased:
 	MOVQ             104(AX), BX
 	MOVQ             120(AX), AX
 	VMOVUPS          (SI), Z7
+	VMOVUPS.Z        64(SI), K1, Z8
 	VFMADD231PS.BCST (DX), Z7, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z6, Z0
 	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX), Z8, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z6, Z1
+	VMOVUPS          Z1, K1, 64(BX)
 	VFMADD231PS.BCST (DX)(R8*1), Z7, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z6, Z2
 	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*1), Z8, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z6, Z3
+	VMOVUPS          Z3, K1, 64(BX)(AX*1)
 	VFMADD231PS.BCST (DX)(R8*2), Z7, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z6, Z4
 	VMOVUPS          Z4, (BX)(AX*2)
-	VMOVUPS.Z        64(SI), K1, Z7
-	VFMADD231PS.BCST (DX), Z7, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z6, Z1
-	VMOVUPS          Z1, K1, 64(BX)
-	VFMADD231PS.BCST (DX)(R8*1), Z7, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z6, Z3
-	VMOVUPS          Z3, K1, 64(BX)(AX*1)
-	VFMADD231PS.BCST (DX)(R8*2), Z7, Z5
+	VFMADD231PS.BCST (DX)(R8*2), Z8, Z5
 	VADDPS           64(CX), Z5, K1, Z5
 	VMAXPS           Z5, Z6, Z5
 	VMOVUPS          Z5, K1, 64(BX)(AX*2)
@@ -5043,44 +5043,44 @@ biased:
 	MOVQ             112(AX), R8
 	MOVQ             120(AX), AX
 	VMOVUPS          (DI), Z11
+	VMOVUPS          64(DI), Z12
 	VFMADD231PS.BCST (DX), Z11, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z10, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z12, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z10, Z1
+	VMOVUPS          Z1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z11, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z10, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z12, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z10, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z11, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z10, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z12, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z10, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
 	VFMADD231PS.BCST (BX), Z11, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z10, Z6
 	VMOVUPS          Z6, (R8)
+	VFMADD231PS.BCST (BX), Z12, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z10, Z7
+	VMOVUPS          Z7, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z11, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z10, Z8
 	VMOVUPS          Z8, (R8)(AX*1)
-	VMOVUPS          64(DI), Z11
-	VFMADD231PS.BCST (DX), Z11, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z10, Z1
-	VMOVUPS          Z1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z11, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z10, Z3
-	VMOVUPS          Z3, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z11, Z5
-	VADDPS           64(CX), Z5, Z5
-	VMAXPS           Z5, Z10, Z5
-	VMOVUPS          Z5, 64(SI)(AX*2)
-	VFMADD231PS.BCST (BX), Z11, Z7
-	VADDPS           64(CX), Z7, Z7
-	VMAXPS           Z7, Z10, Z7
-	VMOVUPS          Z7, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z11, Z9
+	VFMADD231PS.BCST (BX)(R9*1), Z12, Z9
 	VADDPS           64(CX), Z9, Z9
 	VMAXPS           Z9, Z10, Z9
 	VMOVUPS          Z9, 64(R8)(AX*1)
@@ -5249,44 +5249,44 @@ biased:
 	MOVQ             112(AX), R8
 	MOVQ             120(AX), AX
 	VMOVUPS          (DI), Z11
+	VMOVUPS.Z        64(DI), K1, Z12
 	VFMADD231PS.BCST (DX), Z11, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z10, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z12, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z10, Z1
+	VMOVUPS          Z1, K1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z11, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z10, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z12, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z10, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z11, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z10, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z12, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z10, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
 	VFMADD231PS.BCST (BX), Z11, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z10, Z6
 	VMOVUPS          Z6, (R8)
+	VFMADD231PS.BCST (BX), Z12, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z10, Z7
+	VMOVUPS          Z7, K1, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z11, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z10, Z8
 	VMOVUPS          Z8, (R8)(AX*1)
-	VMOVUPS.Z        64(DI), K1, Z11
-	VFMADD231PS.BCST (DX), Z11, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z10, Z1
-	VMOVUPS          Z1, K1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z11, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z10, Z3
-	VMOVUPS          Z3, K1, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z11, Z5
-	VADDPS           64(CX), Z5, K1, Z5
-	VMAXPS           Z5, Z10, Z5
-	VMOVUPS          Z5, K1, 64(SI)(AX*2)
-	VFMADD231PS.BCST (BX), Z11, Z7
-	VADDPS           64(CX), Z7, K1, Z7
-	VMAXPS           Z7, Z10, Z7
-	VMOVUPS          Z7, K1, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z11, Z9
+	VFMADD231PS.BCST (BX)(R9*1), Z12, Z9
 	VADDPS           64(CX), Z9, K1, Z9
 	VMAXPS           Z9, Z10, Z9
 	VMOVUPS          Z9, K1, 64(R8)(AX*1)
@@ -5783,52 +5783,52 @@ biased:
 	MOVQ             112(AX), R8
 	MOVQ             120(AX), AX
 	VMOVUPS          (DI), Z13
+	VMOVUPS          64(DI), Z14
 	VFMADD231PS.BCST (DX), Z13, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z12, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z14, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z12, Z1
+	VMOVUPS          Z1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z13, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z12, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z14, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z12, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z13, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z12, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z14, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z12, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
 	VFMADD231PS.BCST (BX), Z13, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z12, Z6
 	VMOVUPS          Z6, (R8)
+	VFMADD231PS.BCST (BX), Z14, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z12, Z7
+	VMOVUPS          Z7, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z13, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z12, Z8
 	VMOVUPS          Z8, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z14, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z12, Z9
+	VMOVUPS          Z9, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z13, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z12, Z10
 	VMOVUPS          Z10, (R8)(AX*2)
-	VMOVUPS          64(DI), Z13
-	VFMADD231PS.BCST (DX), Z13, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z12, Z1
-	VMOVUPS          Z1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z13, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z12, Z3
-	VMOVUPS          Z3, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z13, Z5
-	VADDPS           64(CX), Z5, Z5
-	VMAXPS           Z5, Z12, Z5
-	VMOVUPS          Z5, 64(SI)(AX*2)
-	VFMADD231PS.BCST (BX), Z13, Z7
-	VADDPS           64(CX), Z7, Z7
-	VMAXPS           Z7, Z12, Z7
-	VMOVUPS          Z7, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z13, Z9
-	VADDPS           64(CX), Z9, Z9
-	VMAXPS           Z9, Z12, Z9
-	VMOVUPS          Z9, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z13, Z11
+	VFMADD231PS.BCST (BX)(R9*2), Z14, Z11
 	VADDPS           64(CX), Z11, Z11
 	VMAXPS           Z11, Z12, Z11
 	VMOVUPS          Z11, 64(R8)(AX*2)
@@ -6011,52 +6011,52 @@ biased:
 	MOVQ             112(AX), R8
 	MOVQ             120(AX), AX
 	VMOVUPS          (DI), Z13
+	VMOVUPS.Z        64(DI), K1, Z14
 	VFMADD231PS.BCST (DX), Z13, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z12, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z14, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z12, Z1
+	VMOVUPS          Z1, K1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z13, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z12, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z14, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z12, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z13, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z12, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z14, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z12, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
 	VFMADD231PS.BCST (BX), Z13, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z12, Z6
 	VMOVUPS          Z6, (R8)
+	VFMADD231PS.BCST (BX), Z14, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z12, Z7
+	VMOVUPS          Z7, K1, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z13, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z12, Z8
 	VMOVUPS          Z8, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z14, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z12, Z9
+	VMOVUPS          Z9, K1, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z13, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z12, Z10
 	VMOVUPS          Z10, (R8)(AX*2)
-	VMOVUPS.Z        64(DI), K1, Z13
-	VFMADD231PS.BCST (DX), Z13, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z12, Z1
-	VMOVUPS          Z1, K1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z13, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z12, Z3
-	VMOVUPS          Z3, K1, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z13, Z5
-	VADDPS           64(CX), Z5, K1, Z5
-	VMAXPS           Z5, Z12, Z5
-	VMOVUPS          Z5, K1, 64(SI)(AX*2)
-	VFMADD231PS.BCST (BX), Z13, Z7
-	VADDPS           64(CX), Z7, K1, Z7
-	VMAXPS           Z7, Z12, Z7
-	VMOVUPS          Z7, K1, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z13, Z9
-	VADDPS           64(CX), Z9, K1, Z9
-	VMAXPS           Z9, Z12, Z9
-	VMOVUPS          Z9, K1, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z13, Z11
+	VFMADD231PS.BCST (BX)(R9*2), Z14, Z11
 	VADDPS           64(CX), Z11, K1, Z11
 	VMAXPS           Z11, Z12, Z11
 	VMOVUPS          Z11, K1, 64(R8)(AX*2)
@@ -6472,36 +6472,36 @@ biased:
 	MOVQ             120(AX), AX
 	LEAQ             (AX)(AX*2), DI
 	VMOVUPS          (SI), Z9
+	VMOVUPS          64(SI), Z10
 	VFMADD231PS.BCST (DX), Z9, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z8, Z0
 	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX), Z10, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z8, Z1
+	VMOVUPS          Z1, 64(BX)
 	VFMADD231PS.BCST (DX)(R8*1), Z9, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z8, Z2
 	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*1), Z10, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z8, Z3
+	VMOVUPS          Z3, 64(BX)(AX*1)
 	VFMADD231PS.BCST (DX)(R8*2), Z9, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z8, Z4
 	VMOVUPS          Z4, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R8*2), Z10, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z8, Z5
+	VMOVUPS          Z5, 64(BX)(AX*2)
 	VFMADD231PS.BCST (DX)(R9*1), Z9, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z8, Z6
 	VMOVUPS          Z6, (BX)(DI*1)
-	VMOVUPS          64(SI), Z9
-	VFMADD231PS.BCST (DX), Z9, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z8, Z1
-	VMOVUPS          Z1, 64(BX)
-	VFMADD231PS.BCST (DX)(R8*1), Z9, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z8, Z3
-	VMOVUPS          Z3, 64(BX)(AX*1)
-	VFMADD231PS.BCST (DX)(R8*2), Z9, Z5
-	VADDPS           64(CX), Z5, Z5
-	VMAXPS           Z5, Z8, Z5
-	VMOVUPS          Z5, 64(BX)(AX*2)
-	VFMADD231PS.BCST (DX)(R9*1), Z9, Z7
+	VFMADD231PS.BCST (DX)(R9*1), Z10, Z7
 	VADDPS           64(CX), Z7, Z7
 	VMAXPS           Z7, Z8, Z7
 	VMOVUPS          Z7, 64(BX)(DI*1)
@@ -6653,36 +6653,36 @@ biased:
 	MOVQ             120(AX), AX
 	LEAQ             (AX)(AX*2), DI
 	VMOVUPS          (SI), Z9
+	VMOVUPS.Z        64(SI), K1, Z10
 	VFMADD231PS.BCST (DX), Z9, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z8, Z0
 	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX), Z10, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z8, Z1
+	VMOVUPS          Z1, K1, 64(BX)
 	VFMADD231PS.BCST (DX)(R8*1), Z9, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z8, Z2
 	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*1), Z10, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z8, Z3
+	VMOVUPS          Z3, K1, 64(BX)(AX*1)
 	VFMADD231PS.BCST (DX)(R8*2), Z9, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z8, Z4
 	VMOVUPS          Z4, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R8*2), Z10, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z8, Z5
+	VMOVUPS          Z5, K1, 64(BX)(AX*2)
 	VFMADD231PS.BCST (DX)(R9*1), Z9, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z8, Z6
 	VMOVUPS          Z6, (BX)(DI*1)
-	VMOVUPS.Z        64(SI), K1, Z9
-	VFMADD231PS.BCST (DX), Z9, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z8, Z1
-	VMOVUPS          Z1, K1, 64(BX)
-	VFMADD231PS.BCST (DX)(R8*1), Z9, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z8, Z3
-	VMOVUPS          Z3, K1, 64(BX)(AX*1)
-	VFMADD231PS.BCST (DX)(R8*2), Z9, Z5
-	VADDPS           64(CX), Z5, K1, Z5
-	VMAXPS           Z5, Z8, Z5
-	VMOVUPS          Z5, K1, 64(BX)(AX*2)
-	VFMADD231PS.BCST (DX)(R9*1), Z9, Z7
+	VFMADD231PS.BCST (DX)(R9*1), Z10, Z7
 	VADDPS           64(CX), Z7, K1, Z7
 	VMAXPS           Z7, Z8, Z7
 	VMOVUPS          Z7, K1, 64(BX)(DI*1)
@@ -7584,60 +7584,60 @@ biased:
 	MOVQ             120(AX), AX
 	LEAQ             (AX)(AX*2), R11
 	VMOVUPS          (DI), Z15
+	VMOVUPS          64(DI), Z16
 	VFMADD231PS.BCST (DX), Z15, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z14, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z16, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z14, Z1
+	VMOVUPS          Z1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z15, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z14, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z16, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z14, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z15, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z14, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z16, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z14, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
 	VFMADD231PS.BCST (DX)(R10*1), Z15, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z14, Z6
 	VMOVUPS          Z6, (SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z16, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z14, Z7
+	VMOVUPS          Z7, 64(SI)(R11*1)
 	VFMADD231PS.BCST (BX), Z15, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z14, Z8
 	VMOVUPS          Z8, (R8)
+	VFMADD231PS.BCST (BX), Z16, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z14, Z9
+	VMOVUPS          Z9, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z15, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z14, Z10
 	VMOVUPS          Z10, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z16, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z14, Z11
+	VMOVUPS          Z11, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z15, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z14, Z12
 	VMOVUPS          Z12, (R8)(AX*2)
-	VMOVUPS          64(DI), Z15
-	VFMADD231PS.BCST (DX), Z15, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z14, Z1
-	VMOVUPS          Z1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z15, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z14, Z3
-	VMOVUPS          Z3, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z15, Z5
-	VADDPS           64(CX), Z5, Z5
-	VMAXPS           Z5, Z14, Z5
-	VMOVUPS          Z5, 64(SI)(AX*2)
-	VFMADD231PS.BCST (DX)(R10*1), Z15, Z7
-	VADDPS           64(CX), Z7, Z7
-	VMAXPS           Z7, Z14, Z7
-	VMOVUPS          Z7, 64(SI)(R11*1)
-	VFMADD231PS.BCST (BX), Z15, Z9
-	VADDPS           64(CX), Z9, Z9
-	VMAXPS           Z9, Z14, Z9
-	VMOVUPS          Z9, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z15, Z11
-	VADDPS           64(CX), Z11, Z11
-	VMAXPS           Z11, Z14, Z11
-	VMOVUPS          Z11, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z15, Z13
+	VFMADD231PS.BCST (BX)(R9*2), Z16, Z13
 	VADDPS           64(CX), Z13, Z13
 	VMAXPS           Z13, Z14, Z13
 	VMOVUPS          Z13, 64(R8)(AX*2)
@@ -7837,60 +7837,60 @@ biased:
 	MOVQ             120(AX), AX
 	LEAQ             (AX)(AX*2), R11
 	VMOVUPS          (DI), Z15
+	VMOVUPS.Z        64(DI), K1, Z16
 	VFMADD231PS.BCST (DX), Z15, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z14, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z16, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z14, Z1
+	VMOVUPS          Z1, K1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z15, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z14, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z16, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z14, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z15, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z14, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z16, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z14, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
 	VFMADD231PS.BCST (DX)(R10*1), Z15, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z14, Z6
 	VMOVUPS          Z6, (SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z16, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z14, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R11*1)
 	VFMADD231PS.BCST (BX), Z15, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z14, Z8
 	VMOVUPS          Z8, (R8)
+	VFMADD231PS.BCST (BX), Z16, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z14, Z9
+	VMOVUPS          Z9, K1, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z15, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z14, Z10
 	VMOVUPS          Z10, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z16, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z14, Z11
+	VMOVUPS          Z11, K1, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z15, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z14, Z12
 	VMOVUPS          Z12, (R8)(AX*2)
-	VMOVUPS.Z        64(DI), K1, Z15
-	VFMADD231PS.BCST (DX), Z15, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z14, Z1
-	VMOVUPS          Z1, K1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z15, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z14, Z3
-	VMOVUPS          Z3, K1, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z15, Z5
-	VADDPS           64(CX), Z5, K1, Z5
-	VMAXPS           Z5, Z14, Z5
-	VMOVUPS          Z5, K1, 64(SI)(AX*2)
-	VFMADD231PS.BCST (DX)(R10*1), Z15, Z7
-	VADDPS           64(CX), Z7, K1, Z7
-	VMAXPS           Z7, Z14, Z7
-	VMOVUPS          Z7, K1, 64(SI)(R11*1)
-	VFMADD231PS.BCST (BX), Z15, Z9
-	VADDPS           64(CX), Z9, K1, Z9
-	VMAXPS           Z9, Z14, Z9
-	VMOVUPS          Z9, K1, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z15, Z11
-	VADDPS           64(CX), Z11, K1, Z11
-	VMAXPS           Z11, Z14, Z11
-	VMOVUPS          Z11, K1, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z15, Z13
+	VFMADD231PS.BCST (BX)(R9*2), Z16, Z13
 	VADDPS           64(CX), Z13, K1, Z13
 	VMAXPS           Z13, Z14, Z13
 	VMOVUPS          Z13, K1, 64(R8)(AX*2)
@@ -8468,68 +8468,68 @@ biased:
 	MOVQ             120(AX), AX
 	LEAQ             (AX)(AX*2), R11
 	VMOVUPS          (DI), Z17
+	VMOVUPS          64(DI), Z18
 	VFMADD231PS.BCST (DX), Z17, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z16, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z18, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z16, Z1
+	VMOVUPS          Z1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z17, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z16, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z18, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z16, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z17, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z16, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z18, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z16, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
 	VFMADD231PS.BCST (DX)(R10*1), Z17, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z16, Z6
 	VMOVUPS          Z6, (SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z18, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z16, Z7
+	VMOVUPS          Z7, 64(SI)(R11*1)
 	VFMADD231PS.BCST (BX), Z17, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z16, Z8
 	VMOVUPS          Z8, (R8)
+	VFMADD231PS.BCST (BX), Z18, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z16, Z9
+	VMOVUPS          Z9, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z17, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z16, Z10
 	VMOVUPS          Z10, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z18, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z16, Z11
+	VMOVUPS          Z11, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z17, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z16, Z12
 	VMOVUPS          Z12, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R9*2), Z18, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z16, Z13
+	VMOVUPS          Z13, 64(R8)(AX*2)
 	VFMADD231PS.BCST (BX)(R10*1), Z17, Z14
 	VADDPS           (CX), Z14, Z14
 	VMAXPS           Z14, Z16, Z14
 	VMOVUPS          Z14, (R8)(R11*1)
-	VMOVUPS          64(DI), Z17
-	VFMADD231PS.BCST (DX), Z17, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z16, Z1
-	VMOVUPS          Z1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z17, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z16, Z3
-	VMOVUPS          Z3, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z17, Z5
-	VADDPS           64(CX), Z5, Z5
-	VMAXPS           Z5, Z16, Z5
-	VMOVUPS          Z5, 64(SI)(AX*2)
-	VFMADD231PS.BCST (DX)(R10*1), Z17, Z7
-	VADDPS           64(CX), Z7, Z7
-	VMAXPS           Z7, Z16, Z7
-	VMOVUPS          Z7, 64(SI)(R11*1)
-	VFMADD231PS.BCST (BX), Z17, Z9
-	VADDPS           64(CX), Z9, Z9
-	VMAXPS           Z9, Z16, Z9
-	VMOVUPS          Z9, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z17, Z11
-	VADDPS           64(CX), Z11, Z11
-	VMAXPS           Z11, Z16, Z11
-	VMOVUPS          Z11, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z17, Z13
-	VADDPS           64(CX), Z13, Z13
-	VMAXPS           Z13, Z16, Z13
-	VMOVUPS          Z13, 64(R8)(AX*2)
-	VFMADD231PS.BCST (BX)(R10*1), Z17, Z15
+	VFMADD231PS.BCST (BX)(R10*1), Z18, Z15
 	VADDPS           64(CX), Z15, Z15
 	VMAXPS           Z15, Z16, Z15
 	VMOVUPS          Z15, 64(R8)(R11*1)
@@ -8743,68 +8743,68 @@ biased:
 	MOVQ             120(AX), AX
 	LEAQ             (AX)(AX*2), R11
 	VMOVUPS          (DI), Z17
+	VMOVUPS.Z        64(DI), K1, Z18
 	VFMADD231PS.BCST (DX), Z17, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z16, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z18, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z16, Z1
+	VMOVUPS          Z1, K1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z17, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z16, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z18, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z16, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z17, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z16, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z18, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z16, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
 	VFMADD231PS.BCST (DX)(R10*1), Z17, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z16, Z6
 	VMOVUPS          Z6, (SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z18, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z16, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R11*1)
 	VFMADD231PS.BCST (BX), Z17, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z16, Z8
 	VMOVUPS          Z8, (R8)
+	VFMADD231PS.BCST (BX), Z18, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z16, Z9
+	VMOVUPS          Z9, K1, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z17, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z16, Z10
 	VMOVUPS          Z10, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z18, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z16, Z11
+	VMOVUPS          Z11, K1, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z17, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z16, Z12
 	VMOVUPS          Z12, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R9*2), Z18, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z16, Z13
+	VMOVUPS          Z13, K1, 64(R8)(AX*2)
 	VFMADD231PS.BCST (BX)(R10*1), Z17, Z14
 	VADDPS           (CX), Z14, Z14
 	VMAXPS           Z14, Z16, Z14
 	VMOVUPS          Z14, (R8)(R11*1)
-	VMOVUPS.Z        64(DI), K1, Z17
-	VFMADD231PS.BCST (DX), Z17, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z16, Z1
-	VMOVUPS          Z1, K1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z17, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z16, Z3
-	VMOVUPS          Z3, K1, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z17, Z5
-	VADDPS           64(CX), Z5, K1, Z5
-	VMAXPS           Z5, Z16, Z5
-	VMOVUPS          Z5, K1, 64(SI)(AX*2)
-	VFMADD231PS.BCST (DX)(R10*1), Z17, Z7
-	VADDPS           64(CX), Z7, K1, Z7
-	VMAXPS           Z7, Z16, Z7
-	VMOVUPS          Z7, K1, 64(SI)(R11*1)
-	VFMADD231PS.BCST (BX), Z17, Z9
-	VADDPS           64(CX), Z9, K1, Z9
-	VMAXPS           Z9, Z16, Z9
-	VMOVUPS          Z9, K1, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z17, Z11
-	VADDPS           64(CX), Z11, K1, Z11
-	VMAXPS           Z11, Z16, Z11
-	VMOVUPS          Z11, K1, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z17, Z13
-	VADDPS           64(CX), Z13, K1, Z13
-	VMAXPS           Z13, Z16, Z13
-	VMOVUPS          Z13, K1, 64(R8)(AX*2)
-	VFMADD231PS.BCST (BX)(R10*1), Z17, Z15
+	VFMADD231PS.BCST (BX)(R10*1), Z18, Z15
 	VADDPS           64(CX), Z15, K1, Z15
 	VMAXPS           Z15, Z16, Z15
 	VMOVUPS          Z15, K1, 64(R8)(R11*1)
@@ -9256,44 +9256,44 @@ biased:
 	MOVQ             120(AX), AX
 	LEAQ             (AX)(AX*2), DI
 	VMOVUPS          (SI), Z11
+	VMOVUPS          64(SI), Z12
 	VFMADD231PS.BCST (DX), Z11, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z10, Z0
 	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX), Z12, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z10, Z1
+	VMOVUPS          Z1, 64(BX)
 	VFMADD231PS.BCST (DX)(R8*1), Z11, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z10, Z2
 	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*1), Z12, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z10, Z3
+	VMOVUPS          Z3, 64(BX)(AX*1)
 	VFMADD231PS.BCST (DX)(R8*2), Z11, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z10, Z4
 	VMOVUPS          Z4, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R8*2), Z12, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z10, Z5
+	VMOVUPS          Z5, 64(BX)(AX*2)
 	VFMADD231PS.BCST (DX)(R9*1), Z11, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z10, Z6
 	VMOVUPS          Z6, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z12, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z10, Z7
+	VMOVUPS          Z7, 64(BX)(DI*1)
 	VFMADD231PS.BCST (DX)(R8*4), Z11, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z10, Z8
 	VMOVUPS          Z8, (BX)(AX*4)
-	VMOVUPS          64(SI), Z11
-	VFMADD231PS.BCST (DX), Z11, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z10, Z1
-	VMOVUPS          Z1, 64(BX)
-	VFMADD231PS.BCST (DX)(R8*1), Z11, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z10, Z3
-	VMOVUPS          Z3, 64(BX)(AX*1)
-	VFMADD231PS.BCST (DX)(R8*2), Z11, Z5
-	VADDPS           64(CX), Z5, Z5
-	VMAXPS           Z5, Z10, Z5
-	VMOVUPS          Z5, 64(BX)(AX*2)
-	VFMADD231PS.BCST (DX)(R9*1), Z11, Z7
-	VADDPS           64(CX), Z7, Z7
-	VMAXPS           Z7, Z10, Z7
-	VMOVUPS          Z7, 64(BX)(DI*1)
-	VFMADD231PS.BCST (DX)(R8*4), Z11, Z9
+	VFMADD231PS.BCST (DX)(R8*4), Z12, Z9
 	VADDPS           64(CX), Z9, Z9
 	VMAXPS           Z9, Z10, Z9
 	VMOVUPS          Z9, 64(BX)(AX*4)
@@ -9459,44 +9459,44 @@ biased:
 	MOVQ             120(AX), AX
 	LEAQ             (AX)(AX*2), DI
 	VMOVUPS          (SI), Z11
+	VMOVUPS.Z        64(SI), K1, Z12
 	VFMADD231PS.BCST (DX), Z11, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z10, Z0
 	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX), Z12, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z10, Z1
+	VMOVUPS          Z1, K1, 64(BX)
 	VFMADD231PS.BCST (DX)(R8*1), Z11, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z10, Z2
 	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*1), Z12, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z10, Z3
+	VMOVUPS          Z3, K1, 64(BX)(AX*1)
 	VFMADD231PS.BCST (DX)(R8*2), Z11, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z10, Z4
 	VMOVUPS          Z4, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R8*2), Z12, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z10, Z5
+	VMOVUPS          Z5, K1, 64(BX)(AX*2)
 	VFMADD231PS.BCST (DX)(R9*1), Z11, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z10, Z6
 	VMOVUPS          Z6, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z12, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z10, Z7
+	VMOVUPS          Z7, K1, 64(BX)(DI*1)
 	VFMADD231PS.BCST (DX)(R8*4), Z11, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z10, Z8
 	VMOVUPS          Z8, (BX)(AX*4)
-	VMOVUPS.Z        64(SI), K1, Z11
-	VFMADD231PS.BCST (DX), Z11, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z10, Z1
-	VMOVUPS          Z1, K1, 64(BX)
-	VFMADD231PS.BCST (DX)(R8*1), Z11, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z10, Z3
-	VMOVUPS          Z3, K1, 64(BX)(AX*1)
-	VFMADD231PS.BCST (DX)(R8*2), Z11, Z5
-	VADDPS           64(CX), Z5, K1, Z5
-	VMAXPS           Z5, Z10, Z5
-	VMOVUPS          Z5, K1, 64(BX)(AX*2)
-	VFMADD231PS.BCST (DX)(R9*1), Z11, Z7
-	VADDPS           64(CX), Z7, K1, Z7
-	VMAXPS           Z7, Z10, Z7
-	VMOVUPS          Z7, K1, 64(BX)(DI*1)
-	VFMADD231PS.BCST (DX)(R8*4), Z11, Z9
+	VFMADD231PS.BCST (DX)(R8*4), Z12, Z9
 	VADDPS           64(CX), Z9, K1, Z9
 	VMAXPS           Z9, Z10, Z9
 	VMOVUPS          Z9, K1, 64(BX)(AX*4)
@@ -10110,76 +10110,76 @@ biased:
 	MOVQ             120(AX), AX
 	LEAQ             (AX)(AX*2), R11
 	VMOVUPS          (DI), Z19
+	VMOVUPS          64(DI), Z20
 	VFMADD231PS.BCST (DX), Z19, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z18, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z20, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z18, Z1
+	VMOVUPS          Z1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z19, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z18, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z20, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z18, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z19, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z18, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z20, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z18, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
 	VFMADD231PS.BCST (DX)(R10*1), Z19, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z18, Z6
 	VMOVUPS          Z6, (SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z20, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z18, Z7
+	VMOVUPS          Z7, 64(SI)(R11*1)
 	VFMADD231PS.BCST (DX)(R9*4), Z19, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z18, Z8
 	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R9*4), Z20, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z18, Z9
+	VMOVUPS          Z9, 64(SI)(AX*4)
 	VFMADD231PS.BCST (BX), Z19, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z18, Z10
 	VMOVUPS          Z10, (R8)
+	VFMADD231PS.BCST (BX), Z20, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z18, Z11
+	VMOVUPS          Z11, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z19, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z18, Z12
 	VMOVUPS          Z12, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z20, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z18, Z13
+	VMOVUPS          Z13, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z19, Z14
 	VADDPS           (CX), Z14, Z14
 	VMAXPS           Z14, Z18, Z14
 	VMOVUPS          Z14, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R9*2), Z20, Z15
+	VADDPS           64(CX), Z15, Z15
+	VMAXPS           Z15, Z18, Z15
+	VMOVUPS          Z15, 64(R8)(AX*2)
 	VFMADD231PS.BCST (BX)(R10*1), Z19, Z16
 	VADDPS           (CX), Z16, Z16
 	VMAXPS           Z16, Z18, Z16
 	VMOVUPS          Z16, (R8)(R11*1)
-	VMOVUPS          64(DI), Z19
-	VFMADD231PS.BCST (DX), Z19, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z18, Z1
-	VMOVUPS          Z1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z19, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z18, Z3
-	VMOVUPS          Z3, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z19, Z5
-	VADDPS           64(CX), Z5, Z5
-	VMAXPS           Z5, Z18, Z5
-	VMOVUPS          Z5, 64(SI)(AX*2)
-	VFMADD231PS.BCST (DX)(R10*1), Z19, Z7
-	VADDPS           64(CX), Z7, Z7
-	VMAXPS           Z7, Z18, Z7
-	VMOVUPS          Z7, 64(SI)(R11*1)
-	VFMADD231PS.BCST (DX)(R9*4), Z19, Z9
-	VADDPS           64(CX), Z9, Z9
-	VMAXPS           Z9, Z18, Z9
-	VMOVUPS          Z9, 64(SI)(AX*4)
-	VFMADD231PS.BCST (BX), Z19, Z11
-	VADDPS           64(CX), Z11, Z11
-	VMAXPS           Z11, Z18, Z11
-	VMOVUPS          Z11, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z19, Z13
-	VADDPS           64(CX), Z13, Z13
-	VMAXPS           Z13, Z18, Z13
-	VMOVUPS          Z13, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z19, Z15
-	VADDPS           64(CX), Z15, Z15
-	VMAXPS           Z15, Z18, Z15
-	VMOVUPS          Z15, 64(R8)(AX*2)
-	VFMADD231PS.BCST (BX)(R10*1), Z19, Z17
+	VFMADD231PS.BCST (BX)(R10*1), Z20, Z17
 	VADDPS           64(CX), Z17, Z17
 	VMAXPS           Z17, Z18, Z17
 	VMOVUPS          Z17, 64(R8)(R11*1)
@@ -10407,76 +10407,76 @@ biased:
 	MOVQ             120(AX), AX
 	LEAQ             (AX)(AX*2), R11
 	VMOVUPS          (DI), Z19
+	VMOVUPS.Z        64(DI), K1, Z20
 	VFMADD231PS.BCST (DX), Z19, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z18, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z20, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z18, Z1
+	VMOVUPS          Z1, K1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z19, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z18, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z20, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z18, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z19, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z18, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z20, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z18, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
 	VFMADD231PS.BCST (DX)(R10*1), Z19, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z18, Z6
 	VMOVUPS          Z6, (SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z20, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z18, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R11*1)
 	VFMADD231PS.BCST (DX)(R9*4), Z19, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z18, Z8
 	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R9*4), Z20, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z18, Z9
+	VMOVUPS          Z9, K1, 64(SI)(AX*4)
 	VFMADD231PS.BCST (BX), Z19, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z18, Z10
 	VMOVUPS          Z10, (R8)
+	VFMADD231PS.BCST (BX), Z20, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z18, Z11
+	VMOVUPS          Z11, K1, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z19, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z18, Z12
 	VMOVUPS          Z12, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z20, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z18, Z13
+	VMOVUPS          Z13, K1, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z19, Z14
 	VADDPS           (CX), Z14, Z14
 	VMAXPS           Z14, Z18, Z14
 	VMOVUPS          Z14, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R9*2), Z20, Z15
+	VADDPS           64(CX), Z15, K1, Z15
+	VMAXPS           Z15, Z18, Z15
+	VMOVUPS          Z15, K1, 64(R8)(AX*2)
 	VFMADD231PS.BCST (BX)(R10*1), Z19, Z16
 	VADDPS           (CX), Z16, Z16
 	VMAXPS           Z16, Z18, Z16
 	VMOVUPS          Z16, (R8)(R11*1)
-	VMOVUPS.Z        64(DI), K1, Z19
-	VFMADD231PS.BCST (DX), Z19, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z18, Z1
-	VMOVUPS          Z1, K1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z19, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z18, Z3
-	VMOVUPS          Z3, K1, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z19, Z5
-	VADDPS           64(CX), Z5, K1, Z5
-	VMAXPS           Z5, Z18, Z5
-	VMOVUPS          Z5, K1, 64(SI)(AX*2)
-	VFMADD231PS.BCST (DX)(R10*1), Z19, Z7
-	VADDPS           64(CX), Z7, K1, Z7
-	VMAXPS           Z7, Z18, Z7
-	VMOVUPS          Z7, K1, 64(SI)(R11*1)
-	VFMADD231PS.BCST (DX)(R9*4), Z19, Z9
-	VADDPS           64(CX), Z9, K1, Z9
-	VMAXPS           Z9, Z18, Z9
-	VMOVUPS          Z9, K1, 64(SI)(AX*4)
-	VFMADD231PS.BCST (BX), Z19, Z11
-	VADDPS           64(CX), Z11, K1, Z11
-	VMAXPS           Z11, Z18, Z11
-	VMOVUPS          Z11, K1, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z19, Z13
-	VADDPS           64(CX), Z13, K1, Z13
-	VMAXPS           Z13, Z18, Z13
-	VMOVUPS          Z13, K1, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z19, Z15
-	VADDPS           64(CX), Z15, K1, Z15
-	VMAXPS           Z15, Z18, Z15
-	VMOVUPS          Z15, K1, 64(R8)(AX*2)
-	VFMADD231PS.BCST (BX)(R10*1), Z19, Z17
+	VFMADD231PS.BCST (BX)(R10*1), Z20, Z17
 	VADDPS           64(CX), Z17, K1, Z17
 	VMAXPS           Z17, Z18, Z17
 	VMOVUPS          Z17, K1, 64(R8)(R11*1)
@@ -11126,84 +11126,84 @@ biased:
 	MOVQ             120(AX), AX
 	LEAQ             (AX)(AX*2), R11
 	VMOVUPS          (DI), Z21
+	VMOVUPS          64(DI), Z22
 	VFMADD231PS.BCST (DX), Z21, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z20, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z22, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z20, Z1
+	VMOVUPS          Z1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z21, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z20, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z22, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z20, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z21, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z20, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z22, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z20, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
 	VFMADD231PS.BCST (DX)(R10*1), Z21, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z20, Z6
 	VMOVUPS          Z6, (SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z22, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z20, Z7
+	VMOVUPS          Z7, 64(SI)(R11*1)
 	VFMADD231PS.BCST (DX)(R9*4), Z21, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z20, Z8
 	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R9*4), Z22, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z20, Z9
+	VMOVUPS          Z9, 64(SI)(AX*4)
 	VFMADD231PS.BCST (BX), Z21, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z20, Z10
 	VMOVUPS          Z10, (R8)
+	VFMADD231PS.BCST (BX), Z22, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z20, Z11
+	VMOVUPS          Z11, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z21, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z20, Z12
 	VMOVUPS          Z12, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z22, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z20, Z13
+	VMOVUPS          Z13, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z21, Z14
 	VADDPS           (CX), Z14, Z14
 	VMAXPS           Z14, Z20, Z14
 	VMOVUPS          Z14, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R9*2), Z22, Z15
+	VADDPS           64(CX), Z15, Z15
+	VMAXPS           Z15, Z20, Z15
+	VMOVUPS          Z15, 64(R8)(AX*2)
 	VFMADD231PS.BCST (BX)(R10*1), Z21, Z16
 	VADDPS           (CX), Z16, Z16
 	VMAXPS           Z16, Z20, Z16
 	VMOVUPS          Z16, (R8)(R11*1)
+	VFMADD231PS.BCST (BX)(R10*1), Z22, Z17
+	VADDPS           64(CX), Z17, Z17
+	VMAXPS           Z17, Z20, Z17
+	VMOVUPS          Z17, 64(R8)(R11*1)
 	VFMADD231PS.BCST (BX)(R9*4), Z21, Z18
 	VADDPS           (CX), Z18, Z18
 	VMAXPS           Z18, Z20, Z18
 	VMOVUPS          Z18, (R8)(AX*4)
-	VMOVUPS          64(DI), Z21
-	VFMADD231PS.BCST (DX), Z21, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z20, Z1
-	VMOVUPS          Z1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z21, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z20, Z3
-	VMOVUPS          Z3, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z21, Z5
-	VADDPS           64(CX), Z5, Z5
-	VMAXPS           Z5, Z20, Z5
-	VMOVUPS          Z5, 64(SI)(AX*2)
-	VFMADD231PS.BCST (DX)(R10*1), Z21, Z7
-	VADDPS           64(CX), Z7, Z7
-	VMAXPS           Z7, Z20, Z7
-	VMOVUPS          Z7, 64(SI)(R11*1)
-	VFMADD231PS.BCST (DX)(R9*4), Z21, Z9
-	VADDPS           64(CX), Z9, Z9
-	VMAXPS           Z9, Z20, Z9
-	VMOVUPS          Z9, 64(SI)(AX*4)
-	VFMADD231PS.BCST (BX), Z21, Z11
-	VADDPS           64(CX), Z11, Z11
-	VMAXPS           Z11, Z20, Z11
-	VMOVUPS          Z11, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z21, Z13
-	VADDPS           64(CX), Z13, Z13
-	VMAXPS           Z13, Z20, Z13
-	VMOVUPS          Z13, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z21, Z15
-	VADDPS           64(CX), Z15, Z15
-	VMAXPS           Z15, Z20, Z15
-	VMOVUPS          Z15, 64(R8)(AX*2)
-	VFMADD231PS.BCST (BX)(R10*1), Z21, Z17
-	VADDPS           64(CX), Z17, Z17
-	VMAXPS           Z17, Z20, Z17
-	VMOVUPS          Z17, 64(R8)(R11*1)
-	VFMADD231PS.BCST (BX)(R9*4), Z21, Z19
+	VFMADD231PS.BCST (BX)(R9*4), Z22, Z19
 	VADDPS           64(CX), Z19, Z19
 	VMAXPS           Z19, Z20, Z19
 	VMOVUPS          Z19, 64(R8)(AX*4)
@@ -11445,84 +11445,84 @@ biased:
 	MOVQ             120(AX), AX
 	LEAQ             (AX)(AX*2), R11
 	VMOVUPS          (DI), Z21
+	VMOVUPS.Z        64(DI), K1, Z22
 	VFMADD231PS.BCST (DX), Z21, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z20, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z22, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z20, Z1
+	VMOVUPS          Z1, K1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z21, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z20, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z22, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z20, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z21, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z20, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z22, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z20, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
 	VFMADD231PS.BCST (DX)(R10*1), Z21, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z20, Z6
 	VMOVUPS          Z6, (SI)(R11*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z22, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z20, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R11*1)
 	VFMADD231PS.BCST (DX)(R9*4), Z21, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z20, Z8
 	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R9*4), Z22, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z20, Z9
+	VMOVUPS          Z9, K1, 64(SI)(AX*4)
 	VFMADD231PS.BCST (BX), Z21, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z20, Z10
 	VMOVUPS          Z10, (R8)
+	VFMADD231PS.BCST (BX), Z22, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z20, Z11
+	VMOVUPS          Z11, K1, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z21, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z20, Z12
 	VMOVUPS          Z12, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z22, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z20, Z13
+	VMOVUPS          Z13, K1, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z21, Z14
 	VADDPS           (CX), Z14, Z14
 	VMAXPS           Z14, Z20, Z14
 	VMOVUPS          Z14, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R9*2), Z22, Z15
+	VADDPS           64(CX), Z15, K1, Z15
+	VMAXPS           Z15, Z20, Z15
+	VMOVUPS          Z15, K1, 64(R8)(AX*2)
 	VFMADD231PS.BCST (BX)(R10*1), Z21, Z16
 	VADDPS           (CX), Z16, Z16
 	VMAXPS           Z16, Z20, Z16
 	VMOVUPS          Z16, (R8)(R11*1)
+	VFMADD231PS.BCST (BX)(R10*1), Z22, Z17
+	VADDPS           64(CX), Z17, K1, Z17
+	VMAXPS           Z17, Z20, Z17
+	VMOVUPS          Z17, K1, 64(R8)(R11*1)
 	VFMADD231PS.BCST (BX)(R9*4), Z21, Z18
 	VADDPS           (CX), Z18, Z18
 	VMAXPS           Z18, Z20, Z18
 	VMOVUPS          Z18, (R8)(AX*4)
-	VMOVUPS.Z        64(DI), K1, Z21
-	VFMADD231PS.BCST (DX), Z21, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z20, Z1
-	VMOVUPS          Z1, K1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z21, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z20, Z3
-	VMOVUPS          Z3, K1, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z21, Z5
-	VADDPS           64(CX), Z5, K1, Z5
-	VMAXPS           Z5, Z20, Z5
-	VMOVUPS          Z5, K1, 64(SI)(AX*2)
-	VFMADD231PS.BCST (DX)(R10*1), Z21, Z7
-	VADDPS           64(CX), Z7, K1, Z7
-	VMAXPS           Z7, Z20, Z7
-	VMOVUPS          Z7, K1, 64(SI)(R11*1)
-	VFMADD231PS.BCST (DX)(R9*4), Z21, Z9
-	VADDPS           64(CX), Z9, K1, Z9
-	VMAXPS           Z9, Z20, Z9
-	VMOVUPS          Z9, K1, 64(SI)(AX*4)
-	VFMADD231PS.BCST (BX), Z21, Z11
-	VADDPS           64(CX), Z11, K1, Z11
-	VMAXPS           Z11, Z20, Z11
-	VMOVUPS          Z11, K1, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z21, Z13
-	VADDPS           64(CX), Z13, K1, Z13
-	VMAXPS           Z13, Z20, Z13
-	VMOVUPS          Z13, K1, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z21, Z15
-	VADDPS           64(CX), Z15, K1, Z15
-	VMAXPS           Z15, Z20, Z15
-	VMOVUPS          Z15, K1, 64(R8)(AX*2)
-	VFMADD231PS.BCST (BX)(R10*1), Z21, Z17
-	VADDPS           64(CX), Z17, K1, Z17
-	VMAXPS           Z17, Z20, Z17
-	VMOVUPS          Z17, K1, 64(R8)(R11*1)
-	VFMADD231PS.BCST (BX)(R9*4), Z21, Z19
+	VFMADD231PS.BCST (BX)(R9*4), Z22, Z19
 	VADDPS           64(CX), Z19, K1, Z19
 	VMAXPS           Z19, Z20, Z19
 	VMOVUPS          Z19, K1, 64(R8)(AX*4)
@@ -12019,52 +12019,52 @@ biased:
 	LEAQ             (AX)(AX*2), DI
 	LEAQ             (AX)(AX*4), R11
 	VMOVUPS          (SI), Z13
+	VMOVUPS          64(SI), Z14
 	VFMADD231PS.BCST (DX), Z13, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z12, Z0
 	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX), Z14, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z12, Z1
+	VMOVUPS          Z1, 64(BX)
 	VFMADD231PS.BCST (DX)(R8*1), Z13, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z12, Z2
 	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*1), Z14, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z12, Z3
+	VMOVUPS          Z3, 64(BX)(AX*1)
 	VFMADD231PS.BCST (DX)(R8*2), Z13, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z12, Z4
 	VMOVUPS          Z4, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R8*2), Z14, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z12, Z5
+	VMOVUPS          Z5, 64(BX)(AX*2)
 	VFMADD231PS.BCST (DX)(R9*1), Z13, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z12, Z6
 	VMOVUPS          Z6, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z14, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z12, Z7
+	VMOVUPS          Z7, 64(BX)(DI*1)
 	VFMADD231PS.BCST (DX)(R8*4), Z13, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z12, Z8
 	VMOVUPS          Z8, (BX)(AX*4)
+	VFMADD231PS.BCST (DX)(R8*4), Z14, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z12, Z9
+	VMOVUPS          Z9, 64(BX)(AX*4)
 	VFMADD231PS.BCST (DX)(R10*1), Z13, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z12, Z10
 	VMOVUPS          Z10, (BX)(R11*1)
-	VMOVUPS          64(SI), Z13
-	VFMADD231PS.BCST (DX), Z13, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z12, Z1
-	VMOVUPS          Z1, 64(BX)
-	VFMADD231PS.BCST (DX)(R8*1), Z13, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z12, Z3
-	VMOVUPS          Z3, 64(BX)(AX*1)
-	VFMADD231PS.BCST (DX)(R8*2), Z13, Z5
-	VADDPS           64(CX), Z5, Z5
-	VMAXPS           Z5, Z12, Z5
-	VMOVUPS          Z5, 64(BX)(AX*2)
-	VFMADD231PS.BCST (DX)(R9*1), Z13, Z7
-	VADDPS           64(CX), Z7, Z7
-	VMAXPS           Z7, Z12, Z7
-	VMOVUPS          Z7, 64(BX)(DI*1)
-	VFMADD231PS.BCST (DX)(R8*4), Z13, Z9
-	VADDPS           64(CX), Z9, Z9
-	VMAXPS           Z9, Z12, Z9
-	VMOVUPS          Z9, 64(BX)(AX*4)
-	VFMADD231PS.BCST (DX)(R10*1), Z13, Z11
+	VFMADD231PS.BCST (DX)(R10*1), Z14, Z11
 	VADDPS           64(CX), Z11, Z11
 	VMAXPS           Z11, Z12, Z11
 	VMOVUPS          Z11, 64(BX)(R11*1)
@@ -12247,52 +12247,52 @@ biased:
 	LEAQ             (AX)(AX*2), DI
 	LEAQ             (AX)(AX*4), R11
 	VMOVUPS          (SI), Z13
+	VMOVUPS.Z        64(SI), K1, Z14
 	VFMADD231PS.BCST (DX), Z13, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z12, Z0
 	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX), Z14, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z12, Z1
+	VMOVUPS          Z1, K1, 64(BX)
 	VFMADD231PS.BCST (DX)(R8*1), Z13, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z12, Z2
 	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*1), Z14, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z12, Z3
+	VMOVUPS          Z3, K1, 64(BX)(AX*1)
 	VFMADD231PS.BCST (DX)(R8*2), Z13, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z12, Z4
 	VMOVUPS          Z4, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R8*2), Z14, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z12, Z5
+	VMOVUPS          Z5, K1, 64(BX)(AX*2)
 	VFMADD231PS.BCST (DX)(R9*1), Z13, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z12, Z6
 	VMOVUPS          Z6, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z14, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z12, Z7
+	VMOVUPS          Z7, K1, 64(BX)(DI*1)
 	VFMADD231PS.BCST (DX)(R8*4), Z13, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z12, Z8
 	VMOVUPS          Z8, (BX)(AX*4)
+	VFMADD231PS.BCST (DX)(R8*4), Z14, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z12, Z9
+	VMOVUPS          Z9, K1, 64(BX)(AX*4)
 	VFMADD231PS.BCST (DX)(R10*1), Z13, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z12, Z10
 	VMOVUPS          Z10, (BX)(R11*1)
-	VMOVUPS.Z        64(SI), K1, Z13
-	VFMADD231PS.BCST (DX), Z13, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z12, Z1
-	VMOVUPS          Z1, K1, 64(BX)
-	VFMADD231PS.BCST (DX)(R8*1), Z13, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z12, Z3
-	VMOVUPS          Z3, K1, 64(BX)(AX*1)
-	VFMADD231PS.BCST (DX)(R8*2), Z13, Z5
-	VADDPS           64(CX), Z5, K1, Z5
-	VMAXPS           Z5, Z12, Z5
-	VMOVUPS          Z5, K1, 64(BX)(AX*2)
-	VFMADD231PS.BCST (DX)(R9*1), Z13, Z7
-	VADDPS           64(CX), Z7, K1, Z7
-	VMAXPS           Z7, Z12, Z7
-	VMOVUPS          Z7, K1, 64(BX)(DI*1)
-	VFMADD231PS.BCST (DX)(R8*4), Z13, Z9
-	VADDPS           64(CX), Z9, K1, Z9
-	VMAXPS           Z9, Z12, Z9
-	VMOVUPS          Z9, K1, 64(BX)(AX*4)
-	VFMADD231PS.BCST (DX)(R10*1), Z13, Z11
+	VFMADD231PS.BCST (DX)(R10*1), Z14, Z11
 	VADDPS           64(CX), Z11, K1, Z11
 	VMAXPS           Z11, Z12, Z11
 	VMOVUPS          Z11, K1, 64(BX)(R11*1)
@@ -12987,92 +12987,92 @@ biased:
 	LEAQ             (AX)(AX*2), R12
 	LEAQ             (AX)(AX*4), R13
 	VMOVUPS          (DI), Z23
+	VMOVUPS          64(DI), Z24
 	VFMADD231PS.BCST (DX), Z23, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z22, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z24, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z22, Z1
+	VMOVUPS          Z1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z23, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z22, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z24, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z22, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z23, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z22, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z24, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z22, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
 	VFMADD231PS.BCST (DX)(R10*1), Z23, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z22, Z6
 	VMOVUPS          Z6, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z24, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z22, Z7
+	VMOVUPS          Z7, 64(SI)(R12*1)
 	VFMADD231PS.BCST (DX)(R9*4), Z23, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z22, Z8
 	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R9*4), Z24, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z22, Z9
+	VMOVUPS          Z9, 64(SI)(AX*4)
 	VFMADD231PS.BCST (DX)(R11*1), Z23, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z22, Z10
 	VMOVUPS          Z10, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R11*1), Z24, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z22, Z11
+	VMOVUPS          Z11, 64(SI)(R13*1)
 	VFMADD231PS.BCST (BX), Z23, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z22, Z12
 	VMOVUPS          Z12, (R8)
+	VFMADD231PS.BCST (BX), Z24, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z22, Z13
+	VMOVUPS          Z13, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z23, Z14
 	VADDPS           (CX), Z14, Z14
 	VMAXPS           Z14, Z22, Z14
 	VMOVUPS          Z14, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z24, Z15
+	VADDPS           64(CX), Z15, Z15
+	VMAXPS           Z15, Z22, Z15
+	VMOVUPS          Z15, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z23, Z16
 	VADDPS           (CX), Z16, Z16
 	VMAXPS           Z16, Z22, Z16
 	VMOVUPS          Z16, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R9*2), Z24, Z17
+	VADDPS           64(CX), Z17, Z17
+	VMAXPS           Z17, Z22, Z17
+	VMOVUPS          Z17, 64(R8)(AX*2)
 	VFMADD231PS.BCST (BX)(R10*1), Z23, Z18
 	VADDPS           (CX), Z18, Z18
 	VMAXPS           Z18, Z22, Z18
 	VMOVUPS          Z18, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R10*1), Z24, Z19
+	VADDPS           64(CX), Z19, Z19
+	VMAXPS           Z19, Z22, Z19
+	VMOVUPS          Z19, 64(R8)(R12*1)
 	VFMADD231PS.BCST (BX)(R9*4), Z23, Z20
 	VADDPS           (CX), Z20, Z20
 	VMAXPS           Z20, Z22, Z20
 	VMOVUPS          Z20, (R8)(AX*4)
-	VMOVUPS          64(DI), Z23
-	VFMADD231PS.BCST (DX), Z23, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z22, Z1
-	VMOVUPS          Z1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z23, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z22, Z3
-	VMOVUPS          Z3, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z23, Z5
-	VADDPS           64(CX), Z5, Z5
-	VMAXPS           Z5, Z22, Z5
-	VMOVUPS          Z5, 64(SI)(AX*2)
-	VFMADD231PS.BCST (DX)(R10*1), Z23, Z7
-	VADDPS           64(CX), Z7, Z7
-	VMAXPS           Z7, Z22, Z7
-	VMOVUPS          Z7, 64(SI)(R12*1)
-	VFMADD231PS.BCST (DX)(R9*4), Z23, Z9
-	VADDPS           64(CX), Z9, Z9
-	VMAXPS           Z9, Z22, Z9
-	VMOVUPS          Z9, 64(SI)(AX*4)
-	VFMADD231PS.BCST (DX)(R11*1), Z23, Z11
-	VADDPS           64(CX), Z11, Z11
-	VMAXPS           Z11, Z22, Z11
-	VMOVUPS          Z11, 64(SI)(R13*1)
-	VFMADD231PS.BCST (BX), Z23, Z13
-	VADDPS           64(CX), Z13, Z13
-	VMAXPS           Z13, Z22, Z13
-	VMOVUPS          Z13, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z23, Z15
-	VADDPS           64(CX), Z15, Z15
-	VMAXPS           Z15, Z22, Z15
-	VMOVUPS          Z15, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z23, Z17
-	VADDPS           64(CX), Z17, Z17
-	VMAXPS           Z17, Z22, Z17
-	VMOVUPS          Z17, 64(R8)(AX*2)
-	VFMADD231PS.BCST (BX)(R10*1), Z23, Z19
-	VADDPS           64(CX), Z19, Z19
-	VMAXPS           Z19, Z22, Z19
-	VMOVUPS          Z19, 64(R8)(R12*1)
-	VFMADD231PS.BCST (BX)(R9*4), Z23, Z21
+	VFMADD231PS.BCST (BX)(R9*4), Z24, Z21
 	VADDPS           64(CX), Z21, Z21
 	VMAXPS           Z21, Z22, Z21
 	VMOVUPS          Z21, 64(R8)(AX*4)
@@ -13331,92 +13331,92 @@ biased:
 	LEAQ             (AX)(AX*2), R12
 	LEAQ             (AX)(AX*4), R13
 	VMOVUPS          (DI), Z23
+	VMOVUPS.Z        64(DI), K1, Z24
 	VFMADD231PS.BCST (DX), Z23, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z22, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z24, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z22, Z1
+	VMOVUPS          Z1, K1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z23, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z22, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z24, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z22, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z23, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z22, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z24, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z22, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
 	VFMADD231PS.BCST (DX)(R10*1), Z23, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z22, Z6
 	VMOVUPS          Z6, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z24, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z22, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R12*1)
 	VFMADD231PS.BCST (DX)(R9*4), Z23, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z22, Z8
 	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R9*4), Z24, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z22, Z9
+	VMOVUPS          Z9, K1, 64(SI)(AX*4)
 	VFMADD231PS.BCST (DX)(R11*1), Z23, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z22, Z10
 	VMOVUPS          Z10, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R11*1), Z24, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z22, Z11
+	VMOVUPS          Z11, K1, 64(SI)(R13*1)
 	VFMADD231PS.BCST (BX), Z23, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z22, Z12
 	VMOVUPS          Z12, (R8)
+	VFMADD231PS.BCST (BX), Z24, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z22, Z13
+	VMOVUPS          Z13, K1, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z23, Z14
 	VADDPS           (CX), Z14, Z14
 	VMAXPS           Z14, Z22, Z14
 	VMOVUPS          Z14, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z24, Z15
+	VADDPS           64(CX), Z15, K1, Z15
+	VMAXPS           Z15, Z22, Z15
+	VMOVUPS          Z15, K1, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z23, Z16
 	VADDPS           (CX), Z16, Z16
 	VMAXPS           Z16, Z22, Z16
 	VMOVUPS          Z16, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R9*2), Z24, Z17
+	VADDPS           64(CX), Z17, K1, Z17
+	VMAXPS           Z17, Z22, Z17
+	VMOVUPS          Z17, K1, 64(R8)(AX*2)
 	VFMADD231PS.BCST (BX)(R10*1), Z23, Z18
 	VADDPS           (CX), Z18, Z18
 	VMAXPS           Z18, Z22, Z18
 	VMOVUPS          Z18, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R10*1), Z24, Z19
+	VADDPS           64(CX), Z19, K1, Z19
+	VMAXPS           Z19, Z22, Z19
+	VMOVUPS          Z19, K1, 64(R8)(R12*1)
 	VFMADD231PS.BCST (BX)(R9*4), Z23, Z20
 	VADDPS           (CX), Z20, Z20
 	VMAXPS           Z20, Z22, Z20
 	VMOVUPS          Z20, (R8)(AX*4)
-	VMOVUPS.Z        64(DI), K1, Z23
-	VFMADD231PS.BCST (DX), Z23, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z22, Z1
-	VMOVUPS          Z1, K1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z23, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z22, Z3
-	VMOVUPS          Z3, K1, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z23, Z5
-	VADDPS           64(CX), Z5, K1, Z5
-	VMAXPS           Z5, Z22, Z5
-	VMOVUPS          Z5, K1, 64(SI)(AX*2)
-	VFMADD231PS.BCST (DX)(R10*1), Z23, Z7
-	VADDPS           64(CX), Z7, K1, Z7
-	VMAXPS           Z7, Z22, Z7
-	VMOVUPS          Z7, K1, 64(SI)(R12*1)
-	VFMADD231PS.BCST (DX)(R9*4), Z23, Z9
-	VADDPS           64(CX), Z9, K1, Z9
-	VMAXPS           Z9, Z22, Z9
-	VMOVUPS          Z9, K1, 64(SI)(AX*4)
-	VFMADD231PS.BCST (DX)(R11*1), Z23, Z11
-	VADDPS           64(CX), Z11, K1, Z11
-	VMAXPS           Z11, Z22, Z11
-	VMOVUPS          Z11, K1, 64(SI)(R13*1)
-	VFMADD231PS.BCST (BX), Z23, Z13
-	VADDPS           64(CX), Z13, K1, Z13
-	VMAXPS           Z13, Z22, Z13
-	VMOVUPS          Z13, K1, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z23, Z15
-	VADDPS           64(CX), Z15, K1, Z15
-	VMAXPS           Z15, Z22, Z15
-	VMOVUPS          Z15, K1, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z23, Z17
-	VADDPS           64(CX), Z17, K1, Z17
-	VMAXPS           Z17, Z22, Z17
-	VMOVUPS          Z17, K1, 64(R8)(AX*2)
-	VFMADD231PS.BCST (BX)(R10*1), Z23, Z19
-	VADDPS           64(CX), Z19, K1, Z19
-	VMAXPS           Z19, Z22, Z19
-	VMOVUPS          Z19, K1, 64(R8)(R12*1)
-	VFMADD231PS.BCST (BX)(R9*4), Z23, Z21
+	VFMADD231PS.BCST (BX)(R9*4), Z24, Z21
 	VADDPS           64(CX), Z21, K1, Z21
 	VMAXPS           Z21, Z22, Z21
 	VMOVUPS          Z21, K1, 64(R8)(AX*4)
@@ -14147,100 +14147,100 @@ biased:
 	LEAQ             (AX)(AX*2), R12
 	LEAQ             (AX)(AX*4), R13
 	VMOVUPS          (DI), Z25
+	VMOVUPS          64(DI), Z26
 	VFMADD231PS.BCST (DX), Z25, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z24, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z26, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z24, Z1
+	VMOVUPS          Z1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z25, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z24, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z26, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z24, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z25, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z24, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z26, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z24, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
 	VFMADD231PS.BCST (DX)(R10*1), Z25, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z24, Z6
 	VMOVUPS          Z6, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z26, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z24, Z7
+	VMOVUPS          Z7, 64(SI)(R12*1)
 	VFMADD231PS.BCST (DX)(R9*4), Z25, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z24, Z8
 	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R9*4), Z26, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z24, Z9
+	VMOVUPS          Z9, 64(SI)(AX*4)
 	VFMADD231PS.BCST (DX)(R11*1), Z25, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z24, Z10
 	VMOVUPS          Z10, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R11*1), Z26, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z24, Z11
+	VMOVUPS          Z11, 64(SI)(R13*1)
 	VFMADD231PS.BCST (BX), Z25, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z24, Z12
 	VMOVUPS          Z12, (R8)
+	VFMADD231PS.BCST (BX), Z26, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z24, Z13
+	VMOVUPS          Z13, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z25, Z14
 	VADDPS           (CX), Z14, Z14
 	VMAXPS           Z14, Z24, Z14
 	VMOVUPS          Z14, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z26, Z15
+	VADDPS           64(CX), Z15, Z15
+	VMAXPS           Z15, Z24, Z15
+	VMOVUPS          Z15, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z25, Z16
 	VADDPS           (CX), Z16, Z16
 	VMAXPS           Z16, Z24, Z16
 	VMOVUPS          Z16, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R9*2), Z26, Z17
+	VADDPS           64(CX), Z17, Z17
+	VMAXPS           Z17, Z24, Z17
+	VMOVUPS          Z17, 64(R8)(AX*2)
 	VFMADD231PS.BCST (BX)(R10*1), Z25, Z18
 	VADDPS           (CX), Z18, Z18
 	VMAXPS           Z18, Z24, Z18
 	VMOVUPS          Z18, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R10*1), Z26, Z19
+	VADDPS           64(CX), Z19, Z19
+	VMAXPS           Z19, Z24, Z19
+	VMOVUPS          Z19, 64(R8)(R12*1)
 	VFMADD231PS.BCST (BX)(R9*4), Z25, Z20
 	VADDPS           (CX), Z20, Z20
 	VMAXPS           Z20, Z24, Z20
 	VMOVUPS          Z20, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R9*4), Z26, Z21
+	VADDPS           64(CX), Z21, Z21
+	VMAXPS           Z21, Z24, Z21
+	VMOVUPS          Z21, 64(R8)(AX*4)
 	VFMADD231PS.BCST (BX)(R11*1), Z25, Z22
 	VADDPS           (CX), Z22, Z22
 	VMAXPS           Z22, Z24, Z22
 	VMOVUPS          Z22, (R8)(R13*1)
-	VMOVUPS          64(DI), Z25
-	VFMADD231PS.BCST (DX), Z25, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z24, Z1
-	VMOVUPS          Z1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z25, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z24, Z3
-	VMOVUPS          Z3, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z25, Z5
-	VADDPS           64(CX), Z5, Z5
-	VMAXPS           Z5, Z24, Z5
-	VMOVUPS          Z5, 64(SI)(AX*2)
-	VFMADD231PS.BCST (DX)(R10*1), Z25, Z7
-	VADDPS           64(CX), Z7, Z7
-	VMAXPS           Z7, Z24, Z7
-	VMOVUPS          Z7, 64(SI)(R12*1)
-	VFMADD231PS.BCST (DX)(R9*4), Z25, Z9
-	VADDPS           64(CX), Z9, Z9
-	VMAXPS           Z9, Z24, Z9
-	VMOVUPS          Z9, 64(SI)(AX*4)
-	VFMADD231PS.BCST (DX)(R11*1), Z25, Z11
-	VADDPS           64(CX), Z11, Z11
-	VMAXPS           Z11, Z24, Z11
-	VMOVUPS          Z11, 64(SI)(R13*1)
-	VFMADD231PS.BCST (BX), Z25, Z13
-	VADDPS           64(CX), Z13, Z13
-	VMAXPS           Z13, Z24, Z13
-	VMOVUPS          Z13, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z25, Z15
-	VADDPS           64(CX), Z15, Z15
-	VMAXPS           Z15, Z24, Z15
-	VMOVUPS          Z15, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z25, Z17
-	VADDPS           64(CX), Z17, Z17
-	VMAXPS           Z17, Z24, Z17
-	VMOVUPS          Z17, 64(R8)(AX*2)
-	VFMADD231PS.BCST (BX)(R10*1), Z25, Z19
-	VADDPS           64(CX), Z19, Z19
-	VMAXPS           Z19, Z24, Z19
-	VMOVUPS          Z19, 64(R8)(R12*1)
-	VFMADD231PS.BCST (BX)(R9*4), Z25, Z21
-	VADDPS           64(CX), Z21, Z21
-	VMAXPS           Z21, Z24, Z21
-	VMOVUPS          Z21, 64(R8)(AX*4)
-	VFMADD231PS.BCST (BX)(R11*1), Z25, Z23
+	VFMADD231PS.BCST (BX)(R11*1), Z26, Z23
 	VADDPS           64(CX), Z23, Z23
 	VMAXPS           Z23, Z24, Z23
 	VMOVUPS          Z23, 64(R8)(R13*1)
@@ -14513,100 +14513,100 @@ biased:
 	LEAQ             (AX)(AX*2), R12
 	LEAQ             (AX)(AX*4), R13
 	VMOVUPS          (DI), Z25
+	VMOVUPS.Z        64(DI), K1, Z26
 	VFMADD231PS.BCST (DX), Z25, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z24, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z26, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z24, Z1
+	VMOVUPS          Z1, K1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z25, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z24, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z26, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z24, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z25, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z24, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z26, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z24, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
 	VFMADD231PS.BCST (DX)(R10*1), Z25, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z24, Z6
 	VMOVUPS          Z6, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z26, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z24, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R12*1)
 	VFMADD231PS.BCST (DX)(R9*4), Z25, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z24, Z8
 	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R9*4), Z26, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z24, Z9
+	VMOVUPS          Z9, K1, 64(SI)(AX*4)
 	VFMADD231PS.BCST (DX)(R11*1), Z25, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z24, Z10
 	VMOVUPS          Z10, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R11*1), Z26, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z24, Z11
+	VMOVUPS          Z11, K1, 64(SI)(R13*1)
 	VFMADD231PS.BCST (BX), Z25, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z24, Z12
 	VMOVUPS          Z12, (R8)
+	VFMADD231PS.BCST (BX), Z26, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z24, Z13
+	VMOVUPS          Z13, K1, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z25, Z14
 	VADDPS           (CX), Z14, Z14
 	VMAXPS           Z14, Z24, Z14
 	VMOVUPS          Z14, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z26, Z15
+	VADDPS           64(CX), Z15, K1, Z15
+	VMAXPS           Z15, Z24, Z15
+	VMOVUPS          Z15, K1, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z25, Z16
 	VADDPS           (CX), Z16, Z16
 	VMAXPS           Z16, Z24, Z16
 	VMOVUPS          Z16, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R9*2), Z26, Z17
+	VADDPS           64(CX), Z17, K1, Z17
+	VMAXPS           Z17, Z24, Z17
+	VMOVUPS          Z17, K1, 64(R8)(AX*2)
 	VFMADD231PS.BCST (BX)(R10*1), Z25, Z18
 	VADDPS           (CX), Z18, Z18
 	VMAXPS           Z18, Z24, Z18
 	VMOVUPS          Z18, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R10*1), Z26, Z19
+	VADDPS           64(CX), Z19, K1, Z19
+	VMAXPS           Z19, Z24, Z19
+	VMOVUPS          Z19, K1, 64(R8)(R12*1)
 	VFMADD231PS.BCST (BX)(R9*4), Z25, Z20
 	VADDPS           (CX), Z20, Z20
 	VMAXPS           Z20, Z24, Z20
 	VMOVUPS          Z20, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R9*4), Z26, Z21
+	VADDPS           64(CX), Z21, K1, Z21
+	VMAXPS           Z21, Z24, Z21
+	VMOVUPS          Z21, K1, 64(R8)(AX*4)
 	VFMADD231PS.BCST (BX)(R11*1), Z25, Z22
 	VADDPS           (CX), Z22, Z22
 	VMAXPS           Z22, Z24, Z22
 	VMOVUPS          Z22, (R8)(R13*1)
-	VMOVUPS.Z        64(DI), K1, Z25
-	VFMADD231PS.BCST (DX), Z25, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z24, Z1
-	VMOVUPS          Z1, K1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z25, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z24, Z3
-	VMOVUPS          Z3, K1, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z25, Z5
-	VADDPS           64(CX), Z5, K1, Z5
-	VMAXPS           Z5, Z24, Z5
-	VMOVUPS          Z5, K1, 64(SI)(AX*2)
-	VFMADD231PS.BCST (DX)(R10*1), Z25, Z7
-	VADDPS           64(CX), Z7, K1, Z7
-	VMAXPS           Z7, Z24, Z7
-	VMOVUPS          Z7, K1, 64(SI)(R12*1)
-	VFMADD231PS.BCST (DX)(R9*4), Z25, Z9
-	VADDPS           64(CX), Z9, K1, Z9
-	VMAXPS           Z9, Z24, Z9
-	VMOVUPS          Z9, K1, 64(SI)(AX*4)
-	VFMADD231PS.BCST (DX)(R11*1), Z25, Z11
-	VADDPS           64(CX), Z11, K1, Z11
-	VMAXPS           Z11, Z24, Z11
-	VMOVUPS          Z11, K1, 64(SI)(R13*1)
-	VFMADD231PS.BCST (BX), Z25, Z13
-	VADDPS           64(CX), Z13, K1, Z13
-	VMAXPS           Z13, Z24, Z13
-	VMOVUPS          Z13, K1, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z25, Z15
-	VADDPS           64(CX), Z15, K1, Z15
-	VMAXPS           Z15, Z24, Z15
-	VMOVUPS          Z15, K1, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z25, Z17
-	VADDPS           64(CX), Z17, K1, Z17
-	VMAXPS           Z17, Z24, Z17
-	VMOVUPS          Z17, K1, 64(R8)(AX*2)
-	VFMADD231PS.BCST (BX)(R10*1), Z25, Z19
-	VADDPS           64(CX), Z19, K1, Z19
-	VMAXPS           Z19, Z24, Z19
-	VMOVUPS          Z19, K1, 64(R8)(R12*1)
-	VFMADD231PS.BCST (BX)(R9*4), Z25, Z21
-	VADDPS           64(CX), Z21, K1, Z21
-	VMAXPS           Z21, Z24, Z21
-	VMOVUPS          Z21, K1, 64(R8)(AX*4)
-	VFMADD231PS.BCST (BX)(R11*1), Z25, Z23
+	VFMADD231PS.BCST (BX)(R11*1), Z26, Z23
 	VADDPS           64(CX), Z23, K1, Z23
 	VMAXPS           Z23, Z24, Z23
 	VMOVUPS          Z23, K1, 64(R8)(R13*1)
@@ -15139,60 +15139,60 @@ biased:
 	LEAQ             (AX)(AX*2), DI
 	LEAQ             (AX)(AX*4), R11
 	VMOVUPS          (SI), Z15
+	VMOVUPS          64(SI), Z16
 	VFMADD231PS.BCST (DX), Z15, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z14, Z0
 	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX), Z16, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z14, Z1
+	VMOVUPS          Z1, 64(BX)
 	VFMADD231PS.BCST (DX)(R8*1), Z15, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z14, Z2
 	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*1), Z16, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z14, Z3
+	VMOVUPS          Z3, 64(BX)(AX*1)
 	VFMADD231PS.BCST (DX)(R8*2), Z15, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z14, Z4
 	VMOVUPS          Z4, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R8*2), Z16, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z14, Z5
+	VMOVUPS          Z5, 64(BX)(AX*2)
 	VFMADD231PS.BCST (DX)(R9*1), Z15, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z14, Z6
 	VMOVUPS          Z6, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z16, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z14, Z7
+	VMOVUPS          Z7, 64(BX)(DI*1)
 	VFMADD231PS.BCST (DX)(R8*4), Z15, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z14, Z8
 	VMOVUPS          Z8, (BX)(AX*4)
+	VFMADD231PS.BCST (DX)(R8*4), Z16, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z14, Z9
+	VMOVUPS          Z9, 64(BX)(AX*4)
 	VFMADD231PS.BCST (DX)(R10*1), Z15, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z14, Z10
 	VMOVUPS          Z10, (BX)(R11*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z16, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z14, Z11
+	VMOVUPS          Z11, 64(BX)(R11*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z15, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z14, Z12
 	VMOVUPS          Z12, (BX)(DI*2)
-	VMOVUPS          64(SI), Z15
-	VFMADD231PS.BCST (DX), Z15, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z14, Z1
-	VMOVUPS          Z1, 64(BX)
-	VFMADD231PS.BCST (DX)(R8*1), Z15, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z14, Z3
-	VMOVUPS          Z3, 64(BX)(AX*1)
-	VFMADD231PS.BCST (DX)(R8*2), Z15, Z5
-	VADDPS           64(CX), Z5, Z5
-	VMAXPS           Z5, Z14, Z5
-	VMOVUPS          Z5, 64(BX)(AX*2)
-	VFMADD231PS.BCST (DX)(R9*1), Z15, Z7
-	VADDPS           64(CX), Z7, Z7
-	VMAXPS           Z7, Z14, Z7
-	VMOVUPS          Z7, 64(BX)(DI*1)
-	VFMADD231PS.BCST (DX)(R8*4), Z15, Z9
-	VADDPS           64(CX), Z9, Z9
-	VMAXPS           Z9, Z14, Z9
-	VMOVUPS          Z9, 64(BX)(AX*4)
-	VFMADD231PS.BCST (DX)(R10*1), Z15, Z11
-	VADDPS           64(CX), Z11, Z11
-	VMAXPS           Z11, Z14, Z11
-	VMOVUPS          Z11, 64(BX)(R11*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z15, Z13
+	VFMADD231PS.BCST (DX)(R9*2), Z16, Z13
 	VADDPS           64(CX), Z13, Z13
 	VMAXPS           Z13, Z14, Z13
 	VMOVUPS          Z13, 64(BX)(DI*2)
@@ -15389,60 +15389,60 @@ biased:
 	LEAQ             (AX)(AX*2), DI
 	LEAQ             (AX)(AX*4), R11
 	VMOVUPS          (SI), Z15
+	VMOVUPS.Z        64(SI), K1, Z16
 	VFMADD231PS.BCST (DX), Z15, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z14, Z0
 	VMOVUPS          Z0, (BX)
+	VFMADD231PS.BCST (DX), Z16, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z14, Z1
+	VMOVUPS          Z1, K1, 64(BX)
 	VFMADD231PS.BCST (DX)(R8*1), Z15, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z14, Z2
 	VMOVUPS          Z2, (BX)(AX*1)
+	VFMADD231PS.BCST (DX)(R8*1), Z16, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z14, Z3
+	VMOVUPS          Z3, K1, 64(BX)(AX*1)
 	VFMADD231PS.BCST (DX)(R8*2), Z15, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z14, Z4
 	VMOVUPS          Z4, (BX)(AX*2)
+	VFMADD231PS.BCST (DX)(R8*2), Z16, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z14, Z5
+	VMOVUPS          Z5, K1, 64(BX)(AX*2)
 	VFMADD231PS.BCST (DX)(R9*1), Z15, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z14, Z6
 	VMOVUPS          Z6, (BX)(DI*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z16, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z14, Z7
+	VMOVUPS          Z7, K1, 64(BX)(DI*1)
 	VFMADD231PS.BCST (DX)(R8*4), Z15, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z14, Z8
 	VMOVUPS          Z8, (BX)(AX*4)
+	VFMADD231PS.BCST (DX)(R8*4), Z16, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z14, Z9
+	VMOVUPS          Z9, K1, 64(BX)(AX*4)
 	VFMADD231PS.BCST (DX)(R10*1), Z15, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z14, Z10
 	VMOVUPS          Z10, (BX)(R11*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z16, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z14, Z11
+	VMOVUPS          Z11, K1, 64(BX)(R11*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z15, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z14, Z12
 	VMOVUPS          Z12, (BX)(DI*2)
-	VMOVUPS.Z        64(SI), K1, Z15
-	VFMADD231PS.BCST (DX), Z15, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z14, Z1
-	VMOVUPS          Z1, K1, 64(BX)
-	VFMADD231PS.BCST (DX)(R8*1), Z15, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z14, Z3
-	VMOVUPS          Z3, K1, 64(BX)(AX*1)
-	VFMADD231PS.BCST (DX)(R8*2), Z15, Z5
-	VADDPS           64(CX), Z5, K1, Z5
-	VMAXPS           Z5, Z14, Z5
-	VMOVUPS          Z5, K1, 64(BX)(AX*2)
-	VFMADD231PS.BCST (DX)(R9*1), Z15, Z7
-	VADDPS           64(CX), Z7, K1, Z7
-	VMAXPS           Z7, Z14, Z7
-	VMOVUPS          Z7, K1, 64(BX)(DI*1)
-	VFMADD231PS.BCST (DX)(R8*4), Z15, Z9
-	VADDPS           64(CX), Z9, K1, Z9
-	VMAXPS           Z9, Z14, Z9
-	VMOVUPS          Z9, K1, 64(BX)(AX*4)
-	VFMADD231PS.BCST (DX)(R10*1), Z15, Z11
-	VADDPS           64(CX), Z11, K1, Z11
-	VMAXPS           Z11, Z14, Z11
-	VMOVUPS          Z11, K1, 64(BX)(R11*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z15, Z13
+	VFMADD231PS.BCST (DX)(R9*2), Z16, Z13
 	VADDPS           64(CX), Z13, K1, Z13
 	VMAXPS           Z13, Z14, Z13
 	VMOVUPS          Z13, K1, 64(BX)(DI*2)
@@ -16209,108 +16209,108 @@ biased:
 	LEAQ             (AX)(AX*2), R12
 	LEAQ             (AX)(AX*4), R13
 	VMOVUPS          (DI), Z27
+	VMOVUPS          64(DI), Z28
 	VFMADD231PS.BCST (DX), Z27, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z26, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z28, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z26, Z1
+	VMOVUPS          Z1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z27, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z26, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z28, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z26, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z27, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z26, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z28, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z26, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
 	VFMADD231PS.BCST (DX)(R10*1), Z27, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z26, Z6
 	VMOVUPS          Z6, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z28, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z26, Z7
+	VMOVUPS          Z7, 64(SI)(R12*1)
 	VFMADD231PS.BCST (DX)(R9*4), Z27, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z26, Z8
 	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R9*4), Z28, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z26, Z9
+	VMOVUPS          Z9, 64(SI)(AX*4)
 	VFMADD231PS.BCST (DX)(R11*1), Z27, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z26, Z10
 	VMOVUPS          Z10, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R11*1), Z28, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z26, Z11
+	VMOVUPS          Z11, 64(SI)(R13*1)
 	VFMADD231PS.BCST (DX)(R10*2), Z27, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z26, Z12
 	VMOVUPS          Z12, (SI)(R12*2)
+	VFMADD231PS.BCST (DX)(R10*2), Z28, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z26, Z13
+	VMOVUPS          Z13, 64(SI)(R12*2)
 	VFMADD231PS.BCST (BX), Z27, Z14
 	VADDPS           (CX), Z14, Z14
 	VMAXPS           Z14, Z26, Z14
 	VMOVUPS          Z14, (R8)
+	VFMADD231PS.BCST (BX), Z28, Z15
+	VADDPS           64(CX), Z15, Z15
+	VMAXPS           Z15, Z26, Z15
+	VMOVUPS          Z15, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z27, Z16
 	VADDPS           (CX), Z16, Z16
 	VMAXPS           Z16, Z26, Z16
 	VMOVUPS          Z16, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z28, Z17
+	VADDPS           64(CX), Z17, Z17
+	VMAXPS           Z17, Z26, Z17
+	VMOVUPS          Z17, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z27, Z18
 	VADDPS           (CX), Z18, Z18
 	VMAXPS           Z18, Z26, Z18
 	VMOVUPS          Z18, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R9*2), Z28, Z19
+	VADDPS           64(CX), Z19, Z19
+	VMAXPS           Z19, Z26, Z19
+	VMOVUPS          Z19, 64(R8)(AX*2)
 	VFMADD231PS.BCST (BX)(R10*1), Z27, Z20
 	VADDPS           (CX), Z20, Z20
 	VMAXPS           Z20, Z26, Z20
 	VMOVUPS          Z20, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R10*1), Z28, Z21
+	VADDPS           64(CX), Z21, Z21
+	VMAXPS           Z21, Z26, Z21
+	VMOVUPS          Z21, 64(R8)(R12*1)
 	VFMADD231PS.BCST (BX)(R9*4), Z27, Z22
 	VADDPS           (CX), Z22, Z22
 	VMAXPS           Z22, Z26, Z22
 	VMOVUPS          Z22, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R9*4), Z28, Z23
+	VADDPS           64(CX), Z23, Z23
+	VMAXPS           Z23, Z26, Z23
+	VMOVUPS          Z23, 64(R8)(AX*4)
 	VFMADD231PS.BCST (BX)(R11*1), Z27, Z24
 	VADDPS           (CX), Z24, Z24
 	VMAXPS           Z24, Z26, Z24
 	VMOVUPS          Z24, (R8)(R13*1)
-	VMOVUPS          64(DI), Z27
-	VFMADD231PS.BCST (DX), Z27, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z26, Z1
-	VMOVUPS          Z1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z27, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z26, Z3
-	VMOVUPS          Z3, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z27, Z5
-	VADDPS           64(CX), Z5, Z5
-	VMAXPS           Z5, Z26, Z5
-	VMOVUPS          Z5, 64(SI)(AX*2)
-	VFMADD231PS.BCST (DX)(R10*1), Z27, Z7
-	VADDPS           64(CX), Z7, Z7
-	VMAXPS           Z7, Z26, Z7
-	VMOVUPS          Z7, 64(SI)(R12*1)
-	VFMADD231PS.BCST (DX)(R9*4), Z27, Z9
-	VADDPS           64(CX), Z9, Z9
-	VMAXPS           Z9, Z26, Z9
-	VMOVUPS          Z9, 64(SI)(AX*4)
-	VFMADD231PS.BCST (DX)(R11*1), Z27, Z11
-	VADDPS           64(CX), Z11, Z11
-	VMAXPS           Z11, Z26, Z11
-	VMOVUPS          Z11, 64(SI)(R13*1)
-	VFMADD231PS.BCST (DX)(R10*2), Z27, Z13
-	VADDPS           64(CX), Z13, Z13
-	VMAXPS           Z13, Z26, Z13
-	VMOVUPS          Z13, 64(SI)(R12*2)
-	VFMADD231PS.BCST (BX), Z27, Z15
-	VADDPS           64(CX), Z15, Z15
-	VMAXPS           Z15, Z26, Z15
-	VMOVUPS          Z15, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z27, Z17
-	VADDPS           64(CX), Z17, Z17
-	VMAXPS           Z17, Z26, Z17
-	VMOVUPS          Z17, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z27, Z19
-	VADDPS           64(CX), Z19, Z19
-	VMAXPS           Z19, Z26, Z19
-	VMOVUPS          Z19, 64(R8)(AX*2)
-	VFMADD231PS.BCST (BX)(R10*1), Z27, Z21
-	VADDPS           64(CX), Z21, Z21
-	VMAXPS           Z21, Z26, Z21
-	VMOVUPS          Z21, 64(R8)(R12*1)
-	VFMADD231PS.BCST (BX)(R9*4), Z27, Z23
-	VADDPS           64(CX), Z23, Z23
-	VMAXPS           Z23, Z26, Z23
-	VMOVUPS          Z23, 64(R8)(AX*4)
-	VFMADD231PS.BCST (BX)(R11*1), Z27, Z25
+	VFMADD231PS.BCST (BX)(R11*1), Z28, Z25
 	VADDPS           64(CX), Z25, Z25
 	VMAXPS           Z25, Z26, Z25
 	VMOVUPS          Z25, 64(R8)(R13*1)
@@ -16597,108 +16597,108 @@ biased:
 	LEAQ             (AX)(AX*2), R12
 	LEAQ             (AX)(AX*4), R13
 	VMOVUPS          (DI), Z27
+	VMOVUPS.Z        64(DI), K1, Z28
 	VFMADD231PS.BCST (DX), Z27, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z26, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z28, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z26, Z1
+	VMOVUPS          Z1, K1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z27, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z26, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z28, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z26, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z27, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z26, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z28, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z26, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
 	VFMADD231PS.BCST (DX)(R10*1), Z27, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z26, Z6
 	VMOVUPS          Z6, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z28, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z26, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R12*1)
 	VFMADD231PS.BCST (DX)(R9*4), Z27, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z26, Z8
 	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R9*4), Z28, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z26, Z9
+	VMOVUPS          Z9, K1, 64(SI)(AX*4)
 	VFMADD231PS.BCST (DX)(R11*1), Z27, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z26, Z10
 	VMOVUPS          Z10, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R11*1), Z28, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z26, Z11
+	VMOVUPS          Z11, K1, 64(SI)(R13*1)
 	VFMADD231PS.BCST (DX)(R10*2), Z27, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z26, Z12
 	VMOVUPS          Z12, (SI)(R12*2)
+	VFMADD231PS.BCST (DX)(R10*2), Z28, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z26, Z13
+	VMOVUPS          Z13, K1, 64(SI)(R12*2)
 	VFMADD231PS.BCST (BX), Z27, Z14
 	VADDPS           (CX), Z14, Z14
 	VMAXPS           Z14, Z26, Z14
 	VMOVUPS          Z14, (R8)
+	VFMADD231PS.BCST (BX), Z28, Z15
+	VADDPS           64(CX), Z15, K1, Z15
+	VMAXPS           Z15, Z26, Z15
+	VMOVUPS          Z15, K1, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z27, Z16
 	VADDPS           (CX), Z16, Z16
 	VMAXPS           Z16, Z26, Z16
 	VMOVUPS          Z16, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z28, Z17
+	VADDPS           64(CX), Z17, K1, Z17
+	VMAXPS           Z17, Z26, Z17
+	VMOVUPS          Z17, K1, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z27, Z18
 	VADDPS           (CX), Z18, Z18
 	VMAXPS           Z18, Z26, Z18
 	VMOVUPS          Z18, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R9*2), Z28, Z19
+	VADDPS           64(CX), Z19, K1, Z19
+	VMAXPS           Z19, Z26, Z19
+	VMOVUPS          Z19, K1, 64(R8)(AX*2)
 	VFMADD231PS.BCST (BX)(R10*1), Z27, Z20
 	VADDPS           (CX), Z20, Z20
 	VMAXPS           Z20, Z26, Z20
 	VMOVUPS          Z20, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R10*1), Z28, Z21
+	VADDPS           64(CX), Z21, K1, Z21
+	VMAXPS           Z21, Z26, Z21
+	VMOVUPS          Z21, K1, 64(R8)(R12*1)
 	VFMADD231PS.BCST (BX)(R9*4), Z27, Z22
 	VADDPS           (CX), Z22, Z22
 	VMAXPS           Z22, Z26, Z22
 	VMOVUPS          Z22, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R9*4), Z28, Z23
+	VADDPS           64(CX), Z23, K1, Z23
+	VMAXPS           Z23, Z26, Z23
+	VMOVUPS          Z23, K1, 64(R8)(AX*4)
 	VFMADD231PS.BCST (BX)(R11*1), Z27, Z24
 	VADDPS           (CX), Z24, Z24
 	VMAXPS           Z24, Z26, Z24
 	VMOVUPS          Z24, (R8)(R13*1)
-	VMOVUPS.Z        64(DI), K1, Z27
-	VFMADD231PS.BCST (DX), Z27, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z26, Z1
-	VMOVUPS          Z1, K1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z27, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z26, Z3
-	VMOVUPS          Z3, K1, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z27, Z5
-	VADDPS           64(CX), Z5, K1, Z5
-	VMAXPS           Z5, Z26, Z5
-	VMOVUPS          Z5, K1, 64(SI)(AX*2)
-	VFMADD231PS.BCST (DX)(R10*1), Z27, Z7
-	VADDPS           64(CX), Z7, K1, Z7
-	VMAXPS           Z7, Z26, Z7
-	VMOVUPS          Z7, K1, 64(SI)(R12*1)
-	VFMADD231PS.BCST (DX)(R9*4), Z27, Z9
-	VADDPS           64(CX), Z9, K1, Z9
-	VMAXPS           Z9, Z26, Z9
-	VMOVUPS          Z9, K1, 64(SI)(AX*4)
-	VFMADD231PS.BCST (DX)(R11*1), Z27, Z11
-	VADDPS           64(CX), Z11, K1, Z11
-	VMAXPS           Z11, Z26, Z11
-	VMOVUPS          Z11, K1, 64(SI)(R13*1)
-	VFMADD231PS.BCST (DX)(R10*2), Z27, Z13
-	VADDPS           64(CX), Z13, K1, Z13
-	VMAXPS           Z13, Z26, Z13
-	VMOVUPS          Z13, K1, 64(SI)(R12*2)
-	VFMADD231PS.BCST (BX), Z27, Z15
-	VADDPS           64(CX), Z15, K1, Z15
-	VMAXPS           Z15, Z26, Z15
-	VMOVUPS          Z15, K1, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z27, Z17
-	VADDPS           64(CX), Z17, K1, Z17
-	VMAXPS           Z17, Z26, Z17
-	VMOVUPS          Z17, K1, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z27, Z19
-	VADDPS           64(CX), Z19, K1, Z19
-	VMAXPS           Z19, Z26, Z19
-	VMOVUPS          Z19, K1, 64(R8)(AX*2)
-	VFMADD231PS.BCST (BX)(R10*1), Z27, Z21
-	VADDPS           64(CX), Z21, K1, Z21
-	VMAXPS           Z21, Z26, Z21
-	VMOVUPS          Z21, K1, 64(R8)(R12*1)
-	VFMADD231PS.BCST (BX)(R9*4), Z27, Z23
-	VADDPS           64(CX), Z23, K1, Z23
-	VMAXPS           Z23, Z26, Z23
-	VMOVUPS          Z23, K1, 64(R8)(AX*4)
-	VFMADD231PS.BCST (BX)(R11*1), Z27, Z25
+	VFMADD231PS.BCST (BX)(R11*1), Z28, Z25
 	VADDPS           64(CX), Z25, K1, Z25
 	VMAXPS           Z25, Z26, Z25
 	VMOVUPS          Z25, K1, 64(R8)(R13*1)
@@ -17501,116 +17501,116 @@ biased:
 	LEAQ             (AX)(AX*2), R12
 	LEAQ             (AX)(AX*4), R13
 	VMOVUPS          (DI), Z29
+	VMOVUPS          64(DI), Z30
 	VFMADD231PS.BCST (DX), Z29, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z28, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z30, Z1
+	VADDPS           64(CX), Z1, Z1
+	VMAXPS           Z1, Z28, Z1
+	VMOVUPS          Z1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z29, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z28, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z30, Z3
+	VADDPS           64(CX), Z3, Z3
+	VMAXPS           Z3, Z28, Z3
+	VMOVUPS          Z3, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z29, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z28, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z30, Z5
+	VADDPS           64(CX), Z5, Z5
+	VMAXPS           Z5, Z28, Z5
+	VMOVUPS          Z5, 64(SI)(AX*2)
 	VFMADD231PS.BCST (DX)(R10*1), Z29, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z28, Z6
 	VMOVUPS          Z6, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z30, Z7
+	VADDPS           64(CX), Z7, Z7
+	VMAXPS           Z7, Z28, Z7
+	VMOVUPS          Z7, 64(SI)(R12*1)
 	VFMADD231PS.BCST (DX)(R9*4), Z29, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z28, Z8
 	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R9*4), Z30, Z9
+	VADDPS           64(CX), Z9, Z9
+	VMAXPS           Z9, Z28, Z9
+	VMOVUPS          Z9, 64(SI)(AX*4)
 	VFMADD231PS.BCST (DX)(R11*1), Z29, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z28, Z10
 	VMOVUPS          Z10, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R11*1), Z30, Z11
+	VADDPS           64(CX), Z11, Z11
+	VMAXPS           Z11, Z28, Z11
+	VMOVUPS          Z11, 64(SI)(R13*1)
 	VFMADD231PS.BCST (DX)(R10*2), Z29, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z28, Z12
 	VMOVUPS          Z12, (SI)(R12*2)
+	VFMADD231PS.BCST (DX)(R10*2), Z30, Z13
+	VADDPS           64(CX), Z13, Z13
+	VMAXPS           Z13, Z28, Z13
+	VMOVUPS          Z13, 64(SI)(R12*2)
 	VFMADD231PS.BCST (BX), Z29, Z14
 	VADDPS           (CX), Z14, Z14
 	VMAXPS           Z14, Z28, Z14
 	VMOVUPS          Z14, (R8)
+	VFMADD231PS.BCST (BX), Z30, Z15
+	VADDPS           64(CX), Z15, Z15
+	VMAXPS           Z15, Z28, Z15
+	VMOVUPS          Z15, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z29, Z16
 	VADDPS           (CX), Z16, Z16
 	VMAXPS           Z16, Z28, Z16
 	VMOVUPS          Z16, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z30, Z17
+	VADDPS           64(CX), Z17, Z17
+	VMAXPS           Z17, Z28, Z17
+	VMOVUPS          Z17, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z29, Z18
 	VADDPS           (CX), Z18, Z18
 	VMAXPS           Z18, Z28, Z18
 	VMOVUPS          Z18, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R9*2), Z30, Z19
+	VADDPS           64(CX), Z19, Z19
+	VMAXPS           Z19, Z28, Z19
+	VMOVUPS          Z19, 64(R8)(AX*2)
 	VFMADD231PS.BCST (BX)(R10*1), Z29, Z20
 	VADDPS           (CX), Z20, Z20
 	VMAXPS           Z20, Z28, Z20
 	VMOVUPS          Z20, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R10*1), Z30, Z21
+	VADDPS           64(CX), Z21, Z21
+	VMAXPS           Z21, Z28, Z21
+	VMOVUPS          Z21, 64(R8)(R12*1)
 	VFMADD231PS.BCST (BX)(R9*4), Z29, Z22
 	VADDPS           (CX), Z22, Z22
 	VMAXPS           Z22, Z28, Z22
 	VMOVUPS          Z22, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R9*4), Z30, Z23
+	VADDPS           64(CX), Z23, Z23
+	VMAXPS           Z23, Z28, Z23
+	VMOVUPS          Z23, 64(R8)(AX*4)
 	VFMADD231PS.BCST (BX)(R11*1), Z29, Z24
 	VADDPS           (CX), Z24, Z24
 	VMAXPS           Z24, Z28, Z24
 	VMOVUPS          Z24, (R8)(R13*1)
+	VFMADD231PS.BCST (BX)(R11*1), Z30, Z25
+	VADDPS           64(CX), Z25, Z25
+	VMAXPS           Z25, Z28, Z25
+	VMOVUPS          Z25, 64(R8)(R13*1)
 	VFMADD231PS.BCST (BX)(R10*2), Z29, Z26
 	VADDPS           (CX), Z26, Z26
 	VMAXPS           Z26, Z28, Z26
 	VMOVUPS          Z26, (R8)(R12*2)
-	VMOVUPS          64(DI), Z29
-	VFMADD231PS.BCST (DX), Z29, Z1
-	VADDPS           64(CX), Z1, Z1
-	VMAXPS           Z1, Z28, Z1
-	VMOVUPS          Z1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z29, Z3
-	VADDPS           64(CX), Z3, Z3
-	VMAXPS           Z3, Z28, Z3
-	VMOVUPS          Z3, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z29, Z5
-	VADDPS           64(CX), Z5, Z5
-	VMAXPS           Z5, Z28, Z5
-	VMOVUPS          Z5, 64(SI)(AX*2)
-	VFMADD231PS.BCST (DX)(R10*1), Z29, Z7
-	VADDPS           64(CX), Z7, Z7
-	VMAXPS           Z7, Z28, Z7
-	VMOVUPS          Z7, 64(SI)(R12*1)
-	VFMADD231PS.BCST (DX)(R9*4), Z29, Z9
-	VADDPS           64(CX), Z9, Z9
-	VMAXPS           Z9, Z28, Z9
-	VMOVUPS          Z9, 64(SI)(AX*4)
-	VFMADD231PS.BCST (DX)(R11*1), Z29, Z11
-	VADDPS           64(CX), Z11, Z11
-	VMAXPS           Z11, Z28, Z11
-	VMOVUPS          Z11, 64(SI)(R13*1)
-	VFMADD231PS.BCST (DX)(R10*2), Z29, Z13
-	VADDPS           64(CX), Z13, Z13
-	VMAXPS           Z13, Z28, Z13
-	VMOVUPS          Z13, 64(SI)(R12*2)
-	VFMADD231PS.BCST (BX), Z29, Z15
-	VADDPS           64(CX), Z15, Z15
-	VMAXPS           Z15, Z28, Z15
-	VMOVUPS          Z15, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z29, Z17
-	VADDPS           64(CX), Z17, Z17
-	VMAXPS           Z17, Z28, Z17
-	VMOVUPS          Z17, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z29, Z19
-	VADDPS           64(CX), Z19, Z19
-	VMAXPS           Z19, Z28, Z19
-	VMOVUPS          Z19, 64(R8)(AX*2)
-	VFMADD231PS.BCST (BX)(R10*1), Z29, Z21
-	VADDPS           64(CX), Z21, Z21
-	VMAXPS           Z21, Z28, Z21
-	VMOVUPS          Z21, 64(R8)(R12*1)
-	VFMADD231PS.BCST (BX)(R9*4), Z29, Z23
-	VADDPS           64(CX), Z23, Z23
-	VMAXPS           Z23, Z28, Z23
-	VMOVUPS          Z23, 64(R8)(AX*4)
-	VFMADD231PS.BCST (BX)(R11*1), Z29, Z25
-	VADDPS           64(CX), Z25, Z25
-	VMAXPS           Z25, Z28, Z25
-	VMOVUPS          Z25, 64(R8)(R13*1)
-	VFMADD231PS.BCST (BX)(R10*2), Z29, Z27
+	VFMADD231PS.BCST (BX)(R10*2), Z30, Z27
 	VADDPS           64(CX), Z27, Z27
 	VMAXPS           Z27, Z28, Z27
 	VMOVUPS          Z27, 64(R8)(R12*2)
@@ -17911,116 +17911,116 @@ biased:
 	LEAQ             (AX)(AX*2), R12
 	LEAQ             (AX)(AX*4), R13
 	VMOVUPS          (DI), Z29
+	VMOVUPS.Z        64(DI), K1, Z30
 	VFMADD231PS.BCST (DX), Z29, Z0
 	VADDPS           (CX), Z0, Z0
 	VMAXPS           Z0, Z28, Z0
 	VMOVUPS          Z0, (SI)
+	VFMADD231PS.BCST (DX), Z30, Z1
+	VADDPS           64(CX), Z1, K1, Z1
+	VMAXPS           Z1, Z28, Z1
+	VMOVUPS          Z1, K1, 64(SI)
 	VFMADD231PS.BCST (DX)(R9*1), Z29, Z2
 	VADDPS           (CX), Z2, Z2
 	VMAXPS           Z2, Z28, Z2
 	VMOVUPS          Z2, (SI)(AX*1)
+	VFMADD231PS.BCST (DX)(R9*1), Z30, Z3
+	VADDPS           64(CX), Z3, K1, Z3
+	VMAXPS           Z3, Z28, Z3
+	VMOVUPS          Z3, K1, 64(SI)(AX*1)
 	VFMADD231PS.BCST (DX)(R9*2), Z29, Z4
 	VADDPS           (CX), Z4, Z4
 	VMAXPS           Z4, Z28, Z4
 	VMOVUPS          Z4, (SI)(AX*2)
+	VFMADD231PS.BCST (DX)(R9*2), Z30, Z5
+	VADDPS           64(CX), Z5, K1, Z5
+	VMAXPS           Z5, Z28, Z5
+	VMOVUPS          Z5, K1, 64(SI)(AX*2)
 	VFMADD231PS.BCST (DX)(R10*1), Z29, Z6
 	VADDPS           (CX), Z6, Z6
 	VMAXPS           Z6, Z28, Z6
 	VMOVUPS          Z6, (SI)(R12*1)
+	VFMADD231PS.BCST (DX)(R10*1), Z30, Z7
+	VADDPS           64(CX), Z7, K1, Z7
+	VMAXPS           Z7, Z28, Z7
+	VMOVUPS          Z7, K1, 64(SI)(R12*1)
 	VFMADD231PS.BCST (DX)(R9*4), Z29, Z8
 	VADDPS           (CX), Z8, Z8
 	VMAXPS           Z8, Z28, Z8
 	VMOVUPS          Z8, (SI)(AX*4)
+	VFMADD231PS.BCST (DX)(R9*4), Z30, Z9
+	VADDPS           64(CX), Z9, K1, Z9
+	VMAXPS           Z9, Z28, Z9
+	VMOVUPS          Z9, K1, 64(SI)(AX*4)
 	VFMADD231PS.BCST (DX)(R11*1), Z29, Z10
 	VADDPS           (CX), Z10, Z10
 	VMAXPS           Z10, Z28, Z10
 	VMOVUPS          Z10, (SI)(R13*1)
+	VFMADD231PS.BCST (DX)(R11*1), Z30, Z11
+	VADDPS           64(CX), Z11, K1, Z11
+	VMAXPS           Z11, Z28, Z11
+	VMOVUPS          Z11, K1, 64(SI)(R13*1)
 	VFMADD231PS.BCST (DX)(R10*2), Z29, Z12
 	VADDPS           (CX), Z12, Z12
 	VMAXPS           Z12, Z28, Z12
 	VMOVUPS          Z12, (SI)(R12*2)
+	VFMADD231PS.BCST (DX)(R10*2), Z30, Z13
+	VADDPS           64(CX), Z13, K1, Z13
+	VMAXPS           Z13, Z28, Z13
+	VMOVUPS          Z13, K1, 64(SI)(R12*2)
 	VFMADD231PS.BCST (BX), Z29, Z14
 	VADDPS           (CX), Z14, Z14
 	VMAXPS           Z14, Z28, Z14
 	VMOVUPS          Z14, (R8)
+	VFMADD231PS.BCST (BX), Z30, Z15
+	VADDPS           64(CX), Z15, K1, Z15
+	VMAXPS           Z15, Z28, Z15
+	VMOVUPS          Z15, K1, 64(R8)
 	VFMADD231PS.BCST (BX)(R9*1), Z29, Z16
 	VADDPS           (CX), Z16, Z16
 	VMAXPS           Z16, Z28, Z16
 	VMOVUPS          Z16, (R8)(AX*1)
+	VFMADD231PS.BCST (BX)(R9*1), Z30, Z17
+	VADDPS           64(CX), Z17, K1, Z17
+	VMAXPS           Z17, Z28, Z17
+	VMOVUPS          Z17, K1, 64(R8)(AX*1)
 	VFMADD231PS.BCST (BX)(R9*2), Z29, Z18
 	VADDPS           (CX), Z18, Z18
 	VMAXPS           Z18, Z28, Z18
 	VMOVUPS          Z18, (R8)(AX*2)
+	VFMADD231PS.BCST (BX)(R9*2), Z30, Z19
+	VADDPS           64(CX), Z19, K1, Z19
+	VMAXPS           Z19, Z28, Z19
+	VMOVUPS          Z19, K1, 64(R8)(AX*2)
 	VFMADD231PS.BCST (BX)(R10*1), Z29, Z20
 	VADDPS           (CX), Z20, Z20
 	VMAXPS           Z20, Z28, Z20
 	VMOVUPS          Z20, (R8)(R12*1)
+	VFMADD231PS.BCST (BX)(R10*1), Z30, Z21
+	VADDPS           64(CX), Z21, K1, Z21
+	VMAXPS           Z21, Z28, Z21
+	VMOVUPS          Z21, K1, 64(R8)(R12*1)
 	VFMADD231PS.BCST (BX)(R9*4), Z29, Z22
 	VADDPS           (CX), Z22, Z22
 	VMAXPS           Z22, Z28, Z22
 	VMOVUPS          Z22, (R8)(AX*4)
+	VFMADD231PS.BCST (BX)(R9*4), Z30, Z23
+	VADDPS           64(CX), Z23, K1, Z23
+	VMAXPS           Z23, Z28, Z23
+	VMOVUPS          Z23, K1, 64(R8)(AX*4)
 	VFMADD231PS.BCST (BX)(R11*1), Z29, Z24
 	VADDPS           (CX), Z24, Z24
 	VMAXPS           Z24, Z28, Z24
 	VMOVUPS          Z24, (R8)(R13*1)
+	VFMADD231PS.BCST (BX)(R11*1), Z30, Z25
+	VADDPS           64(CX), Z25, K1, Z25
+	VMAXPS           Z25, Z28, Z25
+	VMOVUPS          Z25, K1, 64(R8)(R13*1)
 	VFMADD231PS.BCST (BX)(R10*2), Z29, Z26
 	VADDPS           (CX), Z26, Z26
 	VMAXPS           Z26, Z28, Z26
 	VMOVUPS          Z26, (R8)(R12*2)
-	VMOVUPS.Z        64(DI), K1, Z29
-	VFMADD231PS.BCST (DX), Z29, Z1
-	VADDPS           64(CX), Z1, K1, Z1
-	VMAXPS           Z1, Z28, Z1
-	VMOVUPS          Z1, K1, 64(SI)
-	VFMADD231PS.BCST (DX)(R9*1), Z29, Z3
-	VADDPS           64(CX), Z3, K1, Z3
-	VMAXPS           Z3, Z28, Z3
-	VMOVUPS          Z3, K1, 64(SI)(AX*1)
-	VFMADD231PS.BCST (DX)(R9*2), Z29, Z5
-	VADDPS           64(CX), Z5, K1, Z5
-	VMAXPS           Z5, Z28, Z5
-	VMOVUPS          Z5, K1, 64(SI)(AX*2)
-	VFMADD231PS.BCST (DX)(R10*1), Z29, Z7
-	VADDPS           64(CX), Z7, K1, Z7
-	VMAXPS           Z7, Z28, Z7
-	VMOVUPS          Z7, K1, 64(SI)(R12*1)
-	VFMADD231PS.BCST (DX)(R9*4), Z29, Z9
-	VADDPS           64(CX), Z9, K1, Z9
-	VMAXPS           Z9, Z28, Z9
-	VMOVUPS          Z9, K1, 64(SI)(AX*4)
-	VFMADD231PS.BCST (DX)(R11*1), Z29, Z11
-	VADDPS           64(CX), Z11, K1, Z11
-	VMAXPS           Z11, Z28, Z11
-	VMOVUPS          Z11, K1, 64(SI)(R13*1)
-	VFMADD231PS.BCST (DX)(R10*2), Z29, Z13
-	VADDPS           64(CX), Z13, K1, Z13
-	VMAXPS           Z13, Z28, Z13
-	VMOVUPS          Z13, K1, 64(SI)(R12*2)
-	VFMADD231PS.BCST (BX), Z29, Z15
-	VADDPS           64(CX), Z15, K1, Z15
-	VMAXPS           Z15, Z28, Z15
-	VMOVUPS          Z15, K1, 64(R8)
-	VFMADD231PS.BCST (BX)(R9*1), Z29, Z17
-	VADDPS           64(CX), Z17, K1, Z17
-	VMAXPS           Z17, Z28, Z17
-	VMOVUPS          Z17, K1, 64(R8)(AX*1)
-	VFMADD231PS.BCST (BX)(R9*2), Z29, Z19
-	VADDPS           64(CX), Z19, K1, Z19
-	VMAXPS           Z19, Z28, Z19
-	VMOVUPS          Z19, K1, 64(R8)(AX*2)
-	VFMADD231PS.BCST (BX)(R10*1), Z29, Z21
-	VADDPS           64(CX), Z21, K1, Z21
-	VMAXPS           Z21, Z28, Z21
-	VMOVUPS          Z21, K1, 64(R8)(R12*1)
-	VFMADD231PS.BCST (BX)(R9*4), Z29, Z23
-	VADDPS           64(CX), Z23, K1, Z23
-	VMAXPS           Z23, Z28, Z23
-	VMOVUPS          Z23, K1, 64(R8)(AX*4)
-	VFMADD231PS.BCST (BX)(R11*1), Z29, Z25
-	VADDPS           64(CX), Z25, K1, Z25
-	VMAXPS           Z25, Z28, Z25
-	VMOVUPS          Z25, K1, 64(R8)(R13*1)
-	VFMADD231PS.BCST (BX)(R10*2), Z29, Z27
+	VFMADD231PS.BCST (BX)(R10*2), Z30, Z27
 	VADDPS           64(CX), Z27, K1, Z27
 	VMAXPS           Z27, Z28, Z27
 	VMOVUPS          Z27, K1, 64(R8)(R12*2)

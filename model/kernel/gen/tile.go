@@ -257,7 +257,7 @@ func (g *isa) tileFinish(p reg.GPVirtual, acc [][]reg.VecVirtual, tails []*tail,
 	flags, floors := g.field(p, tFlags), g.GP64()
 	g.ANDQ(U8(flagReLU), flags)
 	g.LEAQ(g.floors, floors)
-	floor, bv := g.vec(), g.vec()
+	floor := g.vec()
 	g.VBROADCASTSS(Mem{Base: floors, Index: flags, Scale: 2}, floor)
 	bias := g.field(p, tBias)
 	g.TESTQ(bias, bias)
@@ -265,16 +265,31 @@ func (g *isa) tileFinish(p reg.GPVirtual, acc [][]reg.VecVirtual, tails []*tail,
 	g.LEAQ(g.nothing, bias)
 	g.Label("biased")
 	cells := g.cells(p, h0, h1)
-	for j := range acc[0] {
-		g.load(Mem{Base: f.b, Disp: g.bytes() * j}, bv, tails[j])
+	one := func(i, j int, bv reg.VecVirtual) {
+		r := acc[i][j]
+		g.VFMADD231PS_BCST(f.row(i), bv, r)
+		g.add(Mem{Base: bias, Disp: g.bytes() * j}, r, nil, tails[j])
+		g.VMAXPS(r, floor, r)
+		m := cells(i)
+		m.Disp = g.bytes() * j
+		g.store(r, m, tails[j])
+	}
+	bv := g.vecs(len(acc[0]))
+	if len(acc) < 15 {
+		for j := range bv {
+			g.load(Mem{Base: f.b, Disp: g.bytes() * j}, bv[j], tails[j])
+		}
 		for i := range acc {
-			r := acc[i][j]
-			g.VFMADD231PS_BCST(f.row(i), bv, r)
-			g.add(Mem{Base: bias, Disp: g.bytes() * j}, r, nil, tails[j])
-			g.VMAXPS(r, floor, r)
-			m := cells(i)
-			m.Disp = g.bytes() * j
-			g.store(r, m, tails[j])
+			for j := range bv {
+				one(i, j, bv[j])
+			}
+		}
+		return
+	}
+	for j := range bv { // one after the other, since they do not fit the registers
+		g.load(Mem{Base: f.b, Disp: g.bytes() * j}, bv[0], tails[j])
+		for i := range acc {
+			one(i, j, bv[0])
 		}
 	}
 }
