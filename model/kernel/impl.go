@@ -164,10 +164,12 @@ type impl struct {
 	sgd  func(w, v, g ptr, n int, h *[6]float32)
 	adam func(w, m, v, g ptr, n int, h *[11]float32)
 
-	lanes      int    // elements of a vector: the pixels that sparse does at once
-	sparseMost [2]int // most vectors for blocks of 1 and of 4
-	sparse     func(a *sparseArgs, block, vectors int)
-	gather     func(w ptr, idx *int32, x ptr, n int) float32 // Σ w[i]*x[idx[i]]
+	lanes int // elements of a vector
+
+	sparsePixels int    // of a vector of sparse
+	sparseMost   [2]int // most vectors for blocks of 1 and of 4
+	sparse       func(a *sparseArgs, block, vectors int)
+	gather       func(w ptr, idx *int32, x ptr, n int) float32 // Σ w[i]*x[idx[i]]
 
 	wino winoImpl
 

@@ -59,7 +59,7 @@ type tileTable [8][9][9]func(*tileArgs)
 var avx512Tiles, avx2Tiles tileTable
 
 // Sparse kernels by block and number of vectors.
-var avx512Sparse, avx2Sparse [5][15]func(*sparseArgs)
+var avx512Sparse, avx2Sparse [5][29]func(*sparseArgs)
 
 func fill(t *tileTable, from map[[3]int]func(*tileArgs)) {
 	for k, f := range from {
@@ -146,7 +146,7 @@ var avx512Impl = impl{
 	colSum: colSum512, colSqDev: colSqDev512, colDot: colDot512, affine: affine512, affine2: affine2512,
 	affineGrad: affineGrad512,
 	sgd:        sgd512, adam: adam512, transpose: transposeAVX, peak: peak512,
-	lanes: 16, sparseMost: [2]int{14, 6}, gather: gatherAVX,
+	lanes: 16, sparsePixels: 8, sparseMost: [2]int{28, 6}, gather: gatherAVX,
 	sparse: func(a *sparseArgs, block, vectors int) { avx512Sparse[block][vectors](a) },
 }
 
@@ -198,17 +198,17 @@ var avx2Impl = impl{
 	colSum: colSum256, colSqDev: colSqDev256, colDot: colDot256, affine: affine256, affine2: affine2256,
 	affineGrad: affineGrad256,
 	sgd:        sgd256, adam: adam256, transpose: transposeAVX, peak: peak256,
-	lanes: 8, sparseMost: [2]int{12, 3}, gather: gatherAVX,
+	lanes: 8, sparsePixels: 8, sparseMost: [2]int{12, 3}, gather: gatherAVX,
 	sparse: func(a *sparseArgs, block, vectors int) { avx2Sparse[block][vectors](a) },
 }
 
 // transposeAVX transposes blocks of 8 by 8, and the rest in Go. It goes along the rows of src, or along those of dst
-// where these would compete for cache lines.
+// where these would compete for cache lines, or are the longer ones and not too many lines.
 func transposeAVX(dst, src ptr, m, n, ldd, lds int) {
 	m8, n8 := m&^7, n&^7
 	switch {
 	case n8 == 0 || m8 == 0:
-	case aliases(ldd):
+	case aliases(ldd), n8 < m8 && m8 <= 128:
 		for j := 0; j < n8; j += 8 {
 			transpose8(at(dst, j*ldd), at(src, j), m8/8, 4*ldd, 4*lds, 32, 32*lds)
 		}

@@ -35,7 +35,7 @@ func platformImpls() []*impl {
 	for k, f := range sparseNEON {
 		sparse[k[0]][k[1]] = f
 	}
-	neon.lanes, neon.sparseMost = 4, [2]int{8, 5}
+	neon.lanes, neon.sparsePixels, neon.sparseMost = 4, 4, [2]int{8, 5}
 	neon.sparse = func(a *sparseArgs, block, vectors int) { sparse[block][vectors](a) }
 	neon.depth = depthWithRest
 	neon.maxPool = maxPoolWithRest

@@ -30,7 +30,7 @@ type SparseConv struct {
 }
 
 // planeSlack is how far a vector of pixels may reach past the last one.
-const planeSlack = 16 * 14
+const planeSlack = 8 * 28
 
 // NewSparseConv compiles weights w ([KH][KW][IC/Groups][OC]) with blocks of 1 or 4 output channels.
 func NewSparseConv(sh ConvShape, w []float32, block int) (*SparseConv, error) {
@@ -195,10 +195,10 @@ func (p *SparseConv) tiles(im *impl, s *Scratch, flags uint64, n int) {
 	if p.block == 4 {
 		most = im.sparseMost[1]
 	}
-	vectors := (pixels + im.lanes - 1) / im.lanes
+	vectors := (pixels + im.sparsePixels - 1) / im.sparsePixels
 	step := evenStep(vectors, most)
 	for v := 0; v < vectors; v += step {
-		a.x, a.out = addr(s.planes, v*im.lanes), addr(s.outs, v*im.lanes)
+		a.x, a.out = addr(s.planes, v*im.sparsePixels), addr(s.outs, v*im.sparsePixels)
 		im.sparse(a, p.block, min(step, vectors-v))
 	}
 }

@@ -74,6 +74,76 @@ func sparse512_b1_v13(p *sparseArgs)
 //go:noescape
 func sparse512_b1_v14(p *sparseArgs)
 
+// sparse512_b1_v15 computes 15 vectors of pixels for blocks of 1 channels as sparseArgs says.
+//
+//go:noescape
+func sparse512_b1_v15(p *sparseArgs)
+
+// sparse512_b1_v16 computes 16 vectors of pixels for blocks of 1 channels as sparseArgs says.
+//
+//go:noescape
+func sparse512_b1_v16(p *sparseArgs)
+
+// sparse512_b1_v17 computes 17 vectors of pixels for blocks of 1 channels as sparseArgs says.
+//
+//go:noescape
+func sparse512_b1_v17(p *sparseArgs)
+
+// sparse512_b1_v18 computes 18 vectors of pixels for blocks of 1 channels as sparseArgs says.
+//
+//go:noescape
+func sparse512_b1_v18(p *sparseArgs)
+
+// sparse512_b1_v19 computes 19 vectors of pixels for blocks of 1 channels as sparseArgs says.
+//
+//go:noescape
+func sparse512_b1_v19(p *sparseArgs)
+
+// sparse512_b1_v20 computes 20 vectors of pixels for blocks of 1 channels as sparseArgs says.
+//
+//go:noescape
+func sparse512_b1_v20(p *sparseArgs)
+
+// sparse512_b1_v21 computes 21 vectors of pixels for blocks of 1 channels as sparseArgs says.
+//
+//go:noescape
+func sparse512_b1_v21(p *sparseArgs)
+
+// sparse512_b1_v22 computes 22 vectors of pixels for blocks of 1 channels as sparseArgs says.
+//
+//go:noescape
+func sparse512_b1_v22(p *sparseArgs)
+
+// sparse512_b1_v23 computes 23 vectors of pixels for blocks of 1 channels as sparseArgs says.
+//
+//go:noescape
+func sparse512_b1_v23(p *sparseArgs)
+
+// sparse512_b1_v24 computes 24 vectors of pixels for blocks of 1 channels as sparseArgs says.
+//
+//go:noescape
+func sparse512_b1_v24(p *sparseArgs)
+
+// sparse512_b1_v25 computes 25 vectors of pixels for blocks of 1 channels as sparseArgs says.
+//
+//go:noescape
+func sparse512_b1_v25(p *sparseArgs)
+
+// sparse512_b1_v26 computes 26 vectors of pixels for blocks of 1 channels as sparseArgs says.
+//
+//go:noescape
+func sparse512_b1_v26(p *sparseArgs)
+
+// sparse512_b1_v27 computes 27 vectors of pixels for blocks of 1 channels as sparseArgs says.
+//
+//go:noescape
+func sparse512_b1_v27(p *sparseArgs)
+
+// sparse512_b1_v28 computes 28 vectors of pixels for blocks of 1 channels as sparseArgs says.
+//
+//go:noescape
+func sparse512_b1_v28(p *sparseArgs)
+
 // sparse512_b4_v1 computes 1 vectors of pixels for blocks of 4 channels as sparseArgs says.
 //
 //go:noescape
@@ -120,6 +190,20 @@ var sparse512 = map[[2]int]func(*sparseArgs){
 	{1, 12}: sparse512_b1_v12,
 	{1, 13}: sparse512_b1_v13,
 	{1, 14}: sparse512_b1_v14,
+	{1, 15}: sparse512_b1_v15,
+	{1, 16}: sparse512_b1_v16,
+	{1, 17}: sparse512_b1_v17,
+	{1, 18}: sparse512_b1_v18,
+	{1, 19}: sparse512_b1_v19,
+	{1, 20}: sparse512_b1_v20,
+	{1, 21}: sparse512_b1_v21,
+	{1, 22}: sparse512_b1_v22,
+	{1, 23}: sparse512_b1_v23,
+	{1, 24}: sparse512_b1_v24,
+	{1, 25}: sparse512_b1_v25,
+	{1, 26}: sparse512_b1_v26,
+	{1, 27}: sparse512_b1_v27,
+	{1, 28}: sparse512_b1_v28,
 	{4, 1}:  sparse512_b4_v1,
 	{4, 2}:  sparse512_b4_v2,
 	{4, 3}:  sparse512_b4_v3,

@@ -3,13 +3,11 @@ package kernel
 // toPlanes writes n images of x as channel planes, one set per phase of the strides, with zeros in the padding.
 func (p *SparseConv) toPlanes(im *impl, s *Scratch, x []float32, n int) {
 	sh := &p.c.s
-	if p.c.flat {
+	if p.c.flat || !p.padded() {
 		p.lineToPlane(im, s, x, 0, 0, n*sh.H*sh.W, 1)
 		return
 	}
-	if p.padded() {
-		clear(s.planes)
-	}
+	clear(s.planes)
 	for ph := range sh.StrideH {
 		for pw := range sh.StrideW {
 			base := (ph*sh.StrideW + pw) * sh.IC * p.plane
@@ -36,8 +34,9 @@ func (p *SparseConv) padded() bool {
 // firstOf is the first input position whose padded position is congruent to phase modulo stride.
 func firstOf(phase, pad, stride int) int { return ((phase-pad)%stride + stride) % stride }
 
-// lineToPlane transposes n pixels of x, every step-th from index src on, to index dst of the planes of all channels. The
-// last block of 8 pixels is completed with zeros, which fall on padding or on pixels that are written later.
+// lineToPlane transposes n pixels of x, every step-th from index src on, to index dst of the planes of all channels. A last
+// block of 8 pixels that is not full takes some again that were done before, or, if there are too few, is completed with zeros,
+// which fall on padding or on pixels that are written later.
 func (p *SparseConv) lineToPlane(im *impl, s *Scratch, x []float32, src, dst, n, step int) {
 	c := p.c.s.IC
 	full := n &^ 7
@@ -45,6 +44,10 @@ func (p *SparseConv) lineToPlane(im *impl, s *Scratch, x []float32, src, dst, n,
 		im.transpose(addr(s.planes, dst), addr(x, src), full, c, p.plane, step*c)
 	}
 	if full == n {
+		return
+	}
+	if n > 8 {
+		im.transpose(addr(s.planes, dst+n-8), addr(x, src+(n-8)*step*c), 8, c, p.plane, step*c)
 		return
 	}
 	s.edge = grow(s.edge, max(len(s.edge), 8*max(c, p.c.s.OC)))
@@ -77,7 +80,8 @@ func (p *SparseConv) fromPlanes(im *impl, s *Scratch, y []float32, n int, flags 
 	}
 }
 
-// lineFromPlane transposes n pixels of the planes of group g, from pixel src on, to pixel dst of out.
+// lineFromPlane transposes n pixels of the planes of group g, from pixel src on, to pixel dst of out. A last block of 8 pixels
+// that is not full takes some again that were done before, or garbage for pixels that are written later.
 func (p *SparseConv) lineFromPlane(im *impl, s *Scratch, out []float32, src, dst, n, g int) {
 	oc, ocg := p.c.s.OC, p.c.ocg
 	first := g * p.perGrp * p.block * p.outPlan
@@ -86,6 +90,14 @@ func (p *SparseConv) lineFromPlane(im *impl, s *Scratch, out []float32, src, dst
 		im.transpose(addr(out, dst*oc+g*ocg), addr(s.outs, first+src), ocg, full, oc, p.outPlan)
 	}
 	if full == n {
+		return
+	}
+	from := full
+	if n > 8 {
+		from = n - 8
+	}
+	if (dst+from+8)*oc <= len(out) {
+		im.transpose(addr(out, (dst+from)*oc+g*ocg), addr(s.outs, first+src+from), ocg, 8, oc, p.outPlan)
 		return
 	}
 	s.edge = grow(s.edge, max(len(s.edge), 8*max(oc, p.c.s.IC)))

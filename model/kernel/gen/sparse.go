@@ -21,9 +21,11 @@ const (
 	sFlags
 )
 
-// sparse emits the sparse convolutions: blocks of 1 or 4 output channels, as many vectors of pixels as registers hold.
+// sparse emits the sparse convolutions: blocks of 1 or 4 output channels, as many vectors of pixels as registers hold. Vectors
+// have 256 bits for AVX-512 too, with twice the registers: the pixels that an entry needs begin anywhere, a vector of 512 bits
+// always lies in two cache lines, and fewer lanes are left over.
 func (g *isa) sparse() {
-	most := map[int]int{1: 14, 4: 6}
+	most := map[int]int{1: 28, 4: 6}
 	if g.bits == 256 {
 		most = map[int]int{1: 12, 4: 3}
 	}
@@ -44,13 +46,20 @@ func (g *isa) sparse() {
 func (g *isa) sparseTile(block, nv int) string {
 	name := fmt.Sprintf("sparse%d_b%d_v%d", g.bits, block, nv)
 	g.fnNamed(name, "(p *sparseArgs)", fmt.Sprintf("computes %d vectors of pixels for blocks of %d channels as sparseArgs says.", nv, block))
+	vecs := func(n int) []reg.VecVirtual {
+		v := make([]reg.VecVirtual, n)
+		for i := range v {
+			v[i] = g.YMM()
+		}
+		return v
+	}
 	p := g.arg("p")
 	left, x, cnt, offs, w, out, bias := g.field(p, sBlocks), g.field(p, sX), g.field(p, sCount), g.field(p, sOffs), g.field(p, sW), g.field(p, sOut), g.field(p, sBias)
 	flags, stride := g.field(p, sFlags), g.field(p, sOutStride)
 	acc := make([][]reg.VecVirtual, block)
 	g.Label("block")
 	for b := range acc {
-		acc[b] = g.vecs(nv)
+		acc[b] = vecs(nv)
 		for j := range acc[b] {
 			g.VBROADCASTSS(Mem{Base: bias, Disp: 4 * b}, acc[b][j])
 		}
@@ -59,14 +68,14 @@ func (g *isa) sparseTile(block, nv int) string {
 	g.MOVLQSX(Mem{Base: cnt}, n)
 	g.TESTQ(n, n)
 	g.JZ(LabelRef("store"))
-	tmp := g.vec()
+	tmp := g.YMM()
 	var xs []reg.VecVirtual
 	if block > 1 {
-		xs = g.vecs(nv)
+		xs = vecs(nv)
 	}
 	g.Label("entry")
 	g.MOVLQSX(Mem{Base: offs}, o)
-	at := func(j int) Mem { return Mem{Base: x, Index: o, Scale: 1, Disp: j * g.bytes()} }
+	at := func(j int) Mem { return Mem{Base: x, Index: o, Scale: 1, Disp: 32 * j} }
 	for j := range xs {
 		g.VMOVUPS(at(j), xs[j])
 	}
@@ -92,7 +101,7 @@ func (g *isa) sparseTile(block, nv int) string {
 	g.activate(flags, all, tmp)
 	for b := range acc {
 		for j := range acc[b] {
-			g.VMOVUPS(acc[b][j], Mem{Base: out, Disp: j * g.bytes()})
+			g.VMOVUPS(acc[b][j], Mem{Base: out, Disp: 32 * j})
 		}
 		g.ADDQ(stride, out)
 	}
