@@ -18,6 +18,8 @@ var benchConvs = []struct {
 	{"res16", ConvShape{H: 32, W: 32, IC: 16, OC: 16, KH: 3, KW: 3, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}},
 	{"res64", ConvShape{H: 8, W: 8, IC: 64, OC: 64, KH: 3, KW: 3, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}},
 	{"down32", ConvShape{H: 32, W: 32, IC: 16, OC: 32, KH: 3, KW: 3, StrideH: 2, StrideW: 2, PadBottom: 1, PadRight: 1}},
+	{"down64", ConvShape{H: 16, W: 16, IC: 32, OC: 64, KH: 3, KW: 3, StrideH: 2, StrideW: 2, PadBottom: 1, PadRight: 1}},
+	{"res32", ConvShape{H: 16, W: 16, IC: 32, OC: 32, KH: 3, KW: 3, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}},
 	{"point64", ConvShape{H: 25, W: 5, IC: 64, OC: 64, KH: 1, KW: 1}},
 	{"point256", ConvShape{H: 6, W: 6, IC: 256, OC: 256, KH: 1, KW: 1}},
 	{"depth64", ConvShape{H: 25, W: 5, IC: 64, OC: 64, KH: 3, KW: 3, Groups: 64, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}},

@@ -94,7 +94,7 @@ func (r misuse) objects() (out []any) {
 
 // functions are those of the package that take slices and may be misused.
 var functions = []any{
-	Gemm, Add, AddScaled, Scale, Activate, ActivateGrad, ColumnSums, ChannelSums, ChannelSquares, ChannelDots, Affine, Combine, SGD, Adam,
+	Gemm, Add, AddScaled, Scale, Activate, ActivateGrad, ColumnSums, ChannelSums, ChannelSquares, ChannelDots, Affine, AffineAdd, Combine, SGD, Adam,
 	GlobalAvg, GlobalAvgGrad, Quantize, Dequantize, NewConv, NewDense, NewPool, NewQConv, NewSparseConv, NewWinograd,
 }
 

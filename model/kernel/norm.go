@@ -74,6 +74,38 @@ func Affine(y, x, scale, shift []float32, c, n0, n1 int, act Activation, accumul
 	return nil
 }
 
+// addBlock is how many elements AffineAdd computes at a time: few enough for the first-level cache.
+const addBlock = 2048
+
+// AffineAdd writes rows [n0, n1) of y = act(x*scale + shift + zAct(z*zScale + zShift)), per channel, or of
+// y = act(x*scale + shift + z) where zScale and zShift are nil. y may be z, not x.
+func AffineAdd(y, x, scale, shift, z, zScale, zShift []float32, c, n0, n1 int, act, zAct Activation) error {
+	im, err := current()
+	flags, errA := act.flags()
+	zFlags, errZ := zAct.flags()
+	_, errS := planeSize(1, c)
+	if err := firstErr(err, errA, errZ, errS, checkImages("x", x, c, n0, n1), checkImages("y", y, c, n0, n1), checkImages("z", z, c, n0, n1),
+		same(c, []string{"scale", "shift"}, scale, shift)); err != nil {
+		return err
+	}
+	if zScale != nil || zShift != nil {
+		if err := same(c, []string{"zScale", "zShift"}, zScale, zShift); err != nil {
+			return err
+		}
+	}
+	rows := max(1, addBlock/c)
+	for r := n0; r < n1; r += rows {
+		n := min(rows, n1-r)
+		if zScale != nil {
+			im.affine(addr(y, r*c), addr(z, r*c), addr(zScale, 0), addr(zShift, 0), n, c, zFlags)
+		} else {
+			copy(y[r*c:(r+n)*c], z[r*c:(r+n)*c])
+		}
+		im.affine(addr(y, r*c), addr(x, r*c), addr(scale, 0), addr(shift, 0), n, c, flags|flagAccumulate)
+	}
+	return nil
+}
+
 // AffineGrad turns dy, the gradient of rows [n0, n1) of Affine's y without accumulate, into that before the activation, in
 // place, and adds its sums per channel to sum, and those of it times (x - mean) to dot: what the gradients of scale and shift
 // and normalisation's sums are made of.

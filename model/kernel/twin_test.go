@@ -274,6 +274,36 @@ func TestAffineGrad(t *testing.T) {
 	})
 }
 
+// TestAffineAdd: it gives the bits of the operations it stands for, on every variant.
+func TestAffineAdd(t *testing.T) {
+	eachVariant(t, func(t *testing.T) {
+		for _, c := range []int{1, 3, 16, 19, 64, 3000} {
+			for _, rows := range []int{1, 5, 131} {
+				for i, act := range []Activation{None, ReLU, ReLU6} {
+					r := rng(uint64(c*1000 + rows))
+					x, z, y := random(r, rows*c, i), random(r, rows*c, (i+1)%4), random(r, rows*c, 0)
+					a, b, u, v := random(r, c, 1), random(r, c, 2), random(r, c, 3), random(r, c, 0)
+					want := append([]float32(nil), z.s...)
+					must(t, Affine(want, x.s, a.s, b.s, c, 0, rows, act, true))
+					must(t, AffineAdd(y.s, x.s, a.s, b.s, z.s, nil, nil, c, 0, rows, act, None))
+					sameBits(t, "plain", y.s, want)
+					must(t, Affine(want, z.s, u.s, v.s, c, 0, rows, ReLU, false))
+					must(t, Affine(want, x.s, a.s, b.s, c, 0, rows, act, true))
+					must(t, AffineAdd(z.s, x.s, a.s, b.s, z.s, u.s, v.s, c, 0, rows, act, ReLU))
+					sameBits(t, "both", z.s, want)
+					for _, g := range []*guarded{x, z, y, a, b, u, v} {
+						g.check(t, "affine add")
+					}
+				}
+			}
+		}
+	})
+	one := make([]float32, 1)
+	if err := AffineAdd(one, one, one, one, one, one, nil, 1, 0, 1, None, None); !errors.Is(err, ErrLength) {
+		t.Errorf("no zShift: error is %v, want ErrLength", err)
+	}
+}
+
 func TestPoolTwins(t *testing.T) {
 	shapes := []PoolShape{
 		{H: 30, W: 30, C: 32, KH: 2, KW: 2, StrideH: 2, StrideW: 2},

@@ -8,7 +8,7 @@ DATA six512<>+0(SB)/4, $0x40c00000
 GLOBL six512<>(SB), RODATA|NOPTR, $4
 
 // func winoInput512(p *byte)
-// Requires: AVX, AVX512F, BMI2, CMOV
+// Requires: AVX, AVX512F, BMI2
 TEXT ·winoInput512(SB), NOSPLIT, $0-8
 	MOVQ         p+0(FP), AX
 	MOVL         $0x40800000, CX
@@ -22,55 +22,19 @@ TEXT ·winoInput512(SB), NOSPLIT, $0-8
 	SHLQ         $0x02, CX
 
 strip_1:
-	LEAQ    64(DX), BX
-	CMPQ    BX, CX
-	JG      narrower_2
-	MOVQ    80(AX), BX
-	ADDQ    DX, BX
-	MOVQ    136(AX), DI
-	MOVQ    DX, SI
-	MOVQ    64(AX), R8
-	IMULQ   56(AX), R8
-	SUBQ    R8, SI
-	XORQ    R8, R8
-	MOVQ    $0x0000ffff, R9
-	MOVQ    R9, R10
-	CMPQ    64(AX), $0x00
-	CMOVQGT R8, R10
-	CMPQ    72(AX), $0x00
-	CMOVQLE R8, R10
-	KMOVW   R10, K1
-	MOVQ    R9, R10
-	CMPQ    64(AX), $0x01
-	CMOVQGT R8, R10
-	CMPQ    72(AX), $0x01
-	CMOVQLE R8, R10
-	KMOVW   R10, K2
-	MOVQ    R9, R10
-	CMPQ    64(AX), $0x02
-	CMOVQGT R8, R10
-	CMPQ    72(AX), $0x02
-	CMOVQLE R8, R10
-	KMOVW   R10, K3
-	MOVQ    R9, R10
-	CMPQ    64(AX), $0x03
-	CMOVQGT R8, R10
-	CMPQ    72(AX), $0x03
-	CMOVQLE R8, R10
-	KMOVW   R10, K4
-	MOVQ    R9, R10
-	CMPQ    64(AX), $0x04
-	CMOVQGT R8, R10
-	CMPQ    72(AX), $0x04
-	CMOVQLE R8, R10
-	KMOVW   R10, K5
-	CMPQ    64(AX), $0x05
-	CMOVQGT R8, R9
-	CMPQ    72(AX), $0x05
-	CMOVQLE R8, R9
-	KMOVW   R9, K6
+	LEAQ 64(DX), BX
+	CMPQ BX, CX
+	JG   narrower_2
+	MOVQ 80(AX), BX
+	ADDQ DX, BX
+	MOVQ 136(AX), DI
+	MOVQ DX, SI
+	CMPQ 64(AX), $0x00
+	JNE  edge_3
+	CMPQ 72(AX), $0x06
+	JNE  edge_3
 
-tile_3:
+tile_5:
 	MOVQ         56(AX), R9
 	MOVQ         SI, R8
 	MOVQ         8(AX), R10
@@ -79,12 +43,13 @@ tile_3:
 	MOVQ         32(AX), R13
 	MOVQ         40(AX), R14
 	MOVQ         48(AX), R15
-	VMOVUPS.Z    (R10)(R8*1), K1, Z2
-	VMOVUPS.Z    (R11)(R8*1), K1, Z3
-	VMOVUPS.Z    (R12)(R8*1), K1, Z4
-	VMOVUPS.Z    (R13)(R8*1), K1, Z5
-	VMOVUPS.Z    (R14)(R8*1), K1, Z6
-	VMOVUPS.Z    (R15)(R8*1), K1, Z7
+	VMOVUPS      (R10)(R8*1), Z2
+	VMOVUPS      (R11)(R8*1), Z3
+	VMOVUPS      (R12)(R8*1), Z4
+	VMOVUPS      (R13)(R8*1), Z5
+	VMOVUPS      (R14)(R8*1), Z6
+	VMOVUPS      (R15)(R8*1), Z7
+	ADDQ         R9, R8
 	VMOVAPS      Z6, Z6
 	VFNMADD231PS Z1, Z4, Z6
 	VMOVAPS      Z6, Z4
@@ -93,13 +58,13 @@ tile_3:
 	VFNMADD231PS Z1, Z5, Z2
 	VMOVAPS      Z2, Z2
 	VFMADD231PS  Z0, Z3, Z2
+	VMOVUPS      (R10)(R8*1), Z3
+	VMOVUPS      (R11)(R8*1), Z5
+	VMOVUPS      (R12)(R8*1), Z6
+	VMOVUPS      (R13)(R8*1), Z7
+	VMOVUPS      (R14)(R8*1), Z8
+	VMOVUPS      (R15)(R8*1), Z9
 	ADDQ         R9, R8
-	VMOVUPS.Z    (R10)(R8*1), K2, Z3
-	VMOVUPS.Z    (R11)(R8*1), K2, Z5
-	VMOVUPS.Z    (R12)(R8*1), K2, Z6
-	VMOVUPS.Z    (R13)(R8*1), K2, Z7
-	VMOVUPS.Z    (R14)(R8*1), K2, Z8
-	VMOVUPS.Z    (R15)(R8*1), K2, Z9
 	VMOVAPS      Z8, Z8
 	VFNMADD231PS Z1, Z6, Z8
 	VMOVAPS      Z8, Z6
@@ -108,13 +73,13 @@ tile_3:
 	VFNMADD231PS Z1, Z7, Z3
 	VMOVAPS      Z3, Z3
 	VFMADD231PS  Z0, Z5, Z3
+	VMOVUPS      (R10)(R8*1), Z5
+	VMOVUPS      (R11)(R8*1), Z7
+	VMOVUPS      (R12)(R8*1), Z8
+	VMOVUPS      (R13)(R8*1), Z9
+	VMOVUPS      (R14)(R8*1), Z10
+	VMOVUPS      (R15)(R8*1), Z11
 	ADDQ         R9, R8
-	VMOVUPS.Z    (R10)(R8*1), K3, Z5
-	VMOVUPS.Z    (R11)(R8*1), K3, Z7
-	VMOVUPS.Z    (R12)(R8*1), K3, Z8
-	VMOVUPS.Z    (R13)(R8*1), K3, Z9
-	VMOVUPS.Z    (R14)(R8*1), K3, Z10
-	VMOVUPS.Z    (R15)(R8*1), K3, Z11
 	VMOVAPS      Z10, Z10
 	VFNMADD231PS Z1, Z8, Z10
 	VMOVAPS      Z10, Z8
@@ -123,13 +88,13 @@ tile_3:
 	VFNMADD231PS Z1, Z9, Z5
 	VMOVAPS      Z5, Z5
 	VFMADD231PS  Z0, Z7, Z5
+	VMOVUPS      (R10)(R8*1), Z7
+	VMOVUPS      (R11)(R8*1), Z9
+	VMOVUPS      (R12)(R8*1), Z10
+	VMOVUPS      (R13)(R8*1), Z11
+	VMOVUPS      (R14)(R8*1), Z12
+	VMOVUPS      (R15)(R8*1), Z13
 	ADDQ         R9, R8
-	VMOVUPS.Z    (R10)(R8*1), K4, Z7
-	VMOVUPS.Z    (R11)(R8*1), K4, Z9
-	VMOVUPS.Z    (R12)(R8*1), K4, Z10
-	VMOVUPS.Z    (R13)(R8*1), K4, Z11
-	VMOVUPS.Z    (R14)(R8*1), K4, Z12
-	VMOVUPS.Z    (R15)(R8*1), K4, Z13
 	VMOVAPS      Z12, Z12
 	VFNMADD231PS Z1, Z10, Z12
 	VMOVAPS      Z12, Z10
@@ -138,13 +103,13 @@ tile_3:
 	VFNMADD231PS Z1, Z11, Z7
 	VMOVAPS      Z7, Z7
 	VFMADD231PS  Z0, Z9, Z7
+	VMOVUPS      (R10)(R8*1), Z9
+	VMOVUPS      (R11)(R8*1), Z11
+	VMOVUPS      (R12)(R8*1), Z12
+	VMOVUPS      (R13)(R8*1), Z13
+	VMOVUPS      (R14)(R8*1), Z14
+	VMOVUPS      (R15)(R8*1), Z15
 	ADDQ         R9, R8
-	VMOVUPS.Z    (R10)(R8*1), K5, Z9
-	VMOVUPS.Z    (R11)(R8*1), K5, Z11
-	VMOVUPS.Z    (R12)(R8*1), K5, Z12
-	VMOVUPS.Z    (R13)(R8*1), K5, Z13
-	VMOVUPS.Z    (R14)(R8*1), K5, Z14
-	VMOVUPS.Z    (R15)(R8*1), K5, Z15
 	VMOVAPS      Z14, Z14
 	VFNMADD231PS Z1, Z12, Z14
 	VMOVAPS      Z14, Z12
@@ -153,13 +118,12 @@ tile_3:
 	VFNMADD231PS Z1, Z13, Z9
 	VMOVAPS      Z9, Z9
 	VFMADD231PS  Z0, Z11, Z9
-	ADDQ         R9, R8
-	VMOVUPS.Z    (R10)(R8*1), K6, Z11
-	VMOVUPS.Z    (R11)(R8*1), K6, Z13
-	VMOVUPS.Z    (R12)(R8*1), K6, Z14
-	VMOVUPS.Z    (R13)(R8*1), K6, Z15
-	VMOVUPS.Z    (R14)(R8*1), K6, Z16
-	VMOVUPS.Z    (R15)(R8*1), K6, Z17
+	VMOVUPS      (R10)(R8*1), Z11
+	VMOVUPS      (R11)(R8*1), Z13
+	VMOVUPS      (R12)(R8*1), Z14
+	VMOVUPS      (R13)(R8*1), Z15
+	VMOVUPS      (R14)(R8*1), Z16
+	VMOVUPS      (R15)(R8*1), Z17
 	VMOVAPS      Z16, Z16
 	VFNMADD231PS Z1, Z14, Z16
 	VMOVAPS      Z16, Z14
@@ -231,65 +195,65 @@ tile_3:
 	MOVQ         24(AX), R11
 	MOVQ         32(AX), R12
 	MOVQ         40(AX), R13
-	VMOVUPS.Z    (R10)(R8*1), K1, Z2
-	VMOVUPS.Z    (R11)(R8*1), K1, Z3
-	VMOVUPS.Z    (R12)(R8*1), K1, Z4
-	VMOVUPS.Z    (R13)(R8*1), K1, Z5
+	VMOVUPS      (R10)(R8*1), Z2
+	VMOVUPS      (R11)(R8*1), Z3
+	VMOVUPS      (R12)(R8*1), Z4
+	VMOVUPS      (R13)(R8*1), Z5
+	ADDQ         R9, R8
 	VMOVAPS      Z5, Z5
 	VFNMADD231PS Z0, Z3, Z5
 	VMOVAPS      Z4, Z3
 	VFNMADD231PS Z0, Z2, Z3
 	VADDPS       Z3, Z5, Z2
 	VSUBPS       Z3, Z5, Z3
+	VMOVUPS      (R10)(R8*1), Z4
+	VMOVUPS      (R11)(R8*1), Z5
+	VMOVUPS      (R12)(R8*1), Z6
+	VMOVUPS      (R13)(R8*1), Z7
 	ADDQ         R9, R8
-	VMOVUPS.Z    (R10)(R8*1), K2, Z4
-	VMOVUPS.Z    (R11)(R8*1), K2, Z5
-	VMOVUPS.Z    (R12)(R8*1), K2, Z6
-	VMOVUPS.Z    (R13)(R8*1), K2, Z7
 	VMOVAPS      Z7, Z7
 	VFNMADD231PS Z0, Z5, Z7
 	VMOVAPS      Z6, Z5
 	VFNMADD231PS Z0, Z4, Z5
 	VADDPS       Z5, Z7, Z4
 	VSUBPS       Z5, Z7, Z5
+	VMOVUPS      (R10)(R8*1), Z6
+	VMOVUPS      (R11)(R8*1), Z7
+	VMOVUPS      (R12)(R8*1), Z8
+	VMOVUPS      (R13)(R8*1), Z9
 	ADDQ         R9, R8
-	VMOVUPS.Z    (R10)(R8*1), K3, Z6
-	VMOVUPS.Z    (R11)(R8*1), K3, Z7
-	VMOVUPS.Z    (R12)(R8*1), K3, Z8
-	VMOVUPS.Z    (R13)(R8*1), K3, Z9
 	VMOVAPS      Z9, Z9
 	VFNMADD231PS Z0, Z7, Z9
 	VMOVAPS      Z8, Z7
 	VFNMADD231PS Z0, Z6, Z7
 	VADDPS       Z7, Z9, Z6
 	VSUBPS       Z7, Z9, Z7
+	VMOVUPS      (R10)(R8*1), Z8
+	VMOVUPS      (R11)(R8*1), Z9
+	VMOVUPS      (R12)(R8*1), Z10
+	VMOVUPS      (R13)(R8*1), Z11
 	ADDQ         R9, R8
-	VMOVUPS.Z    (R10)(R8*1), K4, Z8
-	VMOVUPS.Z    (R11)(R8*1), K4, Z9
-	VMOVUPS.Z    (R12)(R8*1), K4, Z10
-	VMOVUPS.Z    (R13)(R8*1), K4, Z11
 	VMOVAPS      Z11, Z11
 	VFNMADD231PS Z0, Z9, Z11
 	VMOVAPS      Z10, Z9
 	VFNMADD231PS Z0, Z8, Z9
 	VADDPS       Z9, Z11, Z8
 	VSUBPS       Z9, Z11, Z9
+	VMOVUPS      (R10)(R8*1), Z10
+	VMOVUPS      (R11)(R8*1), Z11
+	VMOVUPS      (R12)(R8*1), Z12
+	VMOVUPS      (R13)(R8*1), Z13
 	ADDQ         R9, R8
-	VMOVUPS.Z    (R10)(R8*1), K5, Z10
-	VMOVUPS.Z    (R11)(R8*1), K5, Z11
-	VMOVUPS.Z    (R12)(R8*1), K5, Z12
-	VMOVUPS.Z    (R13)(R8*1), K5, Z13
 	VMOVAPS      Z13, Z13
 	VFNMADD231PS Z0, Z11, Z13
 	VMOVAPS      Z12, Z11
 	VFNMADD231PS Z0, Z10, Z11
 	VADDPS       Z11, Z13, Z10
 	VSUBPS       Z11, Z13, Z11
-	ADDQ         R9, R8
-	VMOVUPS.Z    (R10)(R8*1), K6, Z12
-	VMOVUPS.Z    (R11)(R8*1), K6, Z13
-	VMOVUPS.Z    (R12)(R8*1), K6, Z14
-	VMOVUPS.Z    (R13)(R8*1), K6, Z15
+	VMOVUPS      (R10)(R8*1), Z12
+	VMOVUPS      (R11)(R8*1), Z13
+	VMOVUPS      (R12)(R8*1), Z14
+	VMOVUPS      (R13)(R8*1), Z15
 	VMOVAPS      Z15, Z15
 	VFNMADD231PS Z0, Z13, Z15
 	VMOVAPS      Z14, Z13
@@ -359,60 +323,60 @@ tile_3:
 	MOVQ         24(AX), R11
 	MOVQ         32(AX), R12
 	MOVQ         40(AX), R13
-	VMOVUPS.Z    (R10)(R8*1), K1, Z2
-	VMOVUPS.Z    (R11)(R8*1), K1, Z3
-	VMOVUPS.Z    (R12)(R8*1), K1, Z4
-	VMOVUPS.Z    (R13)(R8*1), K1, Z5
+	VMOVUPS      (R10)(R8*1), Z2
+	VMOVUPS      (R11)(R8*1), Z3
+	VMOVUPS      (R12)(R8*1), Z4
+	VMOVUPS      (R13)(R8*1), Z5
+	ADDQ         R9, R8
 	VSUBPS       Z3, Z5, Z3
 	VSUBPS       Z2, Z4, Z2
 	VADDPS       Z2, Z2, Z2
 	VADDPS       Z2, Z3, Z4
 	VSUBPS       Z2, Z3, Z2
+	VMOVUPS      (R10)(R8*1), Z3
+	VMOVUPS      (R11)(R8*1), Z5
+	VMOVUPS      (R12)(R8*1), Z6
+	VMOVUPS      (R13)(R8*1), Z7
 	ADDQ         R9, R8
-	VMOVUPS.Z    (R10)(R8*1), K2, Z3
-	VMOVUPS.Z    (R11)(R8*1), K2, Z5
-	VMOVUPS.Z    (R12)(R8*1), K2, Z6
-	VMOVUPS.Z    (R13)(R8*1), K2, Z7
 	VSUBPS       Z5, Z7, Z5
 	VSUBPS       Z3, Z6, Z3
 	VADDPS       Z3, Z3, Z3
 	VADDPS       Z3, Z5, Z6
 	VSUBPS       Z3, Z5, Z3
+	VMOVUPS      (R10)(R8*1), Z5
+	VMOVUPS      (R11)(R8*1), Z7
+	VMOVUPS      (R12)(R8*1), Z8
+	VMOVUPS      (R13)(R8*1), Z9
 	ADDQ         R9, R8
-	VMOVUPS.Z    (R10)(R8*1), K3, Z5
-	VMOVUPS.Z    (R11)(R8*1), K3, Z7
-	VMOVUPS.Z    (R12)(R8*1), K3, Z8
-	VMOVUPS.Z    (R13)(R8*1), K3, Z9
 	VSUBPS       Z7, Z9, Z7
 	VSUBPS       Z5, Z8, Z5
 	VADDPS       Z5, Z5, Z5
 	VADDPS       Z5, Z7, Z8
 	VSUBPS       Z5, Z7, Z5
+	VMOVUPS      (R10)(R8*1), Z7
+	VMOVUPS      (R11)(R8*1), Z9
+	VMOVUPS      (R12)(R8*1), Z10
+	VMOVUPS      (R13)(R8*1), Z11
 	ADDQ         R9, R8
-	VMOVUPS.Z    (R10)(R8*1), K4, Z7
-	VMOVUPS.Z    (R11)(R8*1), K4, Z9
-	VMOVUPS.Z    (R12)(R8*1), K4, Z10
-	VMOVUPS.Z    (R13)(R8*1), K4, Z11
 	VSUBPS       Z9, Z11, Z9
 	VSUBPS       Z7, Z10, Z7
 	VADDPS       Z7, Z7, Z7
 	VADDPS       Z7, Z9, Z10
 	VSUBPS       Z7, Z9, Z7
+	VMOVUPS      (R10)(R8*1), Z9
+	VMOVUPS      (R11)(R8*1), Z11
+	VMOVUPS      (R12)(R8*1), Z12
+	VMOVUPS      (R13)(R8*1), Z13
 	ADDQ         R9, R8
-	VMOVUPS.Z    (R10)(R8*1), K5, Z9
-	VMOVUPS.Z    (R11)(R8*1), K5, Z11
-	VMOVUPS.Z    (R12)(R8*1), K5, Z12
-	VMOVUPS.Z    (R13)(R8*1), K5, Z13
 	VSUBPS       Z11, Z13, Z11
 	VSUBPS       Z9, Z12, Z9
 	VADDPS       Z9, Z9, Z9
 	VADDPS       Z9, Z11, Z12
 	VSUBPS       Z9, Z11, Z9
-	ADDQ         R9, R8
-	VMOVUPS.Z    (R10)(R8*1), K6, Z11
-	VMOVUPS.Z    (R11)(R8*1), K6, Z13
-	VMOVUPS.Z    (R12)(R8*1), K6, Z14
-	VMOVUPS.Z    (R13)(R8*1), K6, Z15
+	VMOVUPS      (R10)(R8*1), Z11
+	VMOVUPS      (R11)(R8*1), Z13
+	VMOVUPS      (R12)(R8*1), Z14
+	VMOVUPS      (R13)(R8*1), Z15
 	VSUBPS       Z13, Z15, Z13
 	VSUBPS       Z11, Z14, Z11
 	VADDPS       Z11, Z11, Z11
@@ -478,76 +442,38 @@ tile_3:
 	ADDQ         144(AX), SI
 	ADDQ         152(AX), BX
 	DECQ         DI
-	JNZ          tile_3
-	ADDQ         $0x00000040, DX
-	JMP          strip_1
+	JNZ          tile_5
+	JMP          next_4
 
-narrower_2:
-	SUBQ    DX, CX
-	JZ      done_10
-	SHRQ    $0x02, CX
-	MOVQ    $0x0000ffff, BX
-	BZHIQ   CX, BX, BX
-	KMOVW   BX, K1
-	MOVQ    80(AX), CX
-	ADDQ    DX, CX
-	MOVQ    136(AX), BX
-	MOVQ    64(AX), SI
-	IMULQ   56(AX), SI
-	SUBQ    SI, DX
-	XORQ    SI, SI
-	KMOVW   K1, DI
-	MOVQ    DI, R8
+edge_3:
+tile_30:
+	MOVQ    56(AX), R9
+	MOVQ    SI, R8
+	MOVQ    8(AX), R10
+	MOVQ    16(AX), R11
+	MOVQ    24(AX), R12
+	MOVQ    32(AX), R13
+	MOVQ    40(AX), R14
+	MOVQ    48(AX), R15
+	VPXORD  Z2, Z2, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
 	CMPQ    64(AX), $0x00
-	CMOVQGT SI, R8
+	JG      column_31
 	CMPQ    72(AX), $0x00
-	CMOVQLE SI, R8
-	KMOVW   R8, K2
-	MOVQ    DI, R8
-	CMPQ    64(AX), $0x01
-	CMOVQGT SI, R8
-	CMPQ    72(AX), $0x01
-	CMOVQLE SI, R8
-	KMOVW   R8, K3
-	MOVQ    DI, R8
-	CMPQ    64(AX), $0x02
-	CMOVQGT SI, R8
-	CMPQ    72(AX), $0x02
-	CMOVQLE SI, R8
-	KMOVW   R8, K4
-	MOVQ    DI, R8
-	CMPQ    64(AX), $0x03
-	CMOVQGT SI, R8
-	CMPQ    72(AX), $0x03
-	CMOVQLE SI, R8
-	KMOVW   R8, K5
-	MOVQ    DI, R8
-	CMPQ    64(AX), $0x04
-	CMOVQGT SI, R8
-	CMPQ    72(AX), $0x04
-	CMOVQLE SI, R8
-	KMOVW   R8, K6
-	CMPQ    64(AX), $0x05
-	CMOVQGT SI, DI
-	CMPQ    72(AX), $0x05
-	CMOVQLE SI, DI
-	KMOVW   DI, K7
+	JLE     column_31
+	VMOVUPS (R10)(R8*1), Z2
+	VMOVUPS (R11)(R8*1), Z3
+	VMOVUPS (R12)(R8*1), Z4
+	VMOVUPS (R13)(R8*1), Z5
+	VMOVUPS (R14)(R8*1), Z6
+	VMOVUPS (R15)(R8*1), Z7
+	ADDQ    R9, R8
 
-tile_11:
-	MOVQ         56(AX), DI
-	MOVQ         DX, SI
-	MOVQ         8(AX), R8
-	MOVQ         16(AX), R9
-	MOVQ         24(AX), R10
-	MOVQ         32(AX), R11
-	MOVQ         40(AX), R12
-	MOVQ         48(AX), R13
-	VMOVUPS.Z    (R8)(SI*1), K2, Z2
-	VMOVUPS.Z    (R9)(SI*1), K2, Z3
-	VMOVUPS.Z    (R10)(SI*1), K2, Z4
-	VMOVUPS.Z    (R11)(SI*1), K2, Z5
-	VMOVUPS.Z    (R12)(SI*1), K2, Z6
-	VMOVUPS.Z    (R13)(SI*1), K2, Z7
+column_31:
 	VMOVAPS      Z6, Z6
 	VFNMADD231PS Z1, Z4, Z6
 	VMOVAPS      Z6, Z4
@@ -556,13 +482,25 @@ tile_11:
 	VFNMADD231PS Z1, Z5, Z2
 	VMOVAPS      Z2, Z2
 	VFMADD231PS  Z0, Z3, Z2
-	ADDQ         DI, SI
-	VMOVUPS.Z    (R8)(SI*1), K3, Z3
-	VMOVUPS.Z    (R9)(SI*1), K3, Z5
-	VMOVUPS.Z    (R10)(SI*1), K3, Z6
-	VMOVUPS.Z    (R11)(SI*1), K3, Z7
-	VMOVUPS.Z    (R12)(SI*1), K3, Z8
-	VMOVUPS.Z    (R13)(SI*1), K3, Z9
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	CMPQ         64(AX), $0x01
+	JG           column_32
+	CMPQ         72(AX), $0x01
+	JLE          column_32
+	VMOVUPS      (R10)(R8*1), Z3
+	VMOVUPS      (R11)(R8*1), Z5
+	VMOVUPS      (R12)(R8*1), Z6
+	VMOVUPS      (R13)(R8*1), Z7
+	VMOVUPS      (R14)(R8*1), Z8
+	VMOVUPS      (R15)(R8*1), Z9
+	ADDQ         R9, R8
+
+column_32:
 	VMOVAPS      Z8, Z8
 	VFNMADD231PS Z1, Z6, Z8
 	VMOVAPS      Z8, Z6
@@ -571,13 +509,25 @@ tile_11:
 	VFNMADD231PS Z1, Z7, Z3
 	VMOVAPS      Z3, Z3
 	VFMADD231PS  Z0, Z5, Z3
-	ADDQ         DI, SI
-	VMOVUPS.Z    (R8)(SI*1), K4, Z5
-	VMOVUPS.Z    (R9)(SI*1), K4, Z7
-	VMOVUPS.Z    (R10)(SI*1), K4, Z8
-	VMOVUPS.Z    (R11)(SI*1), K4, Z9
-	VMOVUPS.Z    (R12)(SI*1), K4, Z10
-	VMOVUPS.Z    (R13)(SI*1), K4, Z11
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	CMPQ         64(AX), $0x02
+	JG           column_33
+	CMPQ         72(AX), $0x02
+	JLE          column_33
+	VMOVUPS      (R10)(R8*1), Z5
+	VMOVUPS      (R11)(R8*1), Z7
+	VMOVUPS      (R12)(R8*1), Z8
+	VMOVUPS      (R13)(R8*1), Z9
+	VMOVUPS      (R14)(R8*1), Z10
+	VMOVUPS      (R15)(R8*1), Z11
+	ADDQ         R9, R8
+
+column_33:
 	VMOVAPS      Z10, Z10
 	VFNMADD231PS Z1, Z8, Z10
 	VMOVAPS      Z10, Z8
@@ -586,13 +536,25 @@ tile_11:
 	VFNMADD231PS Z1, Z9, Z5
 	VMOVAPS      Z5, Z5
 	VFMADD231PS  Z0, Z7, Z5
-	ADDQ         DI, SI
-	VMOVUPS.Z    (R8)(SI*1), K5, Z7
-	VMOVUPS.Z    (R9)(SI*1), K5, Z9
-	VMOVUPS.Z    (R10)(SI*1), K5, Z10
-	VMOVUPS.Z    (R11)(SI*1), K5, Z11
-	VMOVUPS.Z    (R12)(SI*1), K5, Z12
-	VMOVUPS.Z    (R13)(SI*1), K5, Z13
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	CMPQ         64(AX), $0x03
+	JG           column_34
+	CMPQ         72(AX), $0x03
+	JLE          column_34
+	VMOVUPS      (R10)(R8*1), Z7
+	VMOVUPS      (R11)(R8*1), Z9
+	VMOVUPS      (R12)(R8*1), Z10
+	VMOVUPS      (R13)(R8*1), Z11
+	VMOVUPS      (R14)(R8*1), Z12
+	VMOVUPS      (R15)(R8*1), Z13
+	ADDQ         R9, R8
+
+column_34:
 	VMOVAPS      Z12, Z12
 	VFNMADD231PS Z1, Z10, Z12
 	VMOVAPS      Z12, Z10
@@ -601,13 +563,25 @@ tile_11:
 	VFNMADD231PS Z1, Z11, Z7
 	VMOVAPS      Z7, Z7
 	VFMADD231PS  Z0, Z9, Z7
-	ADDQ         DI, SI
-	VMOVUPS.Z    (R8)(SI*1), K6, Z9
-	VMOVUPS.Z    (R9)(SI*1), K6, Z11
-	VMOVUPS.Z    (R10)(SI*1), K6, Z12
-	VMOVUPS.Z    (R11)(SI*1), K6, Z13
-	VMOVUPS.Z    (R12)(SI*1), K6, Z14
-	VMOVUPS.Z    (R13)(SI*1), K6, Z15
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z14, Z14, Z14
+	VPXORD       Z15, Z15, Z15
+	CMPQ         64(AX), $0x04
+	JG           column_35
+	CMPQ         72(AX), $0x04
+	JLE          column_35
+	VMOVUPS      (R10)(R8*1), Z9
+	VMOVUPS      (R11)(R8*1), Z11
+	VMOVUPS      (R12)(R8*1), Z12
+	VMOVUPS      (R13)(R8*1), Z13
+	VMOVUPS      (R14)(R8*1), Z14
+	VMOVUPS      (R15)(R8*1), Z15
+	ADDQ         R9, R8
+
+column_35:
 	VMOVAPS      Z14, Z14
 	VFNMADD231PS Z1, Z12, Z14
 	VMOVAPS      Z14, Z12
@@ -616,13 +590,573 @@ tile_11:
 	VFNMADD231PS Z1, Z13, Z9
 	VMOVAPS      Z9, Z9
 	VFMADD231PS  Z0, Z11, Z9
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z14, Z14, Z14
+	VPXORD       Z15, Z15, Z15
+	VPXORD       Z16, Z16, Z16
+	VPXORD       Z17, Z17, Z17
+	CMPQ         64(AX), $0x05
+	JG           column_36
+	CMPQ         72(AX), $0x05
+	JLE          column_36
+	VMOVUPS      (R10)(R8*1), Z11
+	VMOVUPS      (R11)(R8*1), Z13
+	VMOVUPS      (R12)(R8*1), Z14
+	VMOVUPS      (R13)(R8*1), Z15
+	VMOVUPS      (R14)(R8*1), Z16
+	VMOVUPS      (R15)(R8*1), Z17
+
+column_36:
+	VMOVAPS      Z16, Z16
+	VFNMADD231PS Z1, Z14, Z16
+	VMOVAPS      Z16, Z14
+	VFMADD231PS  Z0, Z11, Z14
+	VMOVAPS      Z17, Z11
+	VFNMADD231PS Z1, Z15, Z11
+	VMOVAPS      Z11, Z11
+	VFMADD231PS  Z0, Z13, Z11
+	MOVQ         96(AX), R8
+	LEAQ         (R8)(R8*2), R9
+	LEAQ         (R8)(R8*4), R10
+	IMUL3Q       $0x00, 88(AX), R11
+	ADDQ         BX, R11
+	VMOVAPS      Z12, Z13
+	VFNMADD231PS Z1, Z8, Z13
+	VMOVAPS      Z13, Z13
+	VFMADD231PS  Z0, Z4, Z13
+	VMOVAPS      Z14, Z4
+	VFNMADD231PS Z1, Z10, Z4
+	VMOVAPS      Z4, Z4
+	VFMADD231PS  Z0, Z6, Z4
+	VMOVAPS      Z12, Z14
+	VFNMADD231PS Z0, Z8, Z14
+	VMOVAPS      Z10, Z15
+	VFNMADD231PS Z0, Z6, Z15
+	VADDPS       Z15, Z14, Z16
+	VSUBPS       Z15, Z14, Z14
+	VSUBPS       Z8, Z12, Z8
+	VSUBPS       Z6, Z10, Z6
+	VADDPS       Z6, Z6, Z6
+	VADDPS       Z6, Z8, Z10
+	VSUBPS       Z6, Z8, Z6
+	VMOVUPS      Z13, (R11)
+	VMOVUPS      Z16, (R11)(R8*1)
+	VMOVUPS      Z14, (R11)(R8*2)
+	VMOVUPS      Z10, (R11)(R9*1)
+	VMOVUPS      Z6, (R11)(R8*4)
+	VMOVUPS      Z4, (R11)(R10*1)
+	IMUL3Q       $0x05, 88(AX), R11
+	ADDQ         BX, R11
+	VMOVAPS      Z9, Z4
+	VFNMADD231PS Z1, Z5, Z4
+	VMOVAPS      Z4, Z4
+	VFMADD231PS  Z0, Z2, Z4
+	VMOVAPS      Z11, Z2
+	VFNMADD231PS Z1, Z7, Z2
+	VMOVAPS      Z2, Z2
+	VFMADD231PS  Z0, Z3, Z2
+	VMOVAPS      Z9, Z6
+	VFNMADD231PS Z0, Z5, Z6
+	VMOVAPS      Z7, Z8
+	VFNMADD231PS Z0, Z3, Z8
+	VADDPS       Z8, Z6, Z10
+	VSUBPS       Z8, Z6, Z6
+	VSUBPS       Z5, Z9, Z5
+	VSUBPS       Z3, Z7, Z3
+	VADDPS       Z3, Z3, Z3
+	VADDPS       Z3, Z5, Z7
+	VSUBPS       Z3, Z5, Z3
+	VMOVUPS      Z4, (R11)
+	VMOVUPS      Z10, (R11)(R8*1)
+	VMOVUPS      Z6, (R11)(R8*2)
+	VMOVUPS      Z7, (R11)(R9*1)
+	VMOVUPS      Z3, (R11)(R8*4)
+	VMOVUPS      Z2, (R11)(R10*1)
+	MOVQ         56(AX), R9
+	MOVQ         SI, R8
+	MOVQ         16(AX), R10
+	MOVQ         24(AX), R11
+	MOVQ         32(AX), R12
+	MOVQ         40(AX), R13
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	CMPQ         64(AX), $0x00
+	JG           column_39
+	CMPQ         72(AX), $0x00
+	JLE          column_39
+	VMOVUPS      (R10)(R8*1), Z2
+	VMOVUPS      (R11)(R8*1), Z3
+	VMOVUPS      (R12)(R8*1), Z4
+	VMOVUPS      (R13)(R8*1), Z5
+	ADDQ         R9, R8
+
+column_39:
+	VMOVAPS      Z5, Z5
+	VFNMADD231PS Z0, Z3, Z5
+	VMOVAPS      Z4, Z3
+	VFNMADD231PS Z0, Z2, Z3
+	VADDPS       Z3, Z5, Z2
+	VSUBPS       Z3, Z5, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	CMPQ         64(AX), $0x01
+	JG           column_40
+	CMPQ         72(AX), $0x01
+	JLE          column_40
+	VMOVUPS      (R10)(R8*1), Z4
+	VMOVUPS      (R11)(R8*1), Z5
+	VMOVUPS      (R12)(R8*1), Z6
+	VMOVUPS      (R13)(R8*1), Z7
+	ADDQ         R9, R8
+
+column_40:
+	VMOVAPS      Z7, Z7
+	VFNMADD231PS Z0, Z5, Z7
+	VMOVAPS      Z6, Z5
+	VFNMADD231PS Z0, Z4, Z5
+	VADDPS       Z5, Z7, Z4
+	VSUBPS       Z5, Z7, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	CMPQ         64(AX), $0x02
+	JG           column_41
+	CMPQ         72(AX), $0x02
+	JLE          column_41
+	VMOVUPS      (R10)(R8*1), Z6
+	VMOVUPS      (R11)(R8*1), Z7
+	VMOVUPS      (R12)(R8*1), Z8
+	VMOVUPS      (R13)(R8*1), Z9
+	ADDQ         R9, R8
+
+column_41:
+	VMOVAPS      Z9, Z9
+	VFNMADD231PS Z0, Z7, Z9
+	VMOVAPS      Z8, Z7
+	VFNMADD231PS Z0, Z6, Z7
+	VADDPS       Z7, Z9, Z6
+	VSUBPS       Z7, Z9, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	CMPQ         64(AX), $0x03
+	JG           column_42
+	CMPQ         72(AX), $0x03
+	JLE          column_42
+	VMOVUPS      (R10)(R8*1), Z8
+	VMOVUPS      (R11)(R8*1), Z9
+	VMOVUPS      (R12)(R8*1), Z10
+	VMOVUPS      (R13)(R8*1), Z11
+	ADDQ         R9, R8
+
+column_42:
+	VMOVAPS      Z11, Z11
+	VFNMADD231PS Z0, Z9, Z11
+	VMOVAPS      Z10, Z9
+	VFNMADD231PS Z0, Z8, Z9
+	VADDPS       Z9, Z11, Z8
+	VSUBPS       Z9, Z11, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	CMPQ         64(AX), $0x04
+	JG           column_43
+	CMPQ         72(AX), $0x04
+	JLE          column_43
+	VMOVUPS      (R10)(R8*1), Z10
+	VMOVUPS      (R11)(R8*1), Z11
+	VMOVUPS      (R12)(R8*1), Z12
+	VMOVUPS      (R13)(R8*1), Z13
+	ADDQ         R9, R8
+
+column_43:
+	VMOVAPS      Z13, Z13
+	VFNMADD231PS Z0, Z11, Z13
+	VMOVAPS      Z12, Z11
+	VFNMADD231PS Z0, Z10, Z11
+	VADDPS       Z11, Z13, Z10
+	VSUBPS       Z11, Z13, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z14, Z14, Z14
+	VPXORD       Z15, Z15, Z15
+	CMPQ         64(AX), $0x05
+	JG           column_44
+	CMPQ         72(AX), $0x05
+	JLE          column_44
+	VMOVUPS      (R10)(R8*1), Z12
+	VMOVUPS      (R11)(R8*1), Z13
+	VMOVUPS      (R12)(R8*1), Z14
+	VMOVUPS      (R13)(R8*1), Z15
+
+column_44:
+	VMOVAPS      Z15, Z15
+	VFNMADD231PS Z0, Z13, Z15
+	VMOVAPS      Z14, Z13
+	VFNMADD231PS Z0, Z12, Z13
+	VADDPS       Z13, Z15, Z12
+	VSUBPS       Z13, Z15, Z13
+	MOVQ         96(AX), R8
+	LEAQ         (R8)(R8*2), R9
+	LEAQ         (R8)(R8*4), R10
+	IMUL3Q       $0x01, 88(AX), R11
+	ADDQ         BX, R11
+	VMOVAPS      Z10, Z14
+	VFNMADD231PS Z1, Z6, Z14
+	VMOVAPS      Z14, Z14
+	VFMADD231PS  Z0, Z2, Z14
+	VMOVAPS      Z12, Z2
+	VFNMADD231PS Z1, Z8, Z2
+	VMOVAPS      Z2, Z2
+	VFMADD231PS  Z0, Z4, Z2
+	VMOVAPS      Z10, Z12
+	VFNMADD231PS Z0, Z6, Z12
+	VMOVAPS      Z8, Z15
+	VFNMADD231PS Z0, Z4, Z15
+	VADDPS       Z15, Z12, Z16
+	VSUBPS       Z15, Z12, Z12
+	VSUBPS       Z6, Z10, Z6
+	VSUBPS       Z4, Z8, Z4
+	VADDPS       Z4, Z4, Z4
+	VADDPS       Z4, Z6, Z8
+	VSUBPS       Z4, Z6, Z4
+	VMOVUPS      Z14, (R11)
+	VMOVUPS      Z16, (R11)(R8*1)
+	VMOVUPS      Z12, (R11)(R8*2)
+	VMOVUPS      Z8, (R11)(R9*1)
+	VMOVUPS      Z4, (R11)(R8*4)
+	VMOVUPS      Z2, (R11)(R10*1)
+	IMUL3Q       $0x02, 88(AX), R11
+	ADDQ         BX, R11
+	VMOVAPS      Z11, Z2
+	VFNMADD231PS Z1, Z7, Z2
+	VMOVAPS      Z2, Z2
+	VFMADD231PS  Z0, Z3, Z2
+	VMOVAPS      Z13, Z3
+	VFNMADD231PS Z1, Z9, Z3
+	VMOVAPS      Z3, Z3
+	VFMADD231PS  Z0, Z5, Z3
+	VMOVAPS      Z11, Z4
+	VFNMADD231PS Z0, Z7, Z4
+	VMOVAPS      Z9, Z6
+	VFNMADD231PS Z0, Z5, Z6
+	VADDPS       Z6, Z4, Z8
+	VSUBPS       Z6, Z4, Z4
+	VSUBPS       Z7, Z11, Z6
+	VSUBPS       Z5, Z9, Z5
+	VADDPS       Z5, Z5, Z5
+	VADDPS       Z5, Z6, Z7
+	VSUBPS       Z5, Z6, Z5
+	VMOVUPS      Z2, (R11)
+	VMOVUPS      Z8, (R11)(R8*1)
+	VMOVUPS      Z4, (R11)(R8*2)
+	VMOVUPS      Z7, (R11)(R9*1)
+	VMOVUPS      Z5, (R11)(R8*4)
+	VMOVUPS      Z3, (R11)(R10*1)
+	MOVQ         56(AX), R9
+	MOVQ         SI, R8
+	MOVQ         16(AX), R10
+	MOVQ         24(AX), R11
+	MOVQ         32(AX), R12
+	MOVQ         40(AX), R13
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	CMPQ         64(AX), $0x00
+	JG           column_47
+	CMPQ         72(AX), $0x00
+	JLE          column_47
+	VMOVUPS      (R10)(R8*1), Z2
+	VMOVUPS      (R11)(R8*1), Z3
+	VMOVUPS      (R12)(R8*1), Z4
+	VMOVUPS      (R13)(R8*1), Z5
+	ADDQ         R9, R8
+
+column_47:
+	VSUBPS  Z3, Z5, Z3
+	VSUBPS  Z2, Z4, Z2
+	VADDPS  Z2, Z2, Z2
+	VADDPS  Z2, Z3, Z4
+	VSUBPS  Z2, Z3, Z2
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	CMPQ    64(AX), $0x01
+	JG      column_48
+	CMPQ    72(AX), $0x01
+	JLE     column_48
+	VMOVUPS (R10)(R8*1), Z3
+	VMOVUPS (R11)(R8*1), Z5
+	VMOVUPS (R12)(R8*1), Z6
+	VMOVUPS (R13)(R8*1), Z7
+	ADDQ    R9, R8
+
+column_48:
+	VSUBPS  Z5, Z7, Z5
+	VSUBPS  Z3, Z6, Z3
+	VADDPS  Z3, Z3, Z3
+	VADDPS  Z3, Z5, Z6
+	VSUBPS  Z3, Z5, Z3
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	CMPQ    64(AX), $0x02
+	JG      column_49
+	CMPQ    72(AX), $0x02
+	JLE     column_49
+	VMOVUPS (R10)(R8*1), Z5
+	VMOVUPS (R11)(R8*1), Z7
+	VMOVUPS (R12)(R8*1), Z8
+	VMOVUPS (R13)(R8*1), Z9
+	ADDQ    R9, R8
+
+column_49:
+	VSUBPS  Z7, Z9, Z7
+	VSUBPS  Z5, Z8, Z5
+	VADDPS  Z5, Z5, Z5
+	VADDPS  Z5, Z7, Z8
+	VSUBPS  Z5, Z7, Z5
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	CMPQ    64(AX), $0x03
+	JG      column_50
+	CMPQ    72(AX), $0x03
+	JLE     column_50
+	VMOVUPS (R10)(R8*1), Z7
+	VMOVUPS (R11)(R8*1), Z9
+	VMOVUPS (R12)(R8*1), Z10
+	VMOVUPS (R13)(R8*1), Z11
+	ADDQ    R9, R8
+
+column_50:
+	VSUBPS  Z9, Z11, Z9
+	VSUBPS  Z7, Z10, Z7
+	VADDPS  Z7, Z7, Z7
+	VADDPS  Z7, Z9, Z10
+	VSUBPS  Z7, Z9, Z7
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	VPXORD  Z13, Z13, Z13
+	CMPQ    64(AX), $0x04
+	JG      column_51
+	CMPQ    72(AX), $0x04
+	JLE     column_51
+	VMOVUPS (R10)(R8*1), Z9
+	VMOVUPS (R11)(R8*1), Z11
+	VMOVUPS (R12)(R8*1), Z12
+	VMOVUPS (R13)(R8*1), Z13
+	ADDQ    R9, R8
+
+column_51:
+	VSUBPS  Z11, Z13, Z11
+	VSUBPS  Z9, Z12, Z9
+	VADDPS  Z9, Z9, Z9
+	VADDPS  Z9, Z11, Z12
+	VSUBPS  Z9, Z11, Z9
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z13, Z13, Z13
+	VPXORD  Z14, Z14, Z14
+	VPXORD  Z15, Z15, Z15
+	CMPQ    64(AX), $0x05
+	JG      column_52
+	CMPQ    72(AX), $0x05
+	JLE     column_52
+	VMOVUPS (R10)(R8*1), Z11
+	VMOVUPS (R11)(R8*1), Z13
+	VMOVUPS (R12)(R8*1), Z14
+	VMOVUPS (R13)(R8*1), Z15
+
+column_52:
+	VSUBPS       Z13, Z15, Z13
+	VSUBPS       Z11, Z14, Z11
+	VADDPS       Z11, Z11, Z11
+	VADDPS       Z11, Z13, Z14
+	VSUBPS       Z11, Z13, Z11
+	MOVQ         96(AX), R8
+	LEAQ         (R8)(R8*2), R9
+	LEAQ         (R8)(R8*4), R10
+	IMUL3Q       $0x03, 88(AX), R11
+	ADDQ         BX, R11
+	VMOVAPS      Z12, Z13
+	VFNMADD231PS Z1, Z8, Z13
+	VMOVAPS      Z13, Z13
+	VFMADD231PS  Z0, Z4, Z13
+	VMOVAPS      Z14, Z4
+	VFNMADD231PS Z1, Z10, Z4
+	VMOVAPS      Z4, Z4
+	VFMADD231PS  Z0, Z6, Z4
+	VMOVAPS      Z12, Z14
+	VFNMADD231PS Z0, Z8, Z14
+	VMOVAPS      Z10, Z15
+	VFNMADD231PS Z0, Z6, Z15
+	VADDPS       Z15, Z14, Z16
+	VSUBPS       Z15, Z14, Z14
+	VSUBPS       Z8, Z12, Z8
+	VSUBPS       Z6, Z10, Z6
+	VADDPS       Z6, Z6, Z6
+	VADDPS       Z6, Z8, Z10
+	VSUBPS       Z6, Z8, Z6
+	VMOVUPS      Z13, (R11)
+	VMOVUPS      Z16, (R11)(R8*1)
+	VMOVUPS      Z14, (R11)(R8*2)
+	VMOVUPS      Z10, (R11)(R9*1)
+	VMOVUPS      Z6, (R11)(R8*4)
+	VMOVUPS      Z4, (R11)(R10*1)
+	IMUL3Q       $0x04, 88(AX), R11
+	ADDQ         BX, R11
+	VMOVAPS      Z9, Z4
+	VFNMADD231PS Z1, Z5, Z4
+	VMOVAPS      Z4, Z4
+	VFMADD231PS  Z0, Z2, Z4
+	VMOVAPS      Z11, Z2
+	VFNMADD231PS Z1, Z7, Z2
+	VMOVAPS      Z2, Z2
+	VFMADD231PS  Z0, Z3, Z2
+	VMOVAPS      Z9, Z6
+	VFNMADD231PS Z0, Z5, Z6
+	VMOVAPS      Z7, Z8
+	VFNMADD231PS Z0, Z3, Z8
+	VADDPS       Z8, Z6, Z10
+	VSUBPS       Z8, Z6, Z6
+	VSUBPS       Z5, Z9, Z5
+	VSUBPS       Z3, Z7, Z3
+	VADDPS       Z3, Z3, Z3
+	VADDPS       Z3, Z5, Z7
+	VSUBPS       Z3, Z5, Z3
+	VMOVUPS      Z4, (R11)
+	VMOVUPS      Z10, (R11)(R8*1)
+	VMOVUPS      Z6, (R11)(R8*2)
+	VMOVUPS      Z7, (R11)(R9*1)
+	VMOVUPS      Z3, (R11)(R8*4)
+	VMOVUPS      Z2, (R11)(R10*1)
+	ADDQ         144(AX), SI
+	ADDQ         152(AX), BX
+	DECQ         DI
+	JNZ          tile_30
+
+next_4:
+	ADDQ $0x00000040, DX
+	JMP  strip_1
+
+narrower_2:
+	SUBQ  DX, CX
+	JZ    done_55
+	SHRQ  $0x02, CX
+	MOVQ  $0x0000ffff, BX
+	BZHIQ CX, BX, BX
+	KMOVW BX, K1
+	MOVQ  80(AX), CX
+	ADDQ  DX, CX
+	MOVQ  136(AX), BX
+	CMPQ  64(AX), $0x00
+	JNE   edge_56
+	CMPQ  72(AX), $0x06
+	JNE   edge_56
+
+tile_58:
+	MOVQ         56(AX), DI
+	MOVQ         DX, SI
+	MOVQ         8(AX), R8
+	MOVQ         16(AX), R9
+	MOVQ         24(AX), R10
+	MOVQ         32(AX), R11
+	MOVQ         40(AX), R12
+	MOVQ         48(AX), R13
+	VMOVUPS.Z    (R8)(SI*1), K1, Z2
+	VMOVUPS.Z    (R9)(SI*1), K1, Z3
+	VMOVUPS.Z    (R10)(SI*1), K1, Z4
+	VMOVUPS.Z    (R11)(SI*1), K1, Z5
+	VMOVUPS.Z    (R12)(SI*1), K1, Z6
+	VMOVUPS.Z    (R13)(SI*1), K1, Z7
 	ADDQ         DI, SI
-	VMOVUPS.Z    (R8)(SI*1), K7, Z11
-	VMOVUPS.Z    (R9)(SI*1), K7, Z13
-	VMOVUPS.Z    (R10)(SI*1), K7, Z14
-	VMOVUPS.Z    (R11)(SI*1), K7, Z15
-	VMOVUPS.Z    (R12)(SI*1), K7, Z16
-	VMOVUPS.Z    (R13)(SI*1), K7, Z17
+	VMOVAPS      Z6, Z6
+	VFNMADD231PS Z1, Z4, Z6
+	VMOVAPS      Z6, Z4
+	VFMADD231PS  Z0, Z2, Z4
+	VMOVAPS      Z7, Z2
+	VFNMADD231PS Z1, Z5, Z2
+	VMOVAPS      Z2, Z2
+	VFMADD231PS  Z0, Z3, Z2
+	VMOVUPS.Z    (R8)(SI*1), K1, Z3
+	VMOVUPS.Z    (R9)(SI*1), K1, Z5
+	VMOVUPS.Z    (R10)(SI*1), K1, Z6
+	VMOVUPS.Z    (R11)(SI*1), K1, Z7
+	VMOVUPS.Z    (R12)(SI*1), K1, Z8
+	VMOVUPS.Z    (R13)(SI*1), K1, Z9
+	ADDQ         DI, SI
+	VMOVAPS      Z8, Z8
+	VFNMADD231PS Z1, Z6, Z8
+	VMOVAPS      Z8, Z6
+	VFMADD231PS  Z0, Z3, Z6
+	VMOVAPS      Z9, Z3
+	VFNMADD231PS Z1, Z7, Z3
+	VMOVAPS      Z3, Z3
+	VFMADD231PS  Z0, Z5, Z3
+	VMOVUPS.Z    (R8)(SI*1), K1, Z5
+	VMOVUPS.Z    (R9)(SI*1), K1, Z7
+	VMOVUPS.Z    (R10)(SI*1), K1, Z8
+	VMOVUPS.Z    (R11)(SI*1), K1, Z9
+	VMOVUPS.Z    (R12)(SI*1), K1, Z10
+	VMOVUPS.Z    (R13)(SI*1), K1, Z11
+	ADDQ         DI, SI
+	VMOVAPS      Z10, Z10
+	VFNMADD231PS Z1, Z8, Z10
+	VMOVAPS      Z10, Z8
+	VFMADD231PS  Z0, Z5, Z8
+	VMOVAPS      Z11, Z5
+	VFNMADD231PS Z1, Z9, Z5
+	VMOVAPS      Z5, Z5
+	VFMADD231PS  Z0, Z7, Z5
+	VMOVUPS.Z    (R8)(SI*1), K1, Z7
+	VMOVUPS.Z    (R9)(SI*1), K1, Z9
+	VMOVUPS.Z    (R10)(SI*1), K1, Z10
+	VMOVUPS.Z    (R11)(SI*1), K1, Z11
+	VMOVUPS.Z    (R12)(SI*1), K1, Z12
+	VMOVUPS.Z    (R13)(SI*1), K1, Z13
+	ADDQ         DI, SI
+	VMOVAPS      Z12, Z12
+	VFNMADD231PS Z1, Z10, Z12
+	VMOVAPS      Z12, Z10
+	VFMADD231PS  Z0, Z7, Z10
+	VMOVAPS      Z13, Z7
+	VFNMADD231PS Z1, Z11, Z7
+	VMOVAPS      Z7, Z7
+	VFMADD231PS  Z0, Z9, Z7
+	VMOVUPS.Z    (R8)(SI*1), K1, Z9
+	VMOVUPS.Z    (R9)(SI*1), K1, Z11
+	VMOVUPS.Z    (R10)(SI*1), K1, Z12
+	VMOVUPS.Z    (R11)(SI*1), K1, Z13
+	VMOVUPS.Z    (R12)(SI*1), K1, Z14
+	VMOVUPS.Z    (R13)(SI*1), K1, Z15
+	ADDQ         DI, SI
+	VMOVAPS      Z14, Z14
+	VFNMADD231PS Z1, Z12, Z14
+	VMOVAPS      Z14, Z12
+	VFMADD231PS  Z0, Z9, Z12
+	VMOVAPS      Z15, Z9
+	VFNMADD231PS Z1, Z13, Z9
+	VMOVAPS      Z9, Z9
+	VFMADD231PS  Z0, Z11, Z9
+	VMOVUPS.Z    (R8)(SI*1), K1, Z11
+	VMOVUPS.Z    (R9)(SI*1), K1, Z13
+	VMOVUPS.Z    (R10)(SI*1), K1, Z14
+	VMOVUPS.Z    (R11)(SI*1), K1, Z15
+	VMOVUPS.Z    (R12)(SI*1), K1, Z16
+	VMOVUPS.Z    (R13)(SI*1), K1, Z17
 	VMOVAPS      Z16, Z16
 	VFNMADD231PS Z1, Z14, Z16
 	VMOVAPS      Z16, Z14
@@ -694,65 +1228,65 @@ tile_11:
 	MOVQ         24(AX), R9
 	MOVQ         32(AX), R10
 	MOVQ         40(AX), R11
-	VMOVUPS.Z    (R8)(SI*1), K2, Z2
-	VMOVUPS.Z    (R9)(SI*1), K2, Z3
-	VMOVUPS.Z    (R10)(SI*1), K2, Z4
-	VMOVUPS.Z    (R11)(SI*1), K2, Z5
+	VMOVUPS.Z    (R8)(SI*1), K1, Z2
+	VMOVUPS.Z    (R9)(SI*1), K1, Z3
+	VMOVUPS.Z    (R10)(SI*1), K1, Z4
+	VMOVUPS.Z    (R11)(SI*1), K1, Z5
+	ADDQ         DI, SI
 	VMOVAPS      Z5, Z5
 	VFNMADD231PS Z0, Z3, Z5
 	VMOVAPS      Z4, Z3
 	VFNMADD231PS Z0, Z2, Z3
 	VADDPS       Z3, Z5, Z2
 	VSUBPS       Z3, Z5, Z3
+	VMOVUPS.Z    (R8)(SI*1), K1, Z4
+	VMOVUPS.Z    (R9)(SI*1), K1, Z5
+	VMOVUPS.Z    (R10)(SI*1), K1, Z6
+	VMOVUPS.Z    (R11)(SI*1), K1, Z7
 	ADDQ         DI, SI
-	VMOVUPS.Z    (R8)(SI*1), K3, Z4
-	VMOVUPS.Z    (R9)(SI*1), K3, Z5
-	VMOVUPS.Z    (R10)(SI*1), K3, Z6
-	VMOVUPS.Z    (R11)(SI*1), K3, Z7
 	VMOVAPS      Z7, Z7
 	VFNMADD231PS Z0, Z5, Z7
 	VMOVAPS      Z6, Z5
 	VFNMADD231PS Z0, Z4, Z5
 	VADDPS       Z5, Z7, Z4
 	VSUBPS       Z5, Z7, Z5
+	VMOVUPS.Z    (R8)(SI*1), K1, Z6
+	VMOVUPS.Z    (R9)(SI*1), K1, Z7
+	VMOVUPS.Z    (R10)(SI*1), K1, Z8
+	VMOVUPS.Z    (R11)(SI*1), K1, Z9
 	ADDQ         DI, SI
-	VMOVUPS.Z    (R8)(SI*1), K4, Z6
-	VMOVUPS.Z    (R9)(SI*1), K4, Z7
-	VMOVUPS.Z    (R10)(SI*1), K4, Z8
-	VMOVUPS.Z    (R11)(SI*1), K4, Z9
 	VMOVAPS      Z9, Z9
 	VFNMADD231PS Z0, Z7, Z9
 	VMOVAPS      Z8, Z7
 	VFNMADD231PS Z0, Z6, Z7
 	VADDPS       Z7, Z9, Z6
 	VSUBPS       Z7, Z9, Z7
+	VMOVUPS.Z    (R8)(SI*1), K1, Z8
+	VMOVUPS.Z    (R9)(SI*1), K1, Z9
+	VMOVUPS.Z    (R10)(SI*1), K1, Z10
+	VMOVUPS.Z    (R11)(SI*1), K1, Z11
 	ADDQ         DI, SI
-	VMOVUPS.Z    (R8)(SI*1), K5, Z8
-	VMOVUPS.Z    (R9)(SI*1), K5, Z9
-	VMOVUPS.Z    (R10)(SI*1), K5, Z10
-	VMOVUPS.Z    (R11)(SI*1), K5, Z11
 	VMOVAPS      Z11, Z11
 	VFNMADD231PS Z0, Z9, Z11
 	VMOVAPS      Z10, Z9
 	VFNMADD231PS Z0, Z8, Z9
 	VADDPS       Z9, Z11, Z8
 	VSUBPS       Z9, Z11, Z9
+	VMOVUPS.Z    (R8)(SI*1), K1, Z10
+	VMOVUPS.Z    (R9)(SI*1), K1, Z11
+	VMOVUPS.Z    (R10)(SI*1), K1, Z12
+	VMOVUPS.Z    (R11)(SI*1), K1, Z13
 	ADDQ         DI, SI
-	VMOVUPS.Z    (R8)(SI*1), K6, Z10
-	VMOVUPS.Z    (R9)(SI*1), K6, Z11
-	VMOVUPS.Z    (R10)(SI*1), K6, Z12
-	VMOVUPS.Z    (R11)(SI*1), K6, Z13
 	VMOVAPS      Z13, Z13
 	VFNMADD231PS Z0, Z11, Z13
 	VMOVAPS      Z12, Z11
 	VFNMADD231PS Z0, Z10, Z11
 	VADDPS       Z11, Z13, Z10
 	VSUBPS       Z11, Z13, Z11
-	ADDQ         DI, SI
-	VMOVUPS.Z    (R8)(SI*1), K7, Z12
-	VMOVUPS.Z    (R9)(SI*1), K7, Z13
-	VMOVUPS.Z    (R10)(SI*1), K7, Z14
-	VMOVUPS.Z    (R11)(SI*1), K7, Z15
+	VMOVUPS.Z    (R8)(SI*1), K1, Z12
+	VMOVUPS.Z    (R9)(SI*1), K1, Z13
+	VMOVUPS.Z    (R10)(SI*1), K1, Z14
+	VMOVUPS.Z    (R11)(SI*1), K1, Z15
 	VMOVAPS      Z15, Z15
 	VFNMADD231PS Z0, Z13, Z15
 	VMOVAPS      Z14, Z13
@@ -822,60 +1356,60 @@ tile_11:
 	MOVQ         24(AX), R9
 	MOVQ         32(AX), R10
 	MOVQ         40(AX), R11
-	VMOVUPS.Z    (R8)(SI*1), K2, Z2
-	VMOVUPS.Z    (R9)(SI*1), K2, Z3
-	VMOVUPS.Z    (R10)(SI*1), K2, Z4
-	VMOVUPS.Z    (R11)(SI*1), K2, Z5
+	VMOVUPS.Z    (R8)(SI*1), K1, Z2
+	VMOVUPS.Z    (R9)(SI*1), K1, Z3
+	VMOVUPS.Z    (R10)(SI*1), K1, Z4
+	VMOVUPS.Z    (R11)(SI*1), K1, Z5
+	ADDQ         DI, SI
 	VSUBPS       Z3, Z5, Z3
 	VSUBPS       Z2, Z4, Z2
 	VADDPS       Z2, Z2, Z2
 	VADDPS       Z2, Z3, Z4
 	VSUBPS       Z2, Z3, Z2
+	VMOVUPS.Z    (R8)(SI*1), K1, Z3
+	VMOVUPS.Z    (R9)(SI*1), K1, Z5
+	VMOVUPS.Z    (R10)(SI*1), K1, Z6
+	VMOVUPS.Z    (R11)(SI*1), K1, Z7
 	ADDQ         DI, SI
-	VMOVUPS.Z    (R8)(SI*1), K3, Z3
-	VMOVUPS.Z    (R9)(SI*1), K3, Z5
-	VMOVUPS.Z    (R10)(SI*1), K3, Z6
-	VMOVUPS.Z    (R11)(SI*1), K3, Z7
 	VSUBPS       Z5, Z7, Z5
 	VSUBPS       Z3, Z6, Z3
 	VADDPS       Z3, Z3, Z3
 	VADDPS       Z3, Z5, Z6
 	VSUBPS       Z3, Z5, Z3
+	VMOVUPS.Z    (R8)(SI*1), K1, Z5
+	VMOVUPS.Z    (R9)(SI*1), K1, Z7
+	VMOVUPS.Z    (R10)(SI*1), K1, Z8
+	VMOVUPS.Z    (R11)(SI*1), K1, Z9
 	ADDQ         DI, SI
-	VMOVUPS.Z    (R8)(SI*1), K4, Z5
-	VMOVUPS.Z    (R9)(SI*1), K4, Z7
-	VMOVUPS.Z    (R10)(SI*1), K4, Z8
-	VMOVUPS.Z    (R11)(SI*1), K4, Z9
 	VSUBPS       Z7, Z9, Z7
 	VSUBPS       Z5, Z8, Z5
 	VADDPS       Z5, Z5, Z5
 	VADDPS       Z5, Z7, Z8
 	VSUBPS       Z5, Z7, Z5
+	VMOVUPS.Z    (R8)(SI*1), K1, Z7
+	VMOVUPS.Z    (R9)(SI*1), K1, Z9
+	VMOVUPS.Z    (R10)(SI*1), K1, Z10
+	VMOVUPS.Z    (R11)(SI*1), K1, Z11
 	ADDQ         DI, SI
-	VMOVUPS.Z    (R8)(SI*1), K5, Z7
-	VMOVUPS.Z    (R9)(SI*1), K5, Z9
-	VMOVUPS.Z    (R10)(SI*1), K5, Z10
-	VMOVUPS.Z    (R11)(SI*1), K5, Z11
 	VSUBPS       Z9, Z11, Z9
 	VSUBPS       Z7, Z10, Z7
 	VADDPS       Z7, Z7, Z7
 	VADDPS       Z7, Z9, Z10
 	VSUBPS       Z7, Z9, Z7
+	VMOVUPS.Z    (R8)(SI*1), K1, Z9
+	VMOVUPS.Z    (R9)(SI*1), K1, Z11
+	VMOVUPS.Z    (R10)(SI*1), K1, Z12
+	VMOVUPS.Z    (R11)(SI*1), K1, Z13
 	ADDQ         DI, SI
-	VMOVUPS.Z    (R8)(SI*1), K6, Z9
-	VMOVUPS.Z    (R9)(SI*1), K6, Z11
-	VMOVUPS.Z    (R10)(SI*1), K6, Z12
-	VMOVUPS.Z    (R11)(SI*1), K6, Z13
 	VSUBPS       Z11, Z13, Z11
 	VSUBPS       Z9, Z12, Z9
 	VADDPS       Z9, Z9, Z9
 	VADDPS       Z9, Z11, Z12
 	VSUBPS       Z9, Z11, Z9
-	ADDQ         DI, SI
-	VMOVUPS.Z    (R8)(SI*1), K7, Z11
-	VMOVUPS.Z    (R9)(SI*1), K7, Z13
-	VMOVUPS.Z    (R10)(SI*1), K7, Z14
-	VMOVUPS.Z    (R11)(SI*1), K7, Z15
+	VMOVUPS.Z    (R8)(SI*1), K1, Z11
+	VMOVUPS.Z    (R9)(SI*1), K1, Z13
+	VMOVUPS.Z    (R10)(SI*1), K1, Z14
+	VMOVUPS.Z    (R11)(SI*1), K1, Z15
 	VSUBPS       Z13, Z15, Z13
 	VSUBPS       Z11, Z14, Z11
 	VADDPS       Z11, Z11, Z11
@@ -941,14 +1475,619 @@ tile_11:
 	ADDQ         144(AX), DX
 	ADDQ         152(AX), CX
 	DECQ         BX
-	JNZ          tile_11
+	JNZ          tile_58
+	JMP          next_57
 
-done_10:
+edge_56:
+tile_83:
+	MOVQ      56(AX), DI
+	MOVQ      DX, SI
+	MOVQ      8(AX), R8
+	MOVQ      16(AX), R9
+	MOVQ      24(AX), R10
+	MOVQ      32(AX), R11
+	MOVQ      40(AX), R12
+	MOVQ      48(AX), R13
+	VPXORD    Z2, Z2, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	CMPQ      64(AX), $0x00
+	JG        column_84
+	CMPQ      72(AX), $0x00
+	JLE       column_84
+	VMOVUPS.Z (R8)(SI*1), K1, Z2
+	VMOVUPS.Z (R9)(SI*1), K1, Z3
+	VMOVUPS.Z (R10)(SI*1), K1, Z4
+	VMOVUPS.Z (R11)(SI*1), K1, Z5
+	VMOVUPS.Z (R12)(SI*1), K1, Z6
+	VMOVUPS.Z (R13)(SI*1), K1, Z7
+	ADDQ      DI, SI
+
+column_84:
+	VMOVAPS      Z6, Z6
+	VFNMADD231PS Z1, Z4, Z6
+	VMOVAPS      Z6, Z4
+	VFMADD231PS  Z0, Z2, Z4
+	VMOVAPS      Z7, Z2
+	VFNMADD231PS Z1, Z5, Z2
+	VMOVAPS      Z2, Z2
+	VFMADD231PS  Z0, Z3, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	CMPQ         64(AX), $0x01
+	JG           column_85
+	CMPQ         72(AX), $0x01
+	JLE          column_85
+	VMOVUPS.Z    (R8)(SI*1), K1, Z3
+	VMOVUPS.Z    (R9)(SI*1), K1, Z5
+	VMOVUPS.Z    (R10)(SI*1), K1, Z6
+	VMOVUPS.Z    (R11)(SI*1), K1, Z7
+	VMOVUPS.Z    (R12)(SI*1), K1, Z8
+	VMOVUPS.Z    (R13)(SI*1), K1, Z9
+	ADDQ         DI, SI
+
+column_85:
+	VMOVAPS      Z8, Z8
+	VFNMADD231PS Z1, Z6, Z8
+	VMOVAPS      Z8, Z6
+	VFMADD231PS  Z0, Z3, Z6
+	VMOVAPS      Z9, Z3
+	VFNMADD231PS Z1, Z7, Z3
+	VMOVAPS      Z3, Z3
+	VFMADD231PS  Z0, Z5, Z3
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	CMPQ         64(AX), $0x02
+	JG           column_86
+	CMPQ         72(AX), $0x02
+	JLE          column_86
+	VMOVUPS.Z    (R8)(SI*1), K1, Z5
+	VMOVUPS.Z    (R9)(SI*1), K1, Z7
+	VMOVUPS.Z    (R10)(SI*1), K1, Z8
+	VMOVUPS.Z    (R11)(SI*1), K1, Z9
+	VMOVUPS.Z    (R12)(SI*1), K1, Z10
+	VMOVUPS.Z    (R13)(SI*1), K1, Z11
+	ADDQ         DI, SI
+
+column_86:
+	VMOVAPS      Z10, Z10
+	VFNMADD231PS Z1, Z8, Z10
+	VMOVAPS      Z10, Z8
+	VFMADD231PS  Z0, Z5, Z8
+	VMOVAPS      Z11, Z5
+	VFNMADD231PS Z1, Z9, Z5
+	VMOVAPS      Z5, Z5
+	VFMADD231PS  Z0, Z7, Z5
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	CMPQ         64(AX), $0x03
+	JG           column_87
+	CMPQ         72(AX), $0x03
+	JLE          column_87
+	VMOVUPS.Z    (R8)(SI*1), K1, Z7
+	VMOVUPS.Z    (R9)(SI*1), K1, Z9
+	VMOVUPS.Z    (R10)(SI*1), K1, Z10
+	VMOVUPS.Z    (R11)(SI*1), K1, Z11
+	VMOVUPS.Z    (R12)(SI*1), K1, Z12
+	VMOVUPS.Z    (R13)(SI*1), K1, Z13
+	ADDQ         DI, SI
+
+column_87:
+	VMOVAPS      Z12, Z12
+	VFNMADD231PS Z1, Z10, Z12
+	VMOVAPS      Z12, Z10
+	VFMADD231PS  Z0, Z7, Z10
+	VMOVAPS      Z13, Z7
+	VFNMADD231PS Z1, Z11, Z7
+	VMOVAPS      Z7, Z7
+	VFMADD231PS  Z0, Z9, Z7
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z14, Z14, Z14
+	VPXORD       Z15, Z15, Z15
+	CMPQ         64(AX), $0x04
+	JG           column_88
+	CMPQ         72(AX), $0x04
+	JLE          column_88
+	VMOVUPS.Z    (R8)(SI*1), K1, Z9
+	VMOVUPS.Z    (R9)(SI*1), K1, Z11
+	VMOVUPS.Z    (R10)(SI*1), K1, Z12
+	VMOVUPS.Z    (R11)(SI*1), K1, Z13
+	VMOVUPS.Z    (R12)(SI*1), K1, Z14
+	VMOVUPS.Z    (R13)(SI*1), K1, Z15
+	ADDQ         DI, SI
+
+column_88:
+	VMOVAPS      Z14, Z14
+	VFNMADD231PS Z1, Z12, Z14
+	VMOVAPS      Z14, Z12
+	VFMADD231PS  Z0, Z9, Z12
+	VMOVAPS      Z15, Z9
+	VFNMADD231PS Z1, Z13, Z9
+	VMOVAPS      Z9, Z9
+	VFMADD231PS  Z0, Z11, Z9
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z14, Z14, Z14
+	VPXORD       Z15, Z15, Z15
+	VPXORD       Z16, Z16, Z16
+	VPXORD       Z17, Z17, Z17
+	CMPQ         64(AX), $0x05
+	JG           column_89
+	CMPQ         72(AX), $0x05
+	JLE          column_89
+	VMOVUPS.Z    (R8)(SI*1), K1, Z11
+	VMOVUPS.Z    (R9)(SI*1), K1, Z13
+	VMOVUPS.Z    (R10)(SI*1), K1, Z14
+	VMOVUPS.Z    (R11)(SI*1), K1, Z15
+	VMOVUPS.Z    (R12)(SI*1), K1, Z16
+	VMOVUPS.Z    (R13)(SI*1), K1, Z17
+
+column_89:
+	VMOVAPS      Z16, Z16
+	VFNMADD231PS Z1, Z14, Z16
+	VMOVAPS      Z16, Z14
+	VFMADD231PS  Z0, Z11, Z14
+	VMOVAPS      Z17, Z11
+	VFNMADD231PS Z1, Z15, Z11
+	VMOVAPS      Z11, Z11
+	VFMADD231PS  Z0, Z13, Z11
+	MOVQ         96(AX), SI
+	LEAQ         (SI)(SI*2), DI
+	LEAQ         (SI)(SI*4), R8
+	IMUL3Q       $0x00, 88(AX), R9
+	ADDQ         CX, R9
+	VMOVAPS      Z12, Z13
+	VFNMADD231PS Z1, Z8, Z13
+	VMOVAPS      Z13, Z13
+	VFMADD231PS  Z0, Z4, Z13
+	VMOVAPS      Z14, Z4
+	VFNMADD231PS Z1, Z10, Z4
+	VMOVAPS      Z4, Z4
+	VFMADD231PS  Z0, Z6, Z4
+	VMOVAPS      Z12, Z14
+	VFNMADD231PS Z0, Z8, Z14
+	VMOVAPS      Z10, Z15
+	VFNMADD231PS Z0, Z6, Z15
+	VADDPS       Z15, Z14, Z16
+	VSUBPS       Z15, Z14, Z14
+	VSUBPS       Z8, Z12, Z8
+	VSUBPS       Z6, Z10, Z6
+	VADDPS       Z6, Z6, Z6
+	VADDPS       Z6, Z8, Z10
+	VSUBPS       Z6, Z8, Z6
+	VMOVUPS      Z13, K1, (R9)
+	VMOVUPS      Z16, K1, (R9)(SI*1)
+	VMOVUPS      Z14, K1, (R9)(SI*2)
+	VMOVUPS      Z10, K1, (R9)(DI*1)
+	VMOVUPS      Z6, K1, (R9)(SI*4)
+	VMOVUPS      Z4, K1, (R9)(R8*1)
+	IMUL3Q       $0x05, 88(AX), R9
+	ADDQ         CX, R9
+	VMOVAPS      Z9, Z4
+	VFNMADD231PS Z1, Z5, Z4
+	VMOVAPS      Z4, Z4
+	VFMADD231PS  Z0, Z2, Z4
+	VMOVAPS      Z11, Z2
+	VFNMADD231PS Z1, Z7, Z2
+	VMOVAPS      Z2, Z2
+	VFMADD231PS  Z0, Z3, Z2
+	VMOVAPS      Z9, Z6
+	VFNMADD231PS Z0, Z5, Z6
+	VMOVAPS      Z7, Z8
+	VFNMADD231PS Z0, Z3, Z8
+	VADDPS       Z8, Z6, Z10
+	VSUBPS       Z8, Z6, Z6
+	VSUBPS       Z5, Z9, Z5
+	VSUBPS       Z3, Z7, Z3
+	VADDPS       Z3, Z3, Z3
+	VADDPS       Z3, Z5, Z7
+	VSUBPS       Z3, Z5, Z3
+	VMOVUPS      Z4, K1, (R9)
+	VMOVUPS      Z10, K1, (R9)(SI*1)
+	VMOVUPS      Z6, K1, (R9)(SI*2)
+	VMOVUPS      Z7, K1, (R9)(DI*1)
+	VMOVUPS      Z3, K1, (R9)(SI*4)
+	VMOVUPS      Z2, K1, (R9)(R8*1)
+	MOVQ         56(AX), DI
+	MOVQ         DX, SI
+	MOVQ         16(AX), R8
+	MOVQ         24(AX), R9
+	MOVQ         32(AX), R10
+	MOVQ         40(AX), R11
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	CMPQ         64(AX), $0x00
+	JG           column_92
+	CMPQ         72(AX), $0x00
+	JLE          column_92
+	VMOVUPS.Z    (R8)(SI*1), K1, Z2
+	VMOVUPS.Z    (R9)(SI*1), K1, Z3
+	VMOVUPS.Z    (R10)(SI*1), K1, Z4
+	VMOVUPS.Z    (R11)(SI*1), K1, Z5
+	ADDQ         DI, SI
+
+column_92:
+	VMOVAPS      Z5, Z5
+	VFNMADD231PS Z0, Z3, Z5
+	VMOVAPS      Z4, Z3
+	VFNMADD231PS Z0, Z2, Z3
+	VADDPS       Z3, Z5, Z2
+	VSUBPS       Z3, Z5, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	CMPQ         64(AX), $0x01
+	JG           column_93
+	CMPQ         72(AX), $0x01
+	JLE          column_93
+	VMOVUPS.Z    (R8)(SI*1), K1, Z4
+	VMOVUPS.Z    (R9)(SI*1), K1, Z5
+	VMOVUPS.Z    (R10)(SI*1), K1, Z6
+	VMOVUPS.Z    (R11)(SI*1), K1, Z7
+	ADDQ         DI, SI
+
+column_93:
+	VMOVAPS      Z7, Z7
+	VFNMADD231PS Z0, Z5, Z7
+	VMOVAPS      Z6, Z5
+	VFNMADD231PS Z0, Z4, Z5
+	VADDPS       Z5, Z7, Z4
+	VSUBPS       Z5, Z7, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	CMPQ         64(AX), $0x02
+	JG           column_94
+	CMPQ         72(AX), $0x02
+	JLE          column_94
+	VMOVUPS.Z    (R8)(SI*1), K1, Z6
+	VMOVUPS.Z    (R9)(SI*1), K1, Z7
+	VMOVUPS.Z    (R10)(SI*1), K1, Z8
+	VMOVUPS.Z    (R11)(SI*1), K1, Z9
+	ADDQ         DI, SI
+
+column_94:
+	VMOVAPS      Z9, Z9
+	VFNMADD231PS Z0, Z7, Z9
+	VMOVAPS      Z8, Z7
+	VFNMADD231PS Z0, Z6, Z7
+	VADDPS       Z7, Z9, Z6
+	VSUBPS       Z7, Z9, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	CMPQ         64(AX), $0x03
+	JG           column_95
+	CMPQ         72(AX), $0x03
+	JLE          column_95
+	VMOVUPS.Z    (R8)(SI*1), K1, Z8
+	VMOVUPS.Z    (R9)(SI*1), K1, Z9
+	VMOVUPS.Z    (R10)(SI*1), K1, Z10
+	VMOVUPS.Z    (R11)(SI*1), K1, Z11
+	ADDQ         DI, SI
+
+column_95:
+	VMOVAPS      Z11, Z11
+	VFNMADD231PS Z0, Z9, Z11
+	VMOVAPS      Z10, Z9
+	VFNMADD231PS Z0, Z8, Z9
+	VADDPS       Z9, Z11, Z8
+	VSUBPS       Z9, Z11, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	CMPQ         64(AX), $0x04
+	JG           column_96
+	CMPQ         72(AX), $0x04
+	JLE          column_96
+	VMOVUPS.Z    (R8)(SI*1), K1, Z10
+	VMOVUPS.Z    (R9)(SI*1), K1, Z11
+	VMOVUPS.Z    (R10)(SI*1), K1, Z12
+	VMOVUPS.Z    (R11)(SI*1), K1, Z13
+	ADDQ         DI, SI
+
+column_96:
+	VMOVAPS      Z13, Z13
+	VFNMADD231PS Z0, Z11, Z13
+	VMOVAPS      Z12, Z11
+	VFNMADD231PS Z0, Z10, Z11
+	VADDPS       Z11, Z13, Z10
+	VSUBPS       Z11, Z13, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z14, Z14, Z14
+	VPXORD       Z15, Z15, Z15
+	CMPQ         64(AX), $0x05
+	JG           column_97
+	CMPQ         72(AX), $0x05
+	JLE          column_97
+	VMOVUPS.Z    (R8)(SI*1), K1, Z12
+	VMOVUPS.Z    (R9)(SI*1), K1, Z13
+	VMOVUPS.Z    (R10)(SI*1), K1, Z14
+	VMOVUPS.Z    (R11)(SI*1), K1, Z15
+
+column_97:
+	VMOVAPS      Z15, Z15
+	VFNMADD231PS Z0, Z13, Z15
+	VMOVAPS      Z14, Z13
+	VFNMADD231PS Z0, Z12, Z13
+	VADDPS       Z13, Z15, Z12
+	VSUBPS       Z13, Z15, Z13
+	MOVQ         96(AX), SI
+	LEAQ         (SI)(SI*2), DI
+	LEAQ         (SI)(SI*4), R8
+	IMUL3Q       $0x01, 88(AX), R9
+	ADDQ         CX, R9
+	VMOVAPS      Z10, Z14
+	VFNMADD231PS Z1, Z6, Z14
+	VMOVAPS      Z14, Z14
+	VFMADD231PS  Z0, Z2, Z14
+	VMOVAPS      Z12, Z2
+	VFNMADD231PS Z1, Z8, Z2
+	VMOVAPS      Z2, Z2
+	VFMADD231PS  Z0, Z4, Z2
+	VMOVAPS      Z10, Z12
+	VFNMADD231PS Z0, Z6, Z12
+	VMOVAPS      Z8, Z15
+	VFNMADD231PS Z0, Z4, Z15
+	VADDPS       Z15, Z12, Z16
+	VSUBPS       Z15, Z12, Z12
+	VSUBPS       Z6, Z10, Z6
+	VSUBPS       Z4, Z8, Z4
+	VADDPS       Z4, Z4, Z4
+	VADDPS       Z4, Z6, Z8
+	VSUBPS       Z4, Z6, Z4
+	VMOVUPS      Z14, K1, (R9)
+	VMOVUPS      Z16, K1, (R9)(SI*1)
+	VMOVUPS      Z12, K1, (R9)(SI*2)
+	VMOVUPS      Z8, K1, (R9)(DI*1)
+	VMOVUPS      Z4, K1, (R9)(SI*4)
+	VMOVUPS      Z2, K1, (R9)(R8*1)
+	IMUL3Q       $0x02, 88(AX), R9
+	ADDQ         CX, R9
+	VMOVAPS      Z11, Z2
+	VFNMADD231PS Z1, Z7, Z2
+	VMOVAPS      Z2, Z2
+	VFMADD231PS  Z0, Z3, Z2
+	VMOVAPS      Z13, Z3
+	VFNMADD231PS Z1, Z9, Z3
+	VMOVAPS      Z3, Z3
+	VFMADD231PS  Z0, Z5, Z3
+	VMOVAPS      Z11, Z4
+	VFNMADD231PS Z0, Z7, Z4
+	VMOVAPS      Z9, Z6
+	VFNMADD231PS Z0, Z5, Z6
+	VADDPS       Z6, Z4, Z8
+	VSUBPS       Z6, Z4, Z4
+	VSUBPS       Z7, Z11, Z6
+	VSUBPS       Z5, Z9, Z5
+	VADDPS       Z5, Z5, Z5
+	VADDPS       Z5, Z6, Z7
+	VSUBPS       Z5, Z6, Z5
+	VMOVUPS      Z2, K1, (R9)
+	VMOVUPS      Z8, K1, (R9)(SI*1)
+	VMOVUPS      Z4, K1, (R9)(SI*2)
+	VMOVUPS      Z7, K1, (R9)(DI*1)
+	VMOVUPS      Z5, K1, (R9)(SI*4)
+	VMOVUPS      Z3, K1, (R9)(R8*1)
+	MOVQ         56(AX), DI
+	MOVQ         DX, SI
+	MOVQ         16(AX), R8
+	MOVQ         24(AX), R9
+	MOVQ         32(AX), R10
+	MOVQ         40(AX), R11
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	CMPQ         64(AX), $0x00
+	JG           column_100
+	CMPQ         72(AX), $0x00
+	JLE          column_100
+	VMOVUPS.Z    (R8)(SI*1), K1, Z2
+	VMOVUPS.Z    (R9)(SI*1), K1, Z3
+	VMOVUPS.Z    (R10)(SI*1), K1, Z4
+	VMOVUPS.Z    (R11)(SI*1), K1, Z5
+	ADDQ         DI, SI
+
+column_100:
+	VSUBPS    Z3, Z5, Z3
+	VSUBPS    Z2, Z4, Z2
+	VADDPS    Z2, Z2, Z2
+	VADDPS    Z2, Z3, Z4
+	VSUBPS    Z2, Z3, Z2
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	CMPQ      64(AX), $0x01
+	JG        column_101
+	CMPQ      72(AX), $0x01
+	JLE       column_101
+	VMOVUPS.Z (R8)(SI*1), K1, Z3
+	VMOVUPS.Z (R9)(SI*1), K1, Z5
+	VMOVUPS.Z (R10)(SI*1), K1, Z6
+	VMOVUPS.Z (R11)(SI*1), K1, Z7
+	ADDQ      DI, SI
+
+column_101:
+	VSUBPS    Z5, Z7, Z5
+	VSUBPS    Z3, Z6, Z3
+	VADDPS    Z3, Z3, Z3
+	VADDPS    Z3, Z5, Z6
+	VSUBPS    Z3, Z5, Z3
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z7, Z7, Z7
+	VPXORD    Z8, Z8, Z8
+	VPXORD    Z9, Z9, Z9
+	CMPQ      64(AX), $0x02
+	JG        column_102
+	CMPQ      72(AX), $0x02
+	JLE       column_102
+	VMOVUPS.Z (R8)(SI*1), K1, Z5
+	VMOVUPS.Z (R9)(SI*1), K1, Z7
+	VMOVUPS.Z (R10)(SI*1), K1, Z8
+	VMOVUPS.Z (R11)(SI*1), K1, Z9
+	ADDQ      DI, SI
+
+column_102:
+	VSUBPS    Z7, Z9, Z7
+	VSUBPS    Z5, Z8, Z5
+	VADDPS    Z5, Z5, Z5
+	VADDPS    Z5, Z7, Z8
+	VSUBPS    Z5, Z7, Z5
+	VPXORD    Z7, Z7, Z7
+	VPXORD    Z9, Z9, Z9
+	VPXORD    Z10, Z10, Z10
+	VPXORD    Z11, Z11, Z11
+	CMPQ      64(AX), $0x03
+	JG        column_103
+	CMPQ      72(AX), $0x03
+	JLE       column_103
+	VMOVUPS.Z (R8)(SI*1), K1, Z7
+	VMOVUPS.Z (R9)(SI*1), K1, Z9
+	VMOVUPS.Z (R10)(SI*1), K1, Z10
+	VMOVUPS.Z (R11)(SI*1), K1, Z11
+	ADDQ      DI, SI
+
+column_103:
+	VSUBPS    Z9, Z11, Z9
+	VSUBPS    Z7, Z10, Z7
+	VADDPS    Z7, Z7, Z7
+	VADDPS    Z7, Z9, Z10
+	VSUBPS    Z7, Z9, Z7
+	VPXORD    Z9, Z9, Z9
+	VPXORD    Z11, Z11, Z11
+	VPXORD    Z12, Z12, Z12
+	VPXORD    Z13, Z13, Z13
+	CMPQ      64(AX), $0x04
+	JG        column_104
+	CMPQ      72(AX), $0x04
+	JLE       column_104
+	VMOVUPS.Z (R8)(SI*1), K1, Z9
+	VMOVUPS.Z (R9)(SI*1), K1, Z11
+	VMOVUPS.Z (R10)(SI*1), K1, Z12
+	VMOVUPS.Z (R11)(SI*1), K1, Z13
+	ADDQ      DI, SI
+
+column_104:
+	VSUBPS    Z11, Z13, Z11
+	VSUBPS    Z9, Z12, Z9
+	VADDPS    Z9, Z9, Z9
+	VADDPS    Z9, Z11, Z12
+	VSUBPS    Z9, Z11, Z9
+	VPXORD    Z11, Z11, Z11
+	VPXORD    Z13, Z13, Z13
+	VPXORD    Z14, Z14, Z14
+	VPXORD    Z15, Z15, Z15
+	CMPQ      64(AX), $0x05
+	JG        column_105
+	CMPQ      72(AX), $0x05
+	JLE       column_105
+	VMOVUPS.Z (R8)(SI*1), K1, Z11
+	VMOVUPS.Z (R9)(SI*1), K1, Z13
+	VMOVUPS.Z (R10)(SI*1), K1, Z14
+	VMOVUPS.Z (R11)(SI*1), K1, Z15
+
+column_105:
+	VSUBPS       Z13, Z15, Z13
+	VSUBPS       Z11, Z14, Z11
+	VADDPS       Z11, Z11, Z11
+	VADDPS       Z11, Z13, Z14
+	VSUBPS       Z11, Z13, Z11
+	MOVQ         96(AX), SI
+	LEAQ         (SI)(SI*2), DI
+	LEAQ         (SI)(SI*4), R8
+	IMUL3Q       $0x03, 88(AX), R9
+	ADDQ         CX, R9
+	VMOVAPS      Z12, Z13
+	VFNMADD231PS Z1, Z8, Z13
+	VMOVAPS      Z13, Z13
+	VFMADD231PS  Z0, Z4, Z13
+	VMOVAPS      Z14, Z4
+	VFNMADD231PS Z1, Z10, Z4
+	VMOVAPS      Z4, Z4
+	VFMADD231PS  Z0, Z6, Z4
+	VMOVAPS      Z12, Z14
+	VFNMADD231PS Z0, Z8, Z14
+	VMOVAPS      Z10, Z15
+	VFNMADD231PS Z0, Z6, Z15
+	VADDPS       Z15, Z14, Z16
+	VSUBPS       Z15, Z14, Z14
+	VSUBPS       Z8, Z12, Z8
+	VSUBPS       Z6, Z10, Z6
+	VADDPS       Z6, Z6, Z6
+	VADDPS       Z6, Z8, Z10
+	VSUBPS       Z6, Z8, Z6
+	VMOVUPS      Z13, K1, (R9)
+	VMOVUPS      Z16, K1, (R9)(SI*1)
+	VMOVUPS      Z14, K1, (R9)(SI*2)
+	VMOVUPS      Z10, K1, (R9)(DI*1)
+	VMOVUPS      Z6, K1, (R9)(SI*4)
+	VMOVUPS      Z4, K1, (R9)(R8*1)
+	IMUL3Q       $0x04, 88(AX), R9
+	ADDQ         CX, R9
+	VMOVAPS      Z9, Z4
+	VFNMADD231PS Z1, Z5, Z4
+	VMOVAPS      Z4, Z4
+	VFMADD231PS  Z0, Z2, Z4
+	VMOVAPS      Z11, Z2
+	VFNMADD231PS Z1, Z7, Z2
+	VMOVAPS      Z2, Z2
+	VFMADD231PS  Z0, Z3, Z2
+	VMOVAPS      Z9, Z6
+	VFNMADD231PS Z0, Z5, Z6
+	VMOVAPS      Z7, Z8
+	VFNMADD231PS Z0, Z3, Z8
+	VADDPS       Z8, Z6, Z10
+	VSUBPS       Z8, Z6, Z6
+	VSUBPS       Z5, Z9, Z5
+	VSUBPS       Z3, Z7, Z3
+	VADDPS       Z3, Z3, Z3
+	VADDPS       Z3, Z5, Z7
+	VSUBPS       Z3, Z5, Z3
+	VMOVUPS      Z4, K1, (R9)
+	VMOVUPS      Z10, K1, (R9)(SI*1)
+	VMOVUPS      Z6, K1, (R9)(SI*2)
+	VMOVUPS      Z7, K1, (R9)(DI*1)
+	VMOVUPS      Z3, K1, (R9)(SI*4)
+	VMOVUPS      Z2, K1, (R9)(R8*1)
+	ADDQ         144(AX), DX
+	ADDQ         152(AX), CX
+	DECQ         BX
+	JNZ          tile_83
+
+next_57:
+done_55:
 	VZEROUPPER
 	RET
 
 // func winoOutput512(p *byte)
-// Requires: AVX, AVX512F, BMI2, CMOV
+// Requires: AVX, AVX512F, BMI2
 TEXT ·winoOutput512(SB), NOSPLIT, $0-8
 	MOVQ         p+0(FP), AX
 	MOVL         $0x40000000, CX
@@ -964,56 +2103,20 @@ TEXT ·winoOutput512(SB), NOSPLIT, $0-8
 	XORQ         DX, DX
 	SHLQ         $0x02, CX
 
-strip_18:
-	LEAQ    64(DX), BX
-	CMPQ    BX, CX
-	JG      narrower_19
-	MOVQ    80(AX), BX
-	ADDQ    DX, BX
-	MOVQ    136(AX), DI
-	MOVQ    DX, SI
-	MOVQ    64(AX), R8
-	IMULQ   56(AX), R8
-	SUBQ    R8, SI
-	XORQ    R8, R8
-	MOVQ    $0x0000ffff, R9
-	MOVQ    R9, R10
-	CMPQ    64(AX), $0x00
-	CMOVQGT R8, R10
-	CMPQ    72(AX), $0x00
-	CMOVQLE R8, R10
-	KMOVW   R10, K1
-	MOVQ    R9, R10
-	CMPQ    64(AX), $0x01
-	CMOVQGT R8, R10
-	CMPQ    72(AX), $0x01
-	CMOVQLE R8, R10
-	KMOVW   R10, K2
-	MOVQ    R9, R10
-	CMPQ    64(AX), $0x02
-	CMOVQGT R8, R10
-	CMPQ    72(AX), $0x02
-	CMOVQLE R8, R10
-	KMOVW   R10, K3
-	MOVQ    R9, R10
-	CMPQ    64(AX), $0x03
-	CMOVQGT R8, R10
-	CMPQ    72(AX), $0x03
-	CMOVQLE R8, R10
-	KMOVW   R10, K4
-	MOVQ    R9, R10
-	CMPQ    64(AX), $0x04
-	CMOVQGT R8, R10
-	CMPQ    72(AX), $0x04
-	CMOVQLE R8, R10
-	KMOVW   R10, K5
-	CMPQ    64(AX), $0x05
-	CMOVQGT R8, R9
-	CMPQ    72(AX), $0x05
-	CMOVQLE R8, R9
-	KMOVW   R9, K6
+strip_108:
+	LEAQ 64(DX), BX
+	CMPQ BX, CX
+	JG   narrower_109
+	MOVQ 80(AX), BX
+	ADDQ DX, BX
+	MOVQ 136(AX), DI
+	MOVQ DX, SI
+	CMPQ 64(AX), $0x00
+	JNE  edge_110
+	CMPQ 72(AX), $0x06
+	JNE  edge_110
 
-tile_20:
+tile_112:
 	MOVQ        56(AX), R9
 	MOVQ        SI, R8
 	MOVQ        8(AX), R10
@@ -1021,71 +2124,71 @@ tile_20:
 	MOVQ        24(AX), R12
 	MOVQ        32(AX), R13
 	MOVQ        40(AX), R14
-	VMOVUPS.Z   (R10)(R8*1), K1, Z3
-	VMOVUPS.Z   (R11)(R8*1), K1, Z4
-	VMOVUPS.Z   (R12)(R8*1), K1, Z5
-	VMOVUPS.Z   (R13)(R8*1), K1, Z6
-	VMOVUPS.Z   (R14)(R8*1), K1, Z7
+	VMOVUPS     (R10)(R8*1), Z3
+	VMOVUPS     (R11)(R8*1), Z4
+	VMOVUPS     (R12)(R8*1), Z5
+	VMOVUPS     (R13)(R8*1), Z6
+	VMOVUPS     (R14)(R8*1), Z7
+	ADDQ        R9, R8
 	VADDPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
 	VADDPS      Z4, Z3, Z3
 	VADDPS      Z5, Z3, Z3
 	VMOVAPS     Z4, Z4
 	VFMADD231PS Z1, Z5, Z4
+	VMOVUPS     (R10)(R8*1), Z5
+	VMOVUPS     (R11)(R8*1), Z6
+	VMOVUPS     (R12)(R8*1), Z7
+	VMOVUPS     (R13)(R8*1), Z8
+	VMOVUPS     (R14)(R8*1), Z9
 	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K2, Z5
-	VMOVUPS.Z   (R11)(R8*1), K2, Z6
-	VMOVUPS.Z   (R12)(R8*1), K2, Z7
-	VMOVUPS.Z   (R13)(R8*1), K2, Z8
-	VMOVUPS.Z   (R14)(R8*1), K2, Z9
 	VADDPS      Z7, Z6, Z6
 	VADDPS      Z9, Z8, Z7
 	VADDPS      Z6, Z5, Z5
 	VADDPS      Z7, Z5, Z5
 	VMOVAPS     Z6, Z6
 	VFMADD231PS Z1, Z7, Z6
+	VMOVUPS     (R10)(R8*1), Z7
+	VMOVUPS     (R11)(R8*1), Z8
+	VMOVUPS     (R12)(R8*1), Z9
+	VMOVUPS     (R13)(R8*1), Z10
+	VMOVUPS     (R14)(R8*1), Z11
 	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K3, Z7
-	VMOVUPS.Z   (R11)(R8*1), K3, Z8
-	VMOVUPS.Z   (R12)(R8*1), K3, Z9
-	VMOVUPS.Z   (R13)(R8*1), K3, Z10
-	VMOVUPS.Z   (R14)(R8*1), K3, Z11
 	VADDPS      Z9, Z8, Z8
 	VADDPS      Z11, Z10, Z9
 	VADDPS      Z8, Z7, Z7
 	VADDPS      Z9, Z7, Z7
 	VMOVAPS     Z8, Z8
 	VFMADD231PS Z1, Z9, Z8
+	VMOVUPS     (R10)(R8*1), Z9
+	VMOVUPS     (R11)(R8*1), Z10
+	VMOVUPS     (R12)(R8*1), Z11
+	VMOVUPS     (R13)(R8*1), Z12
+	VMOVUPS     (R14)(R8*1), Z13
 	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K4, Z9
-	VMOVUPS.Z   (R11)(R8*1), K4, Z10
-	VMOVUPS.Z   (R12)(R8*1), K4, Z11
-	VMOVUPS.Z   (R13)(R8*1), K4, Z12
-	VMOVUPS.Z   (R14)(R8*1), K4, Z13
 	VADDPS      Z11, Z10, Z10
 	VADDPS      Z13, Z12, Z11
 	VADDPS      Z10, Z9, Z9
 	VADDPS      Z11, Z9, Z9
 	VMOVAPS     Z10, Z10
 	VFMADD231PS Z1, Z11, Z10
+	VMOVUPS     (R10)(R8*1), Z11
+	VMOVUPS     (R11)(R8*1), Z12
+	VMOVUPS     (R12)(R8*1), Z13
+	VMOVUPS     (R13)(R8*1), Z14
+	VMOVUPS     (R14)(R8*1), Z15
 	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K5, Z11
-	VMOVUPS.Z   (R11)(R8*1), K5, Z12
-	VMOVUPS.Z   (R12)(R8*1), K5, Z13
-	VMOVUPS.Z   (R13)(R8*1), K5, Z14
-	VMOVUPS.Z   (R14)(R8*1), K5, Z15
 	VADDPS      Z13, Z12, Z12
 	VADDPS      Z15, Z14, Z13
 	VADDPS      Z12, Z11, Z11
 	VADDPS      Z13, Z11, Z11
 	VMOVAPS     Z12, Z12
 	VFMADD231PS Z1, Z13, Z12
-	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K6, Z13
-	VMOVUPS.Z   (R11)(R8*1), K6, Z14
-	VMOVUPS.Z   (R12)(R8*1), K6, Z15
-	VMOVUPS.Z   (R13)(R8*1), K6, Z16
-	VMOVUPS.Z   (R14)(R8*1), K6, Z17
+	VMOVUPS     (R10)(R8*1), Z13
+	VMOVUPS     (R11)(R8*1), Z14
+	VMOVUPS     (R12)(R8*1), Z15
+	VMOVUPS     (R13)(R8*1), Z16
+	VMOVUPS     (R14)(R8*1), Z17
 	VADDPS      Z15, Z14, Z14
 	VADDPS      Z17, Z16, Z15
 	VADDPS      Z14, Z13, Z13
@@ -1095,7 +2198,7 @@ tile_20:
 	MOVQ        96(AX), R8
 	LEAQ        (R8)(R8*2), R9
 	CMPQ        104(AX), $0x00
-	JLE         low_21
+	JLE         low_119
 	IMUL3Q      $0x00, 88(AX), R10
 	ADDQ        BX, R10
 	VADDPS      Z7, Z5, Z15
@@ -1112,132 +2215,132 @@ tile_20:
 	VFMADD231PS Z2, Z7, Z5
 	VADDPS      Z13, Z5, Z5
 	CMPQ        112(AX), $0x04
-	JL          part_22
+	JL          part_120
 	MOVQ        128(AX), R11
 	TESTQ       R11, R11
-	JZ          nobias_24
+	JZ          nobias_122
 	VMOVUPS     (R11)(DX*1), Z7
 	VADDPS      Z7, Z3, Z3
 	VADDPS      Z7, Z9, Z9
 	VADDPS      Z7, Z15, Z15
 	VADDPS      Z7, Z5, Z5
 
-nobias_24:
+nobias_122:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_25
+	JZ     fresh_123
 	VADDPS (R10), Z3, Z3
 	VADDPS (R10)(R8*1), Z9, Z9
 	VADDPS (R10)(R8*2), Z15, Z15
 	VADDPS (R10)(R9*1), Z5, Z5
 
-fresh_25:
+fresh_123:
 	MOVQ         120(AX), R11
 	TESTQ        $0x00000006, R11
-	JZ           linear_26
+	JZ           linear_124
 	VPXORD       Z7, Z7, Z7
 	VMAXPS       Z3, Z7, Z3
 	VMAXPS       Z9, Z7, Z9
 	VMAXPS       Z15, Z7, Z15
 	VMAXPS       Z5, Z7, Z5
 	TESTQ        $0x00000004, R11
-	JZ           linear_26
+	JZ           linear_124
 	VBROADCASTSS six512<>+0(SB), Z7
 	VMINPS       Z3, Z7, Z3
 	VMINPS       Z9, Z7, Z9
 	VMINPS       Z15, Z7, Z15
 	VMINPS       Z5, Z7, Z5
 
-linear_26:
+linear_124:
 	VMOVUPS Z3, (R10)
 	VMOVUPS Z9, (R10)(R8*1)
 	VMOVUPS Z15, (R10)(R8*2)
 	VMOVUPS Z5, (R10)(R9*1)
-	JMP     next_23
+	JMP     next_121
 
-part_22:
+part_120:
 	MOVQ    128(AX), R11
 	TESTQ   R11, R11
-	JZ      nobias_27
+	JZ      nobias_125
 	VMOVUPS (R11)(DX*1), Z5
 	VADDPS  Z5, Z3, Z3
 
-nobias_27:
+nobias_125:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_28
+	JZ     fresh_126
 	VADDPS (R10), Z3, Z3
 
-fresh_28:
+fresh_126:
 	MOVQ         120(AX), R11
 	TESTQ        $0x00000006, R11
-	JZ           linear_29
+	JZ           linear_127
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z3, Z5, Z3
 	TESTQ        $0x00000004, R11
-	JZ           linear_29
+	JZ           linear_127
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z3, Z5, Z3
 
-linear_29:
+linear_127:
 	VMOVUPS Z3, (R10)
 	CMPQ    112(AX), $0x01
-	JLE     next_23
+	JLE     next_121
 	MOVQ    128(AX), R11
 	TESTQ   R11, R11
-	JZ      nobias_30
+	JZ      nobias_128
 	VMOVUPS (R11)(DX*1), Z3
 	VADDPS  Z3, Z9, Z9
 
-nobias_30:
+nobias_128:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_31
+	JZ     fresh_129
 	VADDPS (R10)(R8*1), Z9, Z9
 
-fresh_31:
+fresh_129:
 	MOVQ         120(AX), R11
 	TESTQ        $0x00000006, R11
-	JZ           linear_32
+	JZ           linear_130
 	VPXORD       Z3, Z3, Z3
 	VMAXPS       Z9, Z3, Z9
 	TESTQ        $0x00000004, R11
-	JZ           linear_32
+	JZ           linear_130
 	VBROADCASTSS six512<>+0(SB), Z3
 	VMINPS       Z9, Z3, Z9
 
-linear_32:
+linear_130:
 	VMOVUPS Z9, (R10)(R8*1)
 	CMPQ    112(AX), $0x02
-	JLE     next_23
+	JLE     next_121
 	MOVQ    128(AX), R11
 	TESTQ   R11, R11
-	JZ      nobias_33
+	JZ      nobias_131
 	VMOVUPS (R11)(DX*1), Z3
 	VADDPS  Z3, Z15, Z15
 
-nobias_33:
+nobias_131:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_34
+	JZ     fresh_132
 	VADDPS (R10)(R8*2), Z15, Z15
 
-fresh_34:
+fresh_132:
 	MOVQ         120(AX), R11
 	TESTQ        $0x00000006, R11
-	JZ           linear_35
+	JZ           linear_133
 	VPXORD       Z3, Z3, Z3
 	VMAXPS       Z15, Z3, Z15
 	TESTQ        $0x00000004, R11
-	JZ           linear_35
+	JZ           linear_133
 	VBROADCASTSS six512<>+0(SB), Z3
 	VMINPS       Z15, Z3, Z15
 
-linear_35:
+linear_133:
 	VMOVUPS Z15, (R10)(R8*2)
 	CMPQ    112(AX), $0x03
-	JLE     next_23
+	JLE     next_121
 
-next_23:
-low_21:
+next_121:
+low_119:
 	CMPQ        104(AX), $0x02
-	JLE         low_36
+	JLE         low_134
 	IMUL3Q      $0x02, 88(AX), R10
 	ADDQ        BX, R10
 	VADDPS      Z8, Z6, Z3
@@ -1254,130 +2357,130 @@ low_21:
 	VFMADD231PS Z2, Z6, Z5
 	VADDPS      Z14, Z5, Z5
 	CMPQ        112(AX), $0x04
-	JL          part_37
+	JL          part_135
 	MOVQ        128(AX), R11
 	TESTQ       R11, R11
-	JZ          nobias_39
+	JZ          nobias_137
 	VMOVUPS     (R11)(DX*1), Z6
 	VADDPS      Z6, Z4, Z4
 	VADDPS      Z6, Z7, Z7
 	VADDPS      Z6, Z3, Z3
 	VADDPS      Z6, Z5, Z5
 
-nobias_39:
+nobias_137:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_40
+	JZ     fresh_138
 	VADDPS (R10), Z4, Z4
 	VADDPS (R10)(R8*1), Z7, Z7
 	VADDPS (R10)(R8*2), Z3, Z3
 	VADDPS (R10)(R9*1), Z5, Z5
 
-fresh_40:
+fresh_138:
 	MOVQ         120(AX), R11
 	TESTQ        $0x00000006, R11
-	JZ           linear_41
+	JZ           linear_139
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	VMAXPS       Z7, Z6, Z7
 	VMAXPS       Z3, Z6, Z3
 	VMAXPS       Z5, Z6, Z5
 	TESTQ        $0x00000004, R11
-	JZ           linear_41
+	JZ           linear_139
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 	VMINPS       Z7, Z6, Z7
 	VMINPS       Z3, Z6, Z3
 	VMINPS       Z5, Z6, Z5
 
-linear_41:
+linear_139:
 	VMOVUPS Z4, (R10)
 	VMOVUPS Z7, (R10)(R8*1)
 	VMOVUPS Z3, (R10)(R8*2)
 	VMOVUPS Z5, (R10)(R9*1)
-	JMP     next_38
+	JMP     next_136
 
-part_37:
+part_135:
 	MOVQ    128(AX), R9
 	TESTQ   R9, R9
-	JZ      nobias_42
+	JZ      nobias_140
 	VMOVUPS (R9)(DX*1), Z5
 	VADDPS  Z5, Z4, Z4
 
-nobias_42:
+nobias_140:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_43
+	JZ     fresh_141
 	VADDPS (R10), Z4, Z4
 
-fresh_43:
+fresh_141:
 	MOVQ         120(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_44
+	JZ           linear_142
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z4, Z5, Z4
 	TESTQ        $0x00000004, R9
-	JZ           linear_44
+	JZ           linear_142
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z4, Z5, Z4
 
-linear_44:
+linear_142:
 	VMOVUPS Z4, (R10)
 	CMPQ    112(AX), $0x01
-	JLE     next_38
+	JLE     next_136
 	MOVQ    128(AX), R9
 	TESTQ   R9, R9
-	JZ      nobias_45
+	JZ      nobias_143
 	VMOVUPS (R9)(DX*1), Z4
 	VADDPS  Z4, Z7, Z7
 
-nobias_45:
+nobias_143:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_46
+	JZ     fresh_144
 	VADDPS (R10)(R8*1), Z7, Z7
 
-fresh_46:
+fresh_144:
 	MOVQ         120(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_47
+	JZ           linear_145
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z7, Z4, Z7
 	TESTQ        $0x00000004, R9
-	JZ           linear_47
+	JZ           linear_145
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z7, Z4, Z7
 
-linear_47:
+linear_145:
 	VMOVUPS Z7, (R10)(R8*1)
 	CMPQ    112(AX), $0x02
-	JLE     next_38
+	JLE     next_136
 	MOVQ    128(AX), R9
 	TESTQ   R9, R9
-	JZ      nobias_48
+	JZ      nobias_146
 	VMOVUPS (R9)(DX*1), Z4
 	VADDPS  Z4, Z3, Z3
 
-nobias_48:
+nobias_146:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_49
+	JZ     fresh_147
 	VADDPS (R10)(R8*2), Z3, Z3
 
-fresh_49:
+fresh_147:
 	MOVQ         120(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_50
+	JZ           linear_148
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z3, Z4, Z3
 	TESTQ        $0x00000004, R9
-	JZ           linear_50
+	JZ           linear_148
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z3, Z4, Z3
 
-linear_50:
+linear_148:
 	VMOVUPS Z3, (R10)(R8*2)
 	CMPQ    112(AX), $0x03
-	JLE     next_38
+	JLE     next_136
 
-next_38:
-low_36:
+next_136:
+low_134:
 	MOVQ        56(AX), R9
 	MOVQ        SI, R8
 	MOVQ        16(AX), R10
@@ -1385,11 +2488,12 @@ low_36:
 	MOVQ        32(AX), R12
 	MOVQ        40(AX), R13
 	MOVQ        48(AX), R14
-	VMOVUPS.Z   (R10)(R8*1), K1, Z3
-	VMOVUPS.Z   (R11)(R8*1), K1, Z4
-	VMOVUPS.Z   (R12)(R8*1), K1, Z5
-	VMOVUPS.Z   (R13)(R8*1), K1, Z6
-	VMOVUPS.Z   (R14)(R8*1), K1, Z7
+	VMOVUPS     (R10)(R8*1), Z3
+	VMOVUPS     (R11)(R8*1), Z4
+	VMOVUPS     (R12)(R8*1), Z5
+	VMOVUPS     (R13)(R8*1), Z6
+	VMOVUPS     (R14)(R8*1), Z7
+	ADDQ        R9, R8
 	VSUBPS      Z4, Z3, Z3
 	VSUBPS      Z6, Z5, Z4
 	VMOVAPS     Z3, Z5
@@ -1397,12 +2501,12 @@ low_36:
 	VMOVAPS     Z3, Z3
 	VFMADD231PS Z2, Z4, Z3
 	VADDPS      Z7, Z3, Z3
+	VMOVUPS     (R10)(R8*1), Z4
+	VMOVUPS     (R11)(R8*1), Z6
+	VMOVUPS     (R12)(R8*1), Z7
+	VMOVUPS     (R13)(R8*1), Z8
+	VMOVUPS     (R14)(R8*1), Z9
 	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K2, Z4
-	VMOVUPS.Z   (R11)(R8*1), K2, Z6
-	VMOVUPS.Z   (R12)(R8*1), K2, Z7
-	VMOVUPS.Z   (R13)(R8*1), K2, Z8
-	VMOVUPS.Z   (R14)(R8*1), K2, Z9
 	VSUBPS      Z6, Z4, Z4
 	VSUBPS      Z8, Z7, Z6
 	VMOVAPS     Z4, Z7
@@ -1410,12 +2514,12 @@ low_36:
 	VMOVAPS     Z4, Z4
 	VFMADD231PS Z2, Z6, Z4
 	VADDPS      Z9, Z4, Z4
+	VMOVUPS     (R10)(R8*1), Z6
+	VMOVUPS     (R11)(R8*1), Z8
+	VMOVUPS     (R12)(R8*1), Z9
+	VMOVUPS     (R13)(R8*1), Z10
+	VMOVUPS     (R14)(R8*1), Z11
 	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K3, Z6
-	VMOVUPS.Z   (R11)(R8*1), K3, Z8
-	VMOVUPS.Z   (R12)(R8*1), K3, Z9
-	VMOVUPS.Z   (R13)(R8*1), K3, Z10
-	VMOVUPS.Z   (R14)(R8*1), K3, Z11
 	VSUBPS      Z8, Z6, Z6
 	VSUBPS      Z10, Z9, Z8
 	VMOVAPS     Z6, Z9
@@ -1423,12 +2527,12 @@ low_36:
 	VMOVAPS     Z6, Z6
 	VFMADD231PS Z2, Z8, Z6
 	VADDPS      Z11, Z6, Z6
+	VMOVUPS     (R10)(R8*1), Z8
+	VMOVUPS     (R11)(R8*1), Z10
+	VMOVUPS     (R12)(R8*1), Z11
+	VMOVUPS     (R13)(R8*1), Z12
+	VMOVUPS     (R14)(R8*1), Z13
 	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K4, Z8
-	VMOVUPS.Z   (R11)(R8*1), K4, Z10
-	VMOVUPS.Z   (R12)(R8*1), K4, Z11
-	VMOVUPS.Z   (R13)(R8*1), K4, Z12
-	VMOVUPS.Z   (R14)(R8*1), K4, Z13
 	VSUBPS      Z10, Z8, Z8
 	VSUBPS      Z12, Z11, Z10
 	VMOVAPS     Z8, Z11
@@ -1436,12 +2540,12 @@ low_36:
 	VMOVAPS     Z8, Z8
 	VFMADD231PS Z2, Z10, Z8
 	VADDPS      Z13, Z8, Z8
+	VMOVUPS     (R10)(R8*1), Z10
+	VMOVUPS     (R11)(R8*1), Z12
+	VMOVUPS     (R12)(R8*1), Z13
+	VMOVUPS     (R13)(R8*1), Z14
+	VMOVUPS     (R14)(R8*1), Z15
 	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K5, Z10
-	VMOVUPS.Z   (R11)(R8*1), K5, Z12
-	VMOVUPS.Z   (R12)(R8*1), K5, Z13
-	VMOVUPS.Z   (R13)(R8*1), K5, Z14
-	VMOVUPS.Z   (R14)(R8*1), K5, Z15
 	VSUBPS      Z12, Z10, Z10
 	VSUBPS      Z14, Z13, Z12
 	VMOVAPS     Z10, Z13
@@ -1449,12 +2553,11 @@ low_36:
 	VMOVAPS     Z10, Z10
 	VFMADD231PS Z2, Z12, Z10
 	VADDPS      Z15, Z10, Z10
-	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K6, Z12
-	VMOVUPS.Z   (R11)(R8*1), K6, Z14
-	VMOVUPS.Z   (R12)(R8*1), K6, Z15
-	VMOVUPS.Z   (R13)(R8*1), K6, Z16
-	VMOVUPS.Z   (R14)(R8*1), K6, Z17
+	VMOVUPS     (R10)(R8*1), Z12
+	VMOVUPS     (R11)(R8*1), Z14
+	VMOVUPS     (R12)(R8*1), Z15
+	VMOVUPS     (R13)(R8*1), Z16
+	VMOVUPS     (R14)(R8*1), Z17
 	VSUBPS      Z14, Z12, Z12
 	VSUBPS      Z16, Z15, Z14
 	VMOVAPS     Z12, Z15
@@ -1465,7 +2568,7 @@ low_36:
 	MOVQ        96(AX), R8
 	LEAQ        (R8)(R8*2), R9
 	CMPQ        104(AX), $0x01
-	JLE         low_51
+	JLE         low_155
 	IMUL3Q      $0x01, 88(AX), R10
 	ADDQ        BX, R10
 	VADDPS      Z9, Z7, Z14
@@ -1482,132 +2585,132 @@ low_36:
 	VFMADD231PS Z2, Z9, Z7
 	VADDPS      Z15, Z7, Z7
 	CMPQ        112(AX), $0x04
-	JL          part_52
+	JL          part_156
 	MOVQ        128(AX), R11
 	TESTQ       R11, R11
-	JZ          nobias_54
+	JZ          nobias_158
 	VMOVUPS     (R11)(DX*1), Z9
 	VADDPS      Z9, Z5, Z5
 	VADDPS      Z9, Z11, Z11
 	VADDPS      Z9, Z14, Z14
 	VADDPS      Z9, Z7, Z7
 
-nobias_54:
+nobias_158:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_55
+	JZ     fresh_159
 	VADDPS (R10), Z5, Z5
 	VADDPS (R10)(R8*1), Z11, Z11
 	VADDPS (R10)(R8*2), Z14, Z14
 	VADDPS (R10)(R9*1), Z7, Z7
 
-fresh_55:
+fresh_159:
 	MOVQ         120(AX), R11
 	TESTQ        $0x00000006, R11
-	JZ           linear_56
+	JZ           linear_160
 	VPXORD       Z9, Z9, Z9
 	VMAXPS       Z5, Z9, Z5
 	VMAXPS       Z11, Z9, Z11
 	VMAXPS       Z14, Z9, Z14
 	VMAXPS       Z7, Z9, Z7
 	TESTQ        $0x00000004, R11
-	JZ           linear_56
+	JZ           linear_160
 	VBROADCASTSS six512<>+0(SB), Z9
 	VMINPS       Z5, Z9, Z5
 	VMINPS       Z11, Z9, Z11
 	VMINPS       Z14, Z9, Z14
 	VMINPS       Z7, Z9, Z7
 
-linear_56:
+linear_160:
 	VMOVUPS Z5, (R10)
 	VMOVUPS Z11, (R10)(R8*1)
 	VMOVUPS Z14, (R10)(R8*2)
 	VMOVUPS Z7, (R10)(R9*1)
-	JMP     next_53
+	JMP     next_157
 
-part_52:
+part_156:
 	MOVQ    128(AX), R11
 	TESTQ   R11, R11
-	JZ      nobias_57
+	JZ      nobias_161
 	VMOVUPS (R11)(DX*1), Z7
 	VADDPS  Z7, Z5, Z5
 
-nobias_57:
+nobias_161:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_58
+	JZ     fresh_162
 	VADDPS (R10), Z5, Z5
 
-fresh_58:
+fresh_162:
 	MOVQ         120(AX), R11
 	TESTQ        $0x00000006, R11
-	JZ           linear_59
+	JZ           linear_163
 	VPXORD       Z7, Z7, Z7
 	VMAXPS       Z5, Z7, Z5
 	TESTQ        $0x00000004, R11
-	JZ           linear_59
+	JZ           linear_163
 	VBROADCASTSS six512<>+0(SB), Z7
 	VMINPS       Z5, Z7, Z5
 
-linear_59:
+linear_163:
 	VMOVUPS Z5, (R10)
 	CMPQ    112(AX), $0x01
-	JLE     next_53
+	JLE     next_157
 	MOVQ    128(AX), R11
 	TESTQ   R11, R11
-	JZ      nobias_60
+	JZ      nobias_164
 	VMOVUPS (R11)(DX*1), Z5
 	VADDPS  Z5, Z11, Z11
 
-nobias_60:
+nobias_164:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_61
+	JZ     fresh_165
 	VADDPS (R10)(R8*1), Z11, Z11
 
-fresh_61:
+fresh_165:
 	MOVQ         120(AX), R11
 	TESTQ        $0x00000006, R11
-	JZ           linear_62
+	JZ           linear_166
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z11, Z5, Z11
 	TESTQ        $0x00000004, R11
-	JZ           linear_62
+	JZ           linear_166
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z11, Z5, Z11
 
-linear_62:
+linear_166:
 	VMOVUPS Z11, (R10)(R8*1)
 	CMPQ    112(AX), $0x02
-	JLE     next_53
+	JLE     next_157
 	MOVQ    128(AX), R11
 	TESTQ   R11, R11
-	JZ      nobias_63
+	JZ      nobias_167
 	VMOVUPS (R11)(DX*1), Z5
 	VADDPS  Z5, Z14, Z14
 
-nobias_63:
+nobias_167:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_64
+	JZ     fresh_168
 	VADDPS (R10)(R8*2), Z14, Z14
 
-fresh_64:
+fresh_168:
 	MOVQ         120(AX), R11
 	TESTQ        $0x00000006, R11
-	JZ           linear_65
+	JZ           linear_169
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z14, Z5, Z14
 	TESTQ        $0x00000004, R11
-	JZ           linear_65
+	JZ           linear_169
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z14, Z5, Z14
 
-linear_65:
+linear_169:
 	VMOVUPS Z14, (R10)(R8*2)
 	CMPQ    112(AX), $0x03
-	JLE     next_53
+	JLE     next_157
 
-next_53:
-low_51:
+next_157:
+low_155:
 	CMPQ        104(AX), $0x03
-	JLE         low_66
+	JLE         low_170
 	IMUL3Q      $0x03, 88(AX), R10
 	ADDQ        BX, R10
 	VADDPS      Z6, Z4, Z5
@@ -1624,190 +2727,1030 @@ low_51:
 	VFMADD231PS Z2, Z6, Z4
 	VADDPS      Z12, Z4, Z4
 	CMPQ        112(AX), $0x04
-	JL          part_67
+	JL          part_171
 	MOVQ        128(AX), R11
 	TESTQ       R11, R11
-	JZ          nobias_69
+	JZ          nobias_173
 	VMOVUPS     (R11)(DX*1), Z6
 	VADDPS      Z6, Z3, Z3
 	VADDPS      Z6, Z7, Z7
 	VADDPS      Z6, Z5, Z5
 	VADDPS      Z6, Z4, Z4
 
-nobias_69:
+nobias_173:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_70
+	JZ     fresh_174
 	VADDPS (R10), Z3, Z3
 	VADDPS (R10)(R8*1), Z7, Z7
 	VADDPS (R10)(R8*2), Z5, Z5
 	VADDPS (R10)(R9*1), Z4, Z4
 
-fresh_70:
+fresh_174:
 	MOVQ         120(AX), R11
 	TESTQ        $0x00000006, R11
-	JZ           linear_71
+	JZ           linear_175
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z3, Z6, Z3
 	VMAXPS       Z7, Z6, Z7
 	VMAXPS       Z5, Z6, Z5
 	VMAXPS       Z4, Z6, Z4
 	TESTQ        $0x00000004, R11
-	JZ           linear_71
+	JZ           linear_175
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z3, Z6, Z3
 	VMINPS       Z7, Z6, Z7
 	VMINPS       Z5, Z6, Z5
 	VMINPS       Z4, Z6, Z4
 
-linear_71:
+linear_175:
 	VMOVUPS Z3, (R10)
 	VMOVUPS Z7, (R10)(R8*1)
 	VMOVUPS Z5, (R10)(R8*2)
 	VMOVUPS Z4, (R10)(R9*1)
-	JMP     next_68
+	JMP     next_172
 
-part_67:
+part_171:
 	MOVQ    128(AX), R9
 	TESTQ   R9, R9
-	JZ      nobias_72
+	JZ      nobias_176
 	VMOVUPS (R9)(DX*1), Z4
 	VADDPS  Z4, Z3, Z3
 
-nobias_72:
+nobias_176:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_73
+	JZ     fresh_177
 	VADDPS (R10), Z3, Z3
 
-fresh_73:
+fresh_177:
 	MOVQ         120(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_74
+	JZ           linear_178
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z3, Z4, Z3
 	TESTQ        $0x00000004, R9
-	JZ           linear_74
+	JZ           linear_178
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z3, Z4, Z3
 
-linear_74:
+linear_178:
 	VMOVUPS Z3, (R10)
 	CMPQ    112(AX), $0x01
-	JLE     next_68
+	JLE     next_172
 	MOVQ    128(AX), R9
 	TESTQ   R9, R9
-	JZ      nobias_75
+	JZ      nobias_179
 	VMOVUPS (R9)(DX*1), Z3
 	VADDPS  Z3, Z7, Z7
 
-nobias_75:
+nobias_179:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_76
+	JZ     fresh_180
 	VADDPS (R10)(R8*1), Z7, Z7
 
-fresh_76:
+fresh_180:
 	MOVQ         120(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_77
+	JZ           linear_181
 	VPXORD       Z3, Z3, Z3
 	VMAXPS       Z7, Z3, Z7
 	TESTQ        $0x00000004, R9
-	JZ           linear_77
+	JZ           linear_181
 	VBROADCASTSS six512<>+0(SB), Z3
 	VMINPS       Z7, Z3, Z7
 
-linear_77:
+linear_181:
 	VMOVUPS Z7, (R10)(R8*1)
 	CMPQ    112(AX), $0x02
-	JLE     next_68
+	JLE     next_172
 	MOVQ    128(AX), R9
 	TESTQ   R9, R9
-	JZ      nobias_78
+	JZ      nobias_182
 	VMOVUPS (R9)(DX*1), Z3
 	VADDPS  Z3, Z5, Z5
 
-nobias_78:
+nobias_182:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_79
+	JZ     fresh_183
 	VADDPS (R10)(R8*2), Z5, Z5
 
-fresh_79:
+fresh_183:
 	MOVQ         120(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_80
+	JZ           linear_184
 	VPXORD       Z3, Z3, Z3
 	VMAXPS       Z5, Z3, Z5
 	TESTQ        $0x00000004, R9
-	JZ           linear_80
+	JZ           linear_184
 	VBROADCASTSS six512<>+0(SB), Z3
 	VMINPS       Z5, Z3, Z5
 
-linear_80:
+linear_184:
 	VMOVUPS Z5, (R10)(R8*2)
 	CMPQ    112(AX), $0x03
-	JLE     next_68
+	JLE     next_172
 
-next_68:
-low_66:
+next_172:
+low_170:
 	ADDQ 144(AX), SI
 	ADDQ 152(AX), BX
 	DECQ DI
-	JNZ  tile_20
-	ADDQ $0x00000040, DX
-	JMP  strip_18
+	JNZ  tile_112
+	JMP  next_111
 
-narrower_19:
-	SUBQ    DX, CX
-	JZ      done_81
-	SHRQ    $0x02, CX
-	MOVQ    $0x0000ffff, BX
-	BZHIQ   CX, BX, BX
-	KMOVW   BX, K1
-	MOVQ    80(AX), CX
-	ADDQ    DX, CX
-	MOVQ    136(AX), SI
-	MOVQ    DX, BX
-	MOVQ    64(AX), DI
-	IMULQ   56(AX), DI
-	SUBQ    DI, BX
-	XORQ    DI, DI
-	KMOVW   K1, R8
-	MOVQ    R8, R9
+edge_110:
+tile_185:
+	MOVQ    56(AX), R9
+	MOVQ    SI, R8
+	MOVQ    8(AX), R10
+	MOVQ    16(AX), R11
+	MOVQ    24(AX), R12
+	MOVQ    32(AX), R13
+	MOVQ    40(AX), R14
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
 	CMPQ    64(AX), $0x00
-	CMOVQGT DI, R9
+	JG      column_186
 	CMPQ    72(AX), $0x00
-	CMOVQLE DI, R9
-	KMOVW   R9, K2
-	MOVQ    R8, R9
-	CMPQ    64(AX), $0x01
-	CMOVQGT DI, R9
-	CMPQ    72(AX), $0x01
-	CMOVQLE DI, R9
-	KMOVW   R9, K3
-	MOVQ    R8, R9
-	CMPQ    64(AX), $0x02
-	CMOVQGT DI, R9
-	CMPQ    72(AX), $0x02
-	CMOVQLE DI, R9
-	KMOVW   R9, K4
-	MOVQ    R8, R9
-	CMPQ    64(AX), $0x03
-	CMOVQGT DI, R9
-	CMPQ    72(AX), $0x03
-	CMOVQLE DI, R9
-	KMOVW   R9, K5
-	MOVQ    R8, R9
-	CMPQ    64(AX), $0x04
-	CMOVQGT DI, R9
-	CMPQ    72(AX), $0x04
-	CMOVQLE DI, R9
-	KMOVW   R9, K6
-	CMPQ    64(AX), $0x05
-	CMOVQGT DI, R8
-	CMPQ    72(AX), $0x05
-	CMOVQLE DI, R8
-	KMOVW   R8, K7
+	JLE     column_186
+	VMOVUPS (R10)(R8*1), Z3
+	VMOVUPS (R11)(R8*1), Z4
+	VMOVUPS (R12)(R8*1), Z5
+	VMOVUPS (R13)(R8*1), Z6
+	VMOVUPS (R14)(R8*1), Z7
+	ADDQ    R9, R8
 
-tile_82:
+column_186:
+	VADDPS      Z5, Z4, Z4
+	VADDPS      Z7, Z6, Z5
+	VADDPS      Z4, Z3, Z3
+	VADDPS      Z5, Z3, Z3
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z1, Z5, Z4
+	VPXORD      Z5, Z5, Z5
+	VPXORD      Z6, Z6, Z6
+	VPXORD      Z7, Z7, Z7
+	VPXORD      Z8, Z8, Z8
+	VPXORD      Z9, Z9, Z9
+	CMPQ        64(AX), $0x01
+	JG          column_187
+	CMPQ        72(AX), $0x01
+	JLE         column_187
+	VMOVUPS     (R10)(R8*1), Z5
+	VMOVUPS     (R11)(R8*1), Z6
+	VMOVUPS     (R12)(R8*1), Z7
+	VMOVUPS     (R13)(R8*1), Z8
+	VMOVUPS     (R14)(R8*1), Z9
+	ADDQ        R9, R8
+
+column_187:
+	VADDPS      Z7, Z6, Z6
+	VADDPS      Z9, Z8, Z7
+	VADDPS      Z6, Z5, Z5
+	VADDPS      Z7, Z5, Z5
+	VMOVAPS     Z6, Z6
+	VFMADD231PS Z1, Z7, Z6
+	VPXORD      Z7, Z7, Z7
+	VPXORD      Z8, Z8, Z8
+	VPXORD      Z9, Z9, Z9
+	VPXORD      Z10, Z10, Z10
+	VPXORD      Z11, Z11, Z11
+	CMPQ        64(AX), $0x02
+	JG          column_188
+	CMPQ        72(AX), $0x02
+	JLE         column_188
+	VMOVUPS     (R10)(R8*1), Z7
+	VMOVUPS     (R11)(R8*1), Z8
+	VMOVUPS     (R12)(R8*1), Z9
+	VMOVUPS     (R13)(R8*1), Z10
+	VMOVUPS     (R14)(R8*1), Z11
+	ADDQ        R9, R8
+
+column_188:
+	VADDPS      Z9, Z8, Z8
+	VADDPS      Z11, Z10, Z9
+	VADDPS      Z8, Z7, Z7
+	VADDPS      Z9, Z7, Z7
+	VMOVAPS     Z8, Z8
+	VFMADD231PS Z1, Z9, Z8
+	VPXORD      Z9, Z9, Z9
+	VPXORD      Z10, Z10, Z10
+	VPXORD      Z11, Z11, Z11
+	VPXORD      Z12, Z12, Z12
+	VPXORD      Z13, Z13, Z13
+	CMPQ        64(AX), $0x03
+	JG          column_189
+	CMPQ        72(AX), $0x03
+	JLE         column_189
+	VMOVUPS     (R10)(R8*1), Z9
+	VMOVUPS     (R11)(R8*1), Z10
+	VMOVUPS     (R12)(R8*1), Z11
+	VMOVUPS     (R13)(R8*1), Z12
+	VMOVUPS     (R14)(R8*1), Z13
+	ADDQ        R9, R8
+
+column_189:
+	VADDPS      Z11, Z10, Z10
+	VADDPS      Z13, Z12, Z11
+	VADDPS      Z10, Z9, Z9
+	VADDPS      Z11, Z9, Z9
+	VMOVAPS     Z10, Z10
+	VFMADD231PS Z1, Z11, Z10
+	VPXORD      Z11, Z11, Z11
+	VPXORD      Z12, Z12, Z12
+	VPXORD      Z13, Z13, Z13
+	VPXORD      Z14, Z14, Z14
+	VPXORD      Z15, Z15, Z15
+	CMPQ        64(AX), $0x04
+	JG          column_190
+	CMPQ        72(AX), $0x04
+	JLE         column_190
+	VMOVUPS     (R10)(R8*1), Z11
+	VMOVUPS     (R11)(R8*1), Z12
+	VMOVUPS     (R12)(R8*1), Z13
+	VMOVUPS     (R13)(R8*1), Z14
+	VMOVUPS     (R14)(R8*1), Z15
+	ADDQ        R9, R8
+
+column_190:
+	VADDPS      Z13, Z12, Z12
+	VADDPS      Z15, Z14, Z13
+	VADDPS      Z12, Z11, Z11
+	VADDPS      Z13, Z11, Z11
+	VMOVAPS     Z12, Z12
+	VFMADD231PS Z1, Z13, Z12
+	VPXORD      Z13, Z13, Z13
+	VPXORD      Z14, Z14, Z14
+	VPXORD      Z15, Z15, Z15
+	VPXORD      Z16, Z16, Z16
+	VPXORD      Z17, Z17, Z17
+	CMPQ        64(AX), $0x05
+	JG          column_191
+	CMPQ        72(AX), $0x05
+	JLE         column_191
+	VMOVUPS     (R10)(R8*1), Z13
+	VMOVUPS     (R11)(R8*1), Z14
+	VMOVUPS     (R12)(R8*1), Z15
+	VMOVUPS     (R13)(R8*1), Z16
+	VMOVUPS     (R14)(R8*1), Z17
+
+column_191:
+	VADDPS      Z15, Z14, Z14
+	VADDPS      Z17, Z16, Z15
+	VADDPS      Z14, Z13, Z13
+	VADDPS      Z15, Z13, Z13
+	VMOVAPS     Z14, Z14
+	VFMADD231PS Z1, Z15, Z14
+	MOVQ        96(AX), R8
+	LEAQ        (R8)(R8*2), R9
+	CMPQ        104(AX), $0x00
+	JLE         low_192
+	IMUL3Q      $0x00, 88(AX), R10
+	ADDQ        BX, R10
+	VADDPS      Z7, Z5, Z15
+	VADDPS      Z11, Z9, Z16
+	VADDPS      Z15, Z3, Z3
+	VADDPS      Z16, Z3, Z3
+	VMOVAPS     Z15, Z15
+	VFMADD231PS Z1, Z16, Z15
+	VSUBPS      Z7, Z5, Z5
+	VSUBPS      Z11, Z9, Z7
+	VMOVAPS     Z5, Z9
+	VFMADD231PS Z0, Z7, Z9
+	VMOVAPS     Z5, Z5
+	VFMADD231PS Z2, Z7, Z5
+	VADDPS      Z13, Z5, Z5
+	CMPQ        112(AX), $0x04
+	JL          part_193
+	MOVQ        128(AX), R11
+	TESTQ       R11, R11
+	JZ          nobias_195
+	VMOVUPS     (R11)(DX*1), Z7
+	VADDPS      Z7, Z3, Z3
+	VADDPS      Z7, Z9, Z9
+	VADDPS      Z7, Z15, Z15
+	VADDPS      Z7, Z5, Z5
+
+nobias_195:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_196
+	VADDPS (R10), Z3, Z3
+	VADDPS (R10)(R8*1), Z9, Z9
+	VADDPS (R10)(R8*2), Z15, Z15
+	VADDPS (R10)(R9*1), Z5, Z5
+
+fresh_196:
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
+	JZ           linear_197
+	VPXORD       Z7, Z7, Z7
+	VMAXPS       Z3, Z7, Z3
+	VMAXPS       Z9, Z7, Z9
+	VMAXPS       Z15, Z7, Z15
+	VMAXPS       Z5, Z7, Z5
+	TESTQ        $0x00000004, R11
+	JZ           linear_197
+	VBROADCASTSS six512<>+0(SB), Z7
+	VMINPS       Z3, Z7, Z3
+	VMINPS       Z9, Z7, Z9
+	VMINPS       Z15, Z7, Z15
+	VMINPS       Z5, Z7, Z5
+
+linear_197:
+	VMOVUPS Z3, (R10)
+	VMOVUPS Z9, (R10)(R8*1)
+	VMOVUPS Z15, (R10)(R8*2)
+	VMOVUPS Z5, (R10)(R9*1)
+	JMP     next_194
+
+part_193:
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
+	JZ      nobias_198
+	VMOVUPS (R11)(DX*1), Z5
+	VADDPS  Z5, Z3, Z3
+
+nobias_198:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_199
+	VADDPS (R10), Z3, Z3
+
+fresh_199:
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
+	JZ           linear_200
+	VPXORD       Z5, Z5, Z5
+	VMAXPS       Z3, Z5, Z3
+	TESTQ        $0x00000004, R11
+	JZ           linear_200
+	VBROADCASTSS six512<>+0(SB), Z5
+	VMINPS       Z3, Z5, Z3
+
+linear_200:
+	VMOVUPS Z3, (R10)
+	CMPQ    112(AX), $0x01
+	JLE     next_194
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
+	JZ      nobias_201
+	VMOVUPS (R11)(DX*1), Z3
+	VADDPS  Z3, Z9, Z9
+
+nobias_201:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_202
+	VADDPS (R10)(R8*1), Z9, Z9
+
+fresh_202:
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
+	JZ           linear_203
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z9, Z3, Z9
+	TESTQ        $0x00000004, R11
+	JZ           linear_203
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z9, Z3, Z9
+
+linear_203:
+	VMOVUPS Z9, (R10)(R8*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_194
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
+	JZ      nobias_204
+	VMOVUPS (R11)(DX*1), Z3
+	VADDPS  Z3, Z15, Z15
+
+nobias_204:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_205
+	VADDPS (R10)(R8*2), Z15, Z15
+
+fresh_205:
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
+	JZ           linear_206
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z15, Z3, Z15
+	TESTQ        $0x00000004, R11
+	JZ           linear_206
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z15, Z3, Z15
+
+linear_206:
+	VMOVUPS Z15, (R10)(R8*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_194
+
+next_194:
+low_192:
+	CMPQ        104(AX), $0x02
+	JLE         low_207
+	IMUL3Q      $0x02, 88(AX), R10
+	ADDQ        BX, R10
+	VADDPS      Z8, Z6, Z3
+	VADDPS      Z12, Z10, Z5
+	VADDPS      Z3, Z4, Z4
+	VADDPS      Z5, Z4, Z4
+	VMOVAPS     Z3, Z3
+	VFMADD231PS Z1, Z5, Z3
+	VSUBPS      Z8, Z6, Z5
+	VSUBPS      Z12, Z10, Z6
+	VMOVAPS     Z5, Z7
+	VFMADD231PS Z0, Z6, Z7
+	VMOVAPS     Z5, Z5
+	VFMADD231PS Z2, Z6, Z5
+	VADDPS      Z14, Z5, Z5
+	CMPQ        112(AX), $0x04
+	JL          part_208
+	MOVQ        128(AX), R11
+	TESTQ       R11, R11
+	JZ          nobias_210
+	VMOVUPS     (R11)(DX*1), Z6
+	VADDPS      Z6, Z4, Z4
+	VADDPS      Z6, Z7, Z7
+	VADDPS      Z6, Z3, Z3
+	VADDPS      Z6, Z5, Z5
+
+nobias_210:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_211
+	VADDPS (R10), Z4, Z4
+	VADDPS (R10)(R8*1), Z7, Z7
+	VADDPS (R10)(R8*2), Z3, Z3
+	VADDPS (R10)(R9*1), Z5, Z5
+
+fresh_211:
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
+	JZ           linear_212
+	VPXORD       Z6, Z6, Z6
+	VMAXPS       Z4, Z6, Z4
+	VMAXPS       Z7, Z6, Z7
+	VMAXPS       Z3, Z6, Z3
+	VMAXPS       Z5, Z6, Z5
+	TESTQ        $0x00000004, R11
+	JZ           linear_212
+	VBROADCASTSS six512<>+0(SB), Z6
+	VMINPS       Z4, Z6, Z4
+	VMINPS       Z7, Z6, Z7
+	VMINPS       Z3, Z6, Z3
+	VMINPS       Z5, Z6, Z5
+
+linear_212:
+	VMOVUPS Z4, (R10)
+	VMOVUPS Z7, (R10)(R8*1)
+	VMOVUPS Z3, (R10)(R8*2)
+	VMOVUPS Z5, (R10)(R9*1)
+	JMP     next_209
+
+part_208:
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_213
+	VMOVUPS (R9)(DX*1), Z5
+	VADDPS  Z5, Z4, Z4
+
+nobias_213:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_214
+	VADDPS (R10), Z4, Z4
+
+fresh_214:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_215
+	VPXORD       Z5, Z5, Z5
+	VMAXPS       Z4, Z5, Z4
+	TESTQ        $0x00000004, R9
+	JZ           linear_215
+	VBROADCASTSS six512<>+0(SB), Z5
+	VMINPS       Z4, Z5, Z4
+
+linear_215:
+	VMOVUPS Z4, (R10)
+	CMPQ    112(AX), $0x01
+	JLE     next_209
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_216
+	VMOVUPS (R9)(DX*1), Z4
+	VADDPS  Z4, Z7, Z7
+
+nobias_216:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_217
+	VADDPS (R10)(R8*1), Z7, Z7
+
+fresh_217:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_218
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z7, Z4, Z7
+	TESTQ        $0x00000004, R9
+	JZ           linear_218
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z7, Z4, Z7
+
+linear_218:
+	VMOVUPS Z7, (R10)(R8*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_209
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_219
+	VMOVUPS (R9)(DX*1), Z4
+	VADDPS  Z4, Z3, Z3
+
+nobias_219:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_220
+	VADDPS (R10)(R8*2), Z3, Z3
+
+fresh_220:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_221
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, R9
+	JZ           linear_221
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_221:
+	VMOVUPS Z3, (R10)(R8*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_209
+
+next_209:
+low_207:
+	MOVQ    56(AX), R9
+	MOVQ    SI, R8
+	MOVQ    16(AX), R10
+	MOVQ    24(AX), R11
+	MOVQ    32(AX), R12
+	MOVQ    40(AX), R13
+	MOVQ    48(AX), R14
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	CMPQ    64(AX), $0x00
+	JG      column_222
+	CMPQ    72(AX), $0x00
+	JLE     column_222
+	VMOVUPS (R10)(R8*1), Z3
+	VMOVUPS (R11)(R8*1), Z4
+	VMOVUPS (R12)(R8*1), Z5
+	VMOVUPS (R13)(R8*1), Z6
+	VMOVUPS (R14)(R8*1), Z7
+	ADDQ    R9, R8
+
+column_222:
+	VSUBPS      Z4, Z3, Z3
+	VSUBPS      Z6, Z5, Z4
+	VMOVAPS     Z3, Z5
+	VFMADD231PS Z0, Z4, Z5
+	VMOVAPS     Z3, Z3
+	VFMADD231PS Z2, Z4, Z3
+	VADDPS      Z7, Z3, Z3
+	VPXORD      Z4, Z4, Z4
+	VPXORD      Z6, Z6, Z6
+	VPXORD      Z7, Z7, Z7
+	VPXORD      Z8, Z8, Z8
+	VPXORD      Z9, Z9, Z9
+	CMPQ        64(AX), $0x01
+	JG          column_223
+	CMPQ        72(AX), $0x01
+	JLE         column_223
+	VMOVUPS     (R10)(R8*1), Z4
+	VMOVUPS     (R11)(R8*1), Z6
+	VMOVUPS     (R12)(R8*1), Z7
+	VMOVUPS     (R13)(R8*1), Z8
+	VMOVUPS     (R14)(R8*1), Z9
+	ADDQ        R9, R8
+
+column_223:
+	VSUBPS      Z6, Z4, Z4
+	VSUBPS      Z8, Z7, Z6
+	VMOVAPS     Z4, Z7
+	VFMADD231PS Z0, Z6, Z7
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z2, Z6, Z4
+	VADDPS      Z9, Z4, Z4
+	VPXORD      Z6, Z6, Z6
+	VPXORD      Z8, Z8, Z8
+	VPXORD      Z9, Z9, Z9
+	VPXORD      Z10, Z10, Z10
+	VPXORD      Z11, Z11, Z11
+	CMPQ        64(AX), $0x02
+	JG          column_224
+	CMPQ        72(AX), $0x02
+	JLE         column_224
+	VMOVUPS     (R10)(R8*1), Z6
+	VMOVUPS     (R11)(R8*1), Z8
+	VMOVUPS     (R12)(R8*1), Z9
+	VMOVUPS     (R13)(R8*1), Z10
+	VMOVUPS     (R14)(R8*1), Z11
+	ADDQ        R9, R8
+
+column_224:
+	VSUBPS      Z8, Z6, Z6
+	VSUBPS      Z10, Z9, Z8
+	VMOVAPS     Z6, Z9
+	VFMADD231PS Z0, Z8, Z9
+	VMOVAPS     Z6, Z6
+	VFMADD231PS Z2, Z8, Z6
+	VADDPS      Z11, Z6, Z6
+	VPXORD      Z8, Z8, Z8
+	VPXORD      Z10, Z10, Z10
+	VPXORD      Z11, Z11, Z11
+	VPXORD      Z12, Z12, Z12
+	VPXORD      Z13, Z13, Z13
+	CMPQ        64(AX), $0x03
+	JG          column_225
+	CMPQ        72(AX), $0x03
+	JLE         column_225
+	VMOVUPS     (R10)(R8*1), Z8
+	VMOVUPS     (R11)(R8*1), Z10
+	VMOVUPS     (R12)(R8*1), Z11
+	VMOVUPS     (R13)(R8*1), Z12
+	VMOVUPS     (R14)(R8*1), Z13
+	ADDQ        R9, R8
+
+column_225:
+	VSUBPS      Z10, Z8, Z8
+	VSUBPS      Z12, Z11, Z10
+	VMOVAPS     Z8, Z11
+	VFMADD231PS Z0, Z10, Z11
+	VMOVAPS     Z8, Z8
+	VFMADD231PS Z2, Z10, Z8
+	VADDPS      Z13, Z8, Z8
+	VPXORD      Z10, Z10, Z10
+	VPXORD      Z12, Z12, Z12
+	VPXORD      Z13, Z13, Z13
+	VPXORD      Z14, Z14, Z14
+	VPXORD      Z15, Z15, Z15
+	CMPQ        64(AX), $0x04
+	JG          column_226
+	CMPQ        72(AX), $0x04
+	JLE         column_226
+	VMOVUPS     (R10)(R8*1), Z10
+	VMOVUPS     (R11)(R8*1), Z12
+	VMOVUPS     (R12)(R8*1), Z13
+	VMOVUPS     (R13)(R8*1), Z14
+	VMOVUPS     (R14)(R8*1), Z15
+	ADDQ        R9, R8
+
+column_226:
+	VSUBPS      Z12, Z10, Z10
+	VSUBPS      Z14, Z13, Z12
+	VMOVAPS     Z10, Z13
+	VFMADD231PS Z0, Z12, Z13
+	VMOVAPS     Z10, Z10
+	VFMADD231PS Z2, Z12, Z10
+	VADDPS      Z15, Z10, Z10
+	VPXORD      Z12, Z12, Z12
+	VPXORD      Z14, Z14, Z14
+	VPXORD      Z15, Z15, Z15
+	VPXORD      Z16, Z16, Z16
+	VPXORD      Z17, Z17, Z17
+	CMPQ        64(AX), $0x05
+	JG          column_227
+	CMPQ        72(AX), $0x05
+	JLE         column_227
+	VMOVUPS     (R10)(R8*1), Z12
+	VMOVUPS     (R11)(R8*1), Z14
+	VMOVUPS     (R12)(R8*1), Z15
+	VMOVUPS     (R13)(R8*1), Z16
+	VMOVUPS     (R14)(R8*1), Z17
+
+column_227:
+	VSUBPS      Z14, Z12, Z12
+	VSUBPS      Z16, Z15, Z14
+	VMOVAPS     Z12, Z15
+	VFMADD231PS Z0, Z14, Z15
+	VMOVAPS     Z12, Z12
+	VFMADD231PS Z2, Z14, Z12
+	VADDPS      Z17, Z12, Z12
+	MOVQ        96(AX), R8
+	LEAQ        (R8)(R8*2), R9
+	CMPQ        104(AX), $0x01
+	JLE         low_228
+	IMUL3Q      $0x01, 88(AX), R10
+	ADDQ        BX, R10
+	VADDPS      Z9, Z7, Z14
+	VADDPS      Z13, Z11, Z16
+	VADDPS      Z14, Z5, Z5
+	VADDPS      Z16, Z5, Z5
+	VMOVAPS     Z14, Z14
+	VFMADD231PS Z1, Z16, Z14
+	VSUBPS      Z9, Z7, Z7
+	VSUBPS      Z13, Z11, Z9
+	VMOVAPS     Z7, Z11
+	VFMADD231PS Z0, Z9, Z11
+	VMOVAPS     Z7, Z7
+	VFMADD231PS Z2, Z9, Z7
+	VADDPS      Z15, Z7, Z7
+	CMPQ        112(AX), $0x04
+	JL          part_229
+	MOVQ        128(AX), R11
+	TESTQ       R11, R11
+	JZ          nobias_231
+	VMOVUPS     (R11)(DX*1), Z9
+	VADDPS      Z9, Z5, Z5
+	VADDPS      Z9, Z11, Z11
+	VADDPS      Z9, Z14, Z14
+	VADDPS      Z9, Z7, Z7
+
+nobias_231:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_232
+	VADDPS (R10), Z5, Z5
+	VADDPS (R10)(R8*1), Z11, Z11
+	VADDPS (R10)(R8*2), Z14, Z14
+	VADDPS (R10)(R9*1), Z7, Z7
+
+fresh_232:
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
+	JZ           linear_233
+	VPXORD       Z9, Z9, Z9
+	VMAXPS       Z5, Z9, Z5
+	VMAXPS       Z11, Z9, Z11
+	VMAXPS       Z14, Z9, Z14
+	VMAXPS       Z7, Z9, Z7
+	TESTQ        $0x00000004, R11
+	JZ           linear_233
+	VBROADCASTSS six512<>+0(SB), Z9
+	VMINPS       Z5, Z9, Z5
+	VMINPS       Z11, Z9, Z11
+	VMINPS       Z14, Z9, Z14
+	VMINPS       Z7, Z9, Z7
+
+linear_233:
+	VMOVUPS Z5, (R10)
+	VMOVUPS Z11, (R10)(R8*1)
+	VMOVUPS Z14, (R10)(R8*2)
+	VMOVUPS Z7, (R10)(R9*1)
+	JMP     next_230
+
+part_229:
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
+	JZ      nobias_234
+	VMOVUPS (R11)(DX*1), Z7
+	VADDPS  Z7, Z5, Z5
+
+nobias_234:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_235
+	VADDPS (R10), Z5, Z5
+
+fresh_235:
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
+	JZ           linear_236
+	VPXORD       Z7, Z7, Z7
+	VMAXPS       Z5, Z7, Z5
+	TESTQ        $0x00000004, R11
+	JZ           linear_236
+	VBROADCASTSS six512<>+0(SB), Z7
+	VMINPS       Z5, Z7, Z5
+
+linear_236:
+	VMOVUPS Z5, (R10)
+	CMPQ    112(AX), $0x01
+	JLE     next_230
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
+	JZ      nobias_237
+	VMOVUPS (R11)(DX*1), Z5
+	VADDPS  Z5, Z11, Z11
+
+nobias_237:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_238
+	VADDPS (R10)(R8*1), Z11, Z11
+
+fresh_238:
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
+	JZ           linear_239
+	VPXORD       Z5, Z5, Z5
+	VMAXPS       Z11, Z5, Z11
+	TESTQ        $0x00000004, R11
+	JZ           linear_239
+	VBROADCASTSS six512<>+0(SB), Z5
+	VMINPS       Z11, Z5, Z11
+
+linear_239:
+	VMOVUPS Z11, (R10)(R8*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_230
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
+	JZ      nobias_240
+	VMOVUPS (R11)(DX*1), Z5
+	VADDPS  Z5, Z14, Z14
+
+nobias_240:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_241
+	VADDPS (R10)(R8*2), Z14, Z14
+
+fresh_241:
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
+	JZ           linear_242
+	VPXORD       Z5, Z5, Z5
+	VMAXPS       Z14, Z5, Z14
+	TESTQ        $0x00000004, R11
+	JZ           linear_242
+	VBROADCASTSS six512<>+0(SB), Z5
+	VMINPS       Z14, Z5, Z14
+
+linear_242:
+	VMOVUPS Z14, (R10)(R8*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_230
+
+next_230:
+low_228:
+	CMPQ        104(AX), $0x03
+	JLE         low_243
+	IMUL3Q      $0x03, 88(AX), R10
+	ADDQ        BX, R10
+	VADDPS      Z6, Z4, Z5
+	VADDPS      Z10, Z8, Z7
+	VADDPS      Z5, Z3, Z3
+	VADDPS      Z7, Z3, Z3
+	VMOVAPS     Z5, Z5
+	VFMADD231PS Z1, Z7, Z5
+	VSUBPS      Z6, Z4, Z4
+	VSUBPS      Z10, Z8, Z6
+	VMOVAPS     Z4, Z7
+	VFMADD231PS Z0, Z6, Z7
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z2, Z6, Z4
+	VADDPS      Z12, Z4, Z4
+	CMPQ        112(AX), $0x04
+	JL          part_244
+	MOVQ        128(AX), R11
+	TESTQ       R11, R11
+	JZ          nobias_246
+	VMOVUPS     (R11)(DX*1), Z6
+	VADDPS      Z6, Z3, Z3
+	VADDPS      Z6, Z7, Z7
+	VADDPS      Z6, Z5, Z5
+	VADDPS      Z6, Z4, Z4
+
+nobias_246:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_247
+	VADDPS (R10), Z3, Z3
+	VADDPS (R10)(R8*1), Z7, Z7
+	VADDPS (R10)(R8*2), Z5, Z5
+	VADDPS (R10)(R9*1), Z4, Z4
+
+fresh_247:
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
+	JZ           linear_248
+	VPXORD       Z6, Z6, Z6
+	VMAXPS       Z3, Z6, Z3
+	VMAXPS       Z7, Z6, Z7
+	VMAXPS       Z5, Z6, Z5
+	VMAXPS       Z4, Z6, Z4
+	TESTQ        $0x00000004, R11
+	JZ           linear_248
+	VBROADCASTSS six512<>+0(SB), Z6
+	VMINPS       Z3, Z6, Z3
+	VMINPS       Z7, Z6, Z7
+	VMINPS       Z5, Z6, Z5
+	VMINPS       Z4, Z6, Z4
+
+linear_248:
+	VMOVUPS Z3, (R10)
+	VMOVUPS Z7, (R10)(R8*1)
+	VMOVUPS Z5, (R10)(R8*2)
+	VMOVUPS Z4, (R10)(R9*1)
+	JMP     next_245
+
+part_244:
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_249
+	VMOVUPS (R9)(DX*1), Z4
+	VADDPS  Z4, Z3, Z3
+
+nobias_249:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_250
+	VADDPS (R10), Z3, Z3
+
+fresh_250:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_251
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, R9
+	JZ           linear_251
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_251:
+	VMOVUPS Z3, (R10)
+	CMPQ    112(AX), $0x01
+	JLE     next_245
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_252
+	VMOVUPS (R9)(DX*1), Z3
+	VADDPS  Z3, Z7, Z7
+
+nobias_252:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_253
+	VADDPS (R10)(R8*1), Z7, Z7
+
+fresh_253:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_254
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z7, Z3, Z7
+	TESTQ        $0x00000004, R9
+	JZ           linear_254
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z7, Z3, Z7
+
+linear_254:
+	VMOVUPS Z7, (R10)(R8*1)
+	CMPQ    112(AX), $0x02
+	JLE     next_245
+	MOVQ    128(AX), R9
+	TESTQ   R9, R9
+	JZ      nobias_255
+	VMOVUPS (R9)(DX*1), Z3
+	VADDPS  Z3, Z5, Z5
+
+nobias_255:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_256
+	VADDPS (R10)(R8*2), Z5, Z5
+
+fresh_256:
+	MOVQ         120(AX), R9
+	TESTQ        $0x00000006, R9
+	JZ           linear_257
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z5, Z3, Z5
+	TESTQ        $0x00000004, R9
+	JZ           linear_257
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z5, Z3, Z5
+
+linear_257:
+	VMOVUPS Z5, (R10)(R8*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_245
+
+next_245:
+low_243:
+	ADDQ 144(AX), SI
+	ADDQ 152(AX), BX
+	DECQ DI
+	JNZ  tile_185
+
+next_111:
+	ADDQ $0x00000040, DX
+	JMP  strip_108
+
+narrower_109:
+	SUBQ  DX, CX
+	JZ    done_258
+	SHRQ  $0x02, CX
+	MOVQ  $0x0000ffff, BX
+	BZHIQ CX, BX, BX
+	KMOVW BX, K1
+	MOVQ  80(AX), CX
+	ADDQ  DX, CX
+	MOVQ  136(AX), SI
+	MOVQ  DX, BX
+	CMPQ  64(AX), $0x00
+	JNE   edge_259
+	CMPQ  72(AX), $0x06
+	JNE   edge_259
+
+tile_261:
 	MOVQ        56(AX), R8
 	MOVQ        BX, DI
 	MOVQ        8(AX), R9
@@ -1815,71 +3758,71 @@ tile_82:
 	MOVQ        24(AX), R11
 	MOVQ        32(AX), R12
 	MOVQ        40(AX), R13
-	VMOVUPS.Z   (R9)(DI*1), K2, Z3
-	VMOVUPS.Z   (R10)(DI*1), K2, Z4
-	VMOVUPS.Z   (R11)(DI*1), K2, Z5
-	VMOVUPS.Z   (R12)(DI*1), K2, Z6
-	VMOVUPS.Z   (R13)(DI*1), K2, Z7
+	VMOVUPS.Z   (R9)(DI*1), K1, Z3
+	VMOVUPS.Z   (R10)(DI*1), K1, Z4
+	VMOVUPS.Z   (R11)(DI*1), K1, Z5
+	VMOVUPS.Z   (R12)(DI*1), K1, Z6
+	VMOVUPS.Z   (R13)(DI*1), K1, Z7
+	ADDQ        R8, DI
 	VADDPS      Z5, Z4, Z4
 	VADDPS      Z7, Z6, Z5
 	VADDPS      Z4, Z3, Z3
 	VADDPS      Z5, Z3, Z3
 	VMOVAPS     Z4, Z4
 	VFMADD231PS Z1, Z5, Z4
+	VMOVUPS.Z   (R9)(DI*1), K1, Z5
+	VMOVUPS.Z   (R10)(DI*1), K1, Z6
+	VMOVUPS.Z   (R11)(DI*1), K1, Z7
+	VMOVUPS.Z   (R12)(DI*1), K1, Z8
+	VMOVUPS.Z   (R13)(DI*1), K1, Z9
 	ADDQ        R8, DI
-	VMOVUPS.Z   (R9)(DI*1), K3, Z5
-	VMOVUPS.Z   (R10)(DI*1), K3, Z6
-	VMOVUPS.Z   (R11)(DI*1), K3, Z7
-	VMOVUPS.Z   (R12)(DI*1), K3, Z8
-	VMOVUPS.Z   (R13)(DI*1), K3, Z9
 	VADDPS      Z7, Z6, Z6
 	VADDPS      Z9, Z8, Z7
 	VADDPS      Z6, Z5, Z5
 	VADDPS      Z7, Z5, Z5
 	VMOVAPS     Z6, Z6
 	VFMADD231PS Z1, Z7, Z6
+	VMOVUPS.Z   (R9)(DI*1), K1, Z7
+	VMOVUPS.Z   (R10)(DI*1), K1, Z8
+	VMOVUPS.Z   (R11)(DI*1), K1, Z9
+	VMOVUPS.Z   (R12)(DI*1), K1, Z10
+	VMOVUPS.Z   (R13)(DI*1), K1, Z11
 	ADDQ        R8, DI
-	VMOVUPS.Z   (R9)(DI*1), K4, Z7
-	VMOVUPS.Z   (R10)(DI*1), K4, Z8
-	VMOVUPS.Z   (R11)(DI*1), K4, Z9
-	VMOVUPS.Z   (R12)(DI*1), K4, Z10
-	VMOVUPS.Z   (R13)(DI*1), K4, Z11
 	VADDPS      Z9, Z8, Z8
 	VADDPS      Z11, Z10, Z9
 	VADDPS      Z8, Z7, Z7
 	VADDPS      Z9, Z7, Z7
 	VMOVAPS     Z8, Z8
 	VFMADD231PS Z1, Z9, Z8
+	VMOVUPS.Z   (R9)(DI*1), K1, Z9
+	VMOVUPS.Z   (R10)(DI*1), K1, Z10
+	VMOVUPS.Z   (R11)(DI*1), K1, Z11
+	VMOVUPS.Z   (R12)(DI*1), K1, Z12
+	VMOVUPS.Z   (R13)(DI*1), K1, Z13
 	ADDQ        R8, DI
-	VMOVUPS.Z   (R9)(DI*1), K5, Z9
-	VMOVUPS.Z   (R10)(DI*1), K5, Z10
-	VMOVUPS.Z   (R11)(DI*1), K5, Z11
-	VMOVUPS.Z   (R12)(DI*1), K5, Z12
-	VMOVUPS.Z   (R13)(DI*1), K5, Z13
 	VADDPS      Z11, Z10, Z10
 	VADDPS      Z13, Z12, Z11
 	VADDPS      Z10, Z9, Z9
 	VADDPS      Z11, Z9, Z9
 	VMOVAPS     Z10, Z10
 	VFMADD231PS Z1, Z11, Z10
+	VMOVUPS.Z   (R9)(DI*1), K1, Z11
+	VMOVUPS.Z   (R10)(DI*1), K1, Z12
+	VMOVUPS.Z   (R11)(DI*1), K1, Z13
+	VMOVUPS.Z   (R12)(DI*1), K1, Z14
+	VMOVUPS.Z   (R13)(DI*1), K1, Z15
 	ADDQ        R8, DI
-	VMOVUPS.Z   (R9)(DI*1), K6, Z11
-	VMOVUPS.Z   (R10)(DI*1), K6, Z12
-	VMOVUPS.Z   (R11)(DI*1), K6, Z13
-	VMOVUPS.Z   (R12)(DI*1), K6, Z14
-	VMOVUPS.Z   (R13)(DI*1), K6, Z15
 	VADDPS      Z13, Z12, Z12
 	VADDPS      Z15, Z14, Z13
 	VADDPS      Z12, Z11, Z11
 	VADDPS      Z13, Z11, Z11
 	VMOVAPS     Z12, Z12
 	VFMADD231PS Z1, Z13, Z12
-	ADDQ        R8, DI
-	VMOVUPS.Z   (R9)(DI*1), K7, Z13
-	VMOVUPS.Z   (R10)(DI*1), K7, Z14
-	VMOVUPS.Z   (R11)(DI*1), K7, Z15
-	VMOVUPS.Z   (R12)(DI*1), K7, Z16
-	VMOVUPS.Z   (R13)(DI*1), K7, Z17
+	VMOVUPS.Z   (R9)(DI*1), K1, Z13
+	VMOVUPS.Z   (R10)(DI*1), K1, Z14
+	VMOVUPS.Z   (R11)(DI*1), K1, Z15
+	VMOVUPS.Z   (R12)(DI*1), K1, Z16
+	VMOVUPS.Z   (R13)(DI*1), K1, Z17
 	VADDPS      Z15, Z14, Z14
 	VADDPS      Z17, Z16, Z15
 	VADDPS      Z14, Z13, Z13
@@ -1889,7 +3832,7 @@ tile_82:
 	MOVQ        96(AX), DI
 	LEAQ        (DI)(DI*2), R8
 	CMPQ        104(AX), $0x00
-	JLE         low_83
+	JLE         low_268
 	IMUL3Q      $0x00, 88(AX), R9
 	ADDQ        CX, R9
 	VADDPS      Z7, Z5, Z15
@@ -1906,132 +3849,132 @@ tile_82:
 	VFMADD231PS Z2, Z7, Z5
 	VADDPS      Z13, Z5, Z5
 	CMPQ        112(AX), $0x04
-	JL          part_84
+	JL          part_269
 	MOVQ        128(AX), R10
 	TESTQ       R10, R10
-	JZ          nobias_86
+	JZ          nobias_271
 	VMOVUPS.Z   (R10)(DX*1), K1, Z7
 	VADDPS      Z7, Z3, Z3
 	VADDPS      Z7, Z9, Z9
 	VADDPS      Z7, Z15, Z15
 	VADDPS      Z7, Z5, Z5
 
-nobias_86:
+nobias_271:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_87
+	JZ     fresh_272
 	VADDPS (R9), Z3, K1, Z3
 	VADDPS (R9)(DI*1), Z9, K1, Z9
 	VADDPS (R9)(DI*2), Z15, K1, Z15
 	VADDPS (R9)(R8*1), Z5, K1, Z5
 
-fresh_87:
+fresh_272:
 	MOVQ         120(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_88
+	JZ           linear_273
 	VPXORD       Z7, Z7, Z7
 	VMAXPS       Z3, Z7, Z3
 	VMAXPS       Z9, Z7, Z9
 	VMAXPS       Z15, Z7, Z15
 	VMAXPS       Z5, Z7, Z5
 	TESTQ        $0x00000004, R10
-	JZ           linear_88
+	JZ           linear_273
 	VBROADCASTSS six512<>+0(SB), Z7
 	VMINPS       Z3, Z7, Z3
 	VMINPS       Z9, Z7, Z9
 	VMINPS       Z15, Z7, Z15
 	VMINPS       Z5, Z7, Z5
 
-linear_88:
+linear_273:
 	VMOVUPS Z3, K1, (R9)
 	VMOVUPS Z9, K1, (R9)(DI*1)
 	VMOVUPS Z15, K1, (R9)(DI*2)
 	VMOVUPS Z5, K1, (R9)(R8*1)
-	JMP     next_85
+	JMP     next_270
 
-part_84:
+part_269:
 	MOVQ      128(AX), R10
 	TESTQ     R10, R10
-	JZ        nobias_89
+	JZ        nobias_274
 	VMOVUPS.Z (R10)(DX*1), K1, Z5
 	VADDPS    Z5, Z3, Z3
 
-nobias_89:
+nobias_274:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_90
+	JZ     fresh_275
 	VADDPS (R9), Z3, K1, Z3
 
-fresh_90:
+fresh_275:
 	MOVQ         120(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_91
+	JZ           linear_276
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z3, Z5, Z3
 	TESTQ        $0x00000004, R10
-	JZ           linear_91
+	JZ           linear_276
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z3, Z5, Z3
 
-linear_91:
+linear_276:
 	VMOVUPS   Z3, K1, (R9)
 	CMPQ      112(AX), $0x01
-	JLE       next_85
+	JLE       next_270
 	MOVQ      128(AX), R10
 	TESTQ     R10, R10
-	JZ        nobias_92
+	JZ        nobias_277
 	VMOVUPS.Z (R10)(DX*1), K1, Z3
 	VADDPS    Z3, Z9, Z9
 
-nobias_92:
+nobias_277:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_93
+	JZ     fresh_278
 	VADDPS (R9)(DI*1), Z9, K1, Z9
 
-fresh_93:
+fresh_278:
 	MOVQ         120(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_94
+	JZ           linear_279
 	VPXORD       Z3, Z3, Z3
 	VMAXPS       Z9, Z3, Z9
 	TESTQ        $0x00000004, R10
-	JZ           linear_94
+	JZ           linear_279
 	VBROADCASTSS six512<>+0(SB), Z3
 	VMINPS       Z9, Z3, Z9
 
-linear_94:
+linear_279:
 	VMOVUPS   Z9, K1, (R9)(DI*1)
 	CMPQ      112(AX), $0x02
-	JLE       next_85
+	JLE       next_270
 	MOVQ      128(AX), R10
 	TESTQ     R10, R10
-	JZ        nobias_95
+	JZ        nobias_280
 	VMOVUPS.Z (R10)(DX*1), K1, Z3
 	VADDPS    Z3, Z15, Z15
 
-nobias_95:
+nobias_280:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_96
+	JZ     fresh_281
 	VADDPS (R9)(DI*2), Z15, K1, Z15
 
-fresh_96:
+fresh_281:
 	MOVQ         120(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_97
+	JZ           linear_282
 	VPXORD       Z3, Z3, Z3
 	VMAXPS       Z15, Z3, Z15
 	TESTQ        $0x00000004, R10
-	JZ           linear_97
+	JZ           linear_282
 	VBROADCASTSS six512<>+0(SB), Z3
 	VMINPS       Z15, Z3, Z15
 
-linear_97:
+linear_282:
 	VMOVUPS Z15, K1, (R9)(DI*2)
 	CMPQ    112(AX), $0x03
-	JLE     next_85
+	JLE     next_270
 
-next_85:
-low_83:
+next_270:
+low_268:
 	CMPQ        104(AX), $0x02
-	JLE         low_98
+	JLE         low_283
 	IMUL3Q      $0x02, 88(AX), R9
 	ADDQ        CX, R9
 	VADDPS      Z8, Z6, Z3
@@ -2048,130 +3991,130 @@ low_83:
 	VFMADD231PS Z2, Z6, Z5
 	VADDPS      Z14, Z5, Z5
 	CMPQ        112(AX), $0x04
-	JL          part_99
+	JL          part_284
 	MOVQ        128(AX), R10
 	TESTQ       R10, R10
-	JZ          nobias_101
+	JZ          nobias_286
 	VMOVUPS.Z   (R10)(DX*1), K1, Z6
 	VADDPS      Z6, Z4, Z4
 	VADDPS      Z6, Z7, Z7
 	VADDPS      Z6, Z3, Z3
 	VADDPS      Z6, Z5, Z5
 
-nobias_101:
+nobias_286:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_102
+	JZ     fresh_287
 	VADDPS (R9), Z4, K1, Z4
 	VADDPS (R9)(DI*1), Z7, K1, Z7
 	VADDPS (R9)(DI*2), Z3, K1, Z3
 	VADDPS (R9)(R8*1), Z5, K1, Z5
 
-fresh_102:
+fresh_287:
 	MOVQ         120(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_103
+	JZ           linear_288
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	VMAXPS       Z7, Z6, Z7
 	VMAXPS       Z3, Z6, Z3
 	VMAXPS       Z5, Z6, Z5
 	TESTQ        $0x00000004, R10
-	JZ           linear_103
+	JZ           linear_288
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 	VMINPS       Z7, Z6, Z7
 	VMINPS       Z3, Z6, Z3
 	VMINPS       Z5, Z6, Z5
 
-linear_103:
+linear_288:
 	VMOVUPS Z4, K1, (R9)
 	VMOVUPS Z7, K1, (R9)(DI*1)
 	VMOVUPS Z3, K1, (R9)(DI*2)
 	VMOVUPS Z5, K1, (R9)(R8*1)
-	JMP     next_100
+	JMP     next_285
 
-part_99:
+part_284:
 	MOVQ      128(AX), R8
 	TESTQ     R8, R8
-	JZ        nobias_104
+	JZ        nobias_289
 	VMOVUPS.Z (R8)(DX*1), K1, Z5
 	VADDPS    Z5, Z4, Z4
 
-nobias_104:
+nobias_289:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_105
+	JZ     fresh_290
 	VADDPS (R9), Z4, K1, Z4
 
-fresh_105:
+fresh_290:
 	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_106
+	JZ           linear_291
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z4, Z5, Z4
 	TESTQ        $0x00000004, R8
-	JZ           linear_106
+	JZ           linear_291
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z4, Z5, Z4
 
-linear_106:
+linear_291:
 	VMOVUPS   Z4, K1, (R9)
 	CMPQ      112(AX), $0x01
-	JLE       next_100
+	JLE       next_285
 	MOVQ      128(AX), R8
 	TESTQ     R8, R8
-	JZ        nobias_107
+	JZ        nobias_292
 	VMOVUPS.Z (R8)(DX*1), K1, Z4
 	VADDPS    Z4, Z7, Z7
 
-nobias_107:
+nobias_292:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_108
+	JZ     fresh_293
 	VADDPS (R9)(DI*1), Z7, K1, Z7
 
-fresh_108:
+fresh_293:
 	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_109
+	JZ           linear_294
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z7, Z4, Z7
 	TESTQ        $0x00000004, R8
-	JZ           linear_109
+	JZ           linear_294
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z7, Z4, Z7
 
-linear_109:
+linear_294:
 	VMOVUPS   Z7, K1, (R9)(DI*1)
 	CMPQ      112(AX), $0x02
-	JLE       next_100
+	JLE       next_285
 	MOVQ      128(AX), R8
 	TESTQ     R8, R8
-	JZ        nobias_110
+	JZ        nobias_295
 	VMOVUPS.Z (R8)(DX*1), K1, Z4
 	VADDPS    Z4, Z3, Z3
 
-nobias_110:
+nobias_295:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_111
+	JZ     fresh_296
 	VADDPS (R9)(DI*2), Z3, K1, Z3
 
-fresh_111:
+fresh_296:
 	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_112
+	JZ           linear_297
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z3, Z4, Z3
 	TESTQ        $0x00000004, R8
-	JZ           linear_112
+	JZ           linear_297
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z3, Z4, Z3
 
-linear_112:
+linear_297:
 	VMOVUPS Z3, K1, (R9)(DI*2)
 	CMPQ    112(AX), $0x03
-	JLE     next_100
+	JLE     next_285
 
-next_100:
-low_98:
+next_285:
+low_283:
 	MOVQ        56(AX), R8
 	MOVQ        BX, DI
 	MOVQ        16(AX), R9
@@ -2179,11 +4122,12 @@ low_98:
 	MOVQ        32(AX), R11
 	MOVQ        40(AX), R12
 	MOVQ        48(AX), R13
-	VMOVUPS.Z   (R9)(DI*1), K2, Z3
-	VMOVUPS.Z   (R10)(DI*1), K2, Z4
-	VMOVUPS.Z   (R11)(DI*1), K2, Z5
-	VMOVUPS.Z   (R12)(DI*1), K2, Z6
-	VMOVUPS.Z   (R13)(DI*1), K2, Z7
+	VMOVUPS.Z   (R9)(DI*1), K1, Z3
+	VMOVUPS.Z   (R10)(DI*1), K1, Z4
+	VMOVUPS.Z   (R11)(DI*1), K1, Z5
+	VMOVUPS.Z   (R12)(DI*1), K1, Z6
+	VMOVUPS.Z   (R13)(DI*1), K1, Z7
+	ADDQ        R8, DI
 	VSUBPS      Z4, Z3, Z3
 	VSUBPS      Z6, Z5, Z4
 	VMOVAPS     Z3, Z5
@@ -2191,12 +4135,12 @@ low_98:
 	VMOVAPS     Z3, Z3
 	VFMADD231PS Z2, Z4, Z3
 	VADDPS      Z7, Z3, Z3
+	VMOVUPS.Z   (R9)(DI*1), K1, Z4
+	VMOVUPS.Z   (R10)(DI*1), K1, Z6
+	VMOVUPS.Z   (R11)(DI*1), K1, Z7
+	VMOVUPS.Z   (R12)(DI*1), K1, Z8
+	VMOVUPS.Z   (R13)(DI*1), K1, Z9
 	ADDQ        R8, DI
-	VMOVUPS.Z   (R9)(DI*1), K3, Z4
-	VMOVUPS.Z   (R10)(DI*1), K3, Z6
-	VMOVUPS.Z   (R11)(DI*1), K3, Z7
-	VMOVUPS.Z   (R12)(DI*1), K3, Z8
-	VMOVUPS.Z   (R13)(DI*1), K3, Z9
 	VSUBPS      Z6, Z4, Z4
 	VSUBPS      Z8, Z7, Z6
 	VMOVAPS     Z4, Z7
@@ -2204,12 +4148,12 @@ low_98:
 	VMOVAPS     Z4, Z4
 	VFMADD231PS Z2, Z6, Z4
 	VADDPS      Z9, Z4, Z4
+	VMOVUPS.Z   (R9)(DI*1), K1, Z6
+	VMOVUPS.Z   (R10)(DI*1), K1, Z8
+	VMOVUPS.Z   (R11)(DI*1), K1, Z9
+	VMOVUPS.Z   (R12)(DI*1), K1, Z10
+	VMOVUPS.Z   (R13)(DI*1), K1, Z11
 	ADDQ        R8, DI
-	VMOVUPS.Z   (R9)(DI*1), K4, Z6
-	VMOVUPS.Z   (R10)(DI*1), K4, Z8
-	VMOVUPS.Z   (R11)(DI*1), K4, Z9
-	VMOVUPS.Z   (R12)(DI*1), K4, Z10
-	VMOVUPS.Z   (R13)(DI*1), K4, Z11
 	VSUBPS      Z8, Z6, Z6
 	VSUBPS      Z10, Z9, Z8
 	VMOVAPS     Z6, Z9
@@ -2217,12 +4161,12 @@ low_98:
 	VMOVAPS     Z6, Z6
 	VFMADD231PS Z2, Z8, Z6
 	VADDPS      Z11, Z6, Z6
+	VMOVUPS.Z   (R9)(DI*1), K1, Z8
+	VMOVUPS.Z   (R10)(DI*1), K1, Z10
+	VMOVUPS.Z   (R11)(DI*1), K1, Z11
+	VMOVUPS.Z   (R12)(DI*1), K1, Z12
+	VMOVUPS.Z   (R13)(DI*1), K1, Z13
 	ADDQ        R8, DI
-	VMOVUPS.Z   (R9)(DI*1), K5, Z8
-	VMOVUPS.Z   (R10)(DI*1), K5, Z10
-	VMOVUPS.Z   (R11)(DI*1), K5, Z11
-	VMOVUPS.Z   (R12)(DI*1), K5, Z12
-	VMOVUPS.Z   (R13)(DI*1), K5, Z13
 	VSUBPS      Z10, Z8, Z8
 	VSUBPS      Z12, Z11, Z10
 	VMOVAPS     Z8, Z11
@@ -2230,12 +4174,12 @@ low_98:
 	VMOVAPS     Z8, Z8
 	VFMADD231PS Z2, Z10, Z8
 	VADDPS      Z13, Z8, Z8
+	VMOVUPS.Z   (R9)(DI*1), K1, Z10
+	VMOVUPS.Z   (R10)(DI*1), K1, Z12
+	VMOVUPS.Z   (R11)(DI*1), K1, Z13
+	VMOVUPS.Z   (R12)(DI*1), K1, Z14
+	VMOVUPS.Z   (R13)(DI*1), K1, Z15
 	ADDQ        R8, DI
-	VMOVUPS.Z   (R9)(DI*1), K6, Z10
-	VMOVUPS.Z   (R10)(DI*1), K6, Z12
-	VMOVUPS.Z   (R11)(DI*1), K6, Z13
-	VMOVUPS.Z   (R12)(DI*1), K6, Z14
-	VMOVUPS.Z   (R13)(DI*1), K6, Z15
 	VSUBPS      Z12, Z10, Z10
 	VSUBPS      Z14, Z13, Z12
 	VMOVAPS     Z10, Z13
@@ -2243,12 +4187,11 @@ low_98:
 	VMOVAPS     Z10, Z10
 	VFMADD231PS Z2, Z12, Z10
 	VADDPS      Z15, Z10, Z10
-	ADDQ        R8, DI
-	VMOVUPS.Z   (R9)(DI*1), K7, Z12
-	VMOVUPS.Z   (R10)(DI*1), K7, Z14
-	VMOVUPS.Z   (R11)(DI*1), K7, Z15
-	VMOVUPS.Z   (R12)(DI*1), K7, Z16
-	VMOVUPS.Z   (R13)(DI*1), K7, Z17
+	VMOVUPS.Z   (R9)(DI*1), K1, Z12
+	VMOVUPS.Z   (R10)(DI*1), K1, Z14
+	VMOVUPS.Z   (R11)(DI*1), K1, Z15
+	VMOVUPS.Z   (R12)(DI*1), K1, Z16
+	VMOVUPS.Z   (R13)(DI*1), K1, Z17
 	VSUBPS      Z14, Z12, Z12
 	VSUBPS      Z16, Z15, Z14
 	VMOVAPS     Z12, Z15
@@ -2259,7 +4202,7 @@ low_98:
 	MOVQ        96(AX), DI
 	LEAQ        (DI)(DI*2), R8
 	CMPQ        104(AX), $0x01
-	JLE         low_113
+	JLE         low_304
 	IMUL3Q      $0x01, 88(AX), R9
 	ADDQ        CX, R9
 	VADDPS      Z9, Z7, Z14
@@ -2276,132 +4219,132 @@ low_98:
 	VFMADD231PS Z2, Z9, Z7
 	VADDPS      Z15, Z7, Z7
 	CMPQ        112(AX), $0x04
-	JL          part_114
+	JL          part_305
 	MOVQ        128(AX), R10
 	TESTQ       R10, R10
-	JZ          nobias_116
+	JZ          nobias_307
 	VMOVUPS.Z   (R10)(DX*1), K1, Z9
 	VADDPS      Z9, Z5, Z5
 	VADDPS      Z9, Z11, Z11
 	VADDPS      Z9, Z14, Z14
 	VADDPS      Z9, Z7, Z7
 
-nobias_116:
+nobias_307:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_117
+	JZ     fresh_308
 	VADDPS (R9), Z5, K1, Z5
 	VADDPS (R9)(DI*1), Z11, K1, Z11
 	VADDPS (R9)(DI*2), Z14, K1, Z14
 	VADDPS (R9)(R8*1), Z7, K1, Z7
 
-fresh_117:
+fresh_308:
 	MOVQ         120(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_118
+	JZ           linear_309
 	VPXORD       Z9, Z9, Z9
 	VMAXPS       Z5, Z9, Z5
 	VMAXPS       Z11, Z9, Z11
 	VMAXPS       Z14, Z9, Z14
 	VMAXPS       Z7, Z9, Z7
 	TESTQ        $0x00000004, R10
-	JZ           linear_118
+	JZ           linear_309
 	VBROADCASTSS six512<>+0(SB), Z9
 	VMINPS       Z5, Z9, Z5
 	VMINPS       Z11, Z9, Z11
 	VMINPS       Z14, Z9, Z14
 	VMINPS       Z7, Z9, Z7
 
-linear_118:
+linear_309:
 	VMOVUPS Z5, K1, (R9)
 	VMOVUPS Z11, K1, (R9)(DI*1)
 	VMOVUPS Z14, K1, (R9)(DI*2)
 	VMOVUPS Z7, K1, (R9)(R8*1)
-	JMP     next_115
+	JMP     next_306
 
-part_114:
+part_305:
 	MOVQ      128(AX), R10
 	TESTQ     R10, R10
-	JZ        nobias_119
+	JZ        nobias_310
 	VMOVUPS.Z (R10)(DX*1), K1, Z7
 	VADDPS    Z7, Z5, Z5
 
-nobias_119:
+nobias_310:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_120
+	JZ     fresh_311
 	VADDPS (R9), Z5, K1, Z5
 
-fresh_120:
+fresh_311:
 	MOVQ         120(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_121
+	JZ           linear_312
 	VPXORD       Z7, Z7, Z7
 	VMAXPS       Z5, Z7, Z5
 	TESTQ        $0x00000004, R10
-	JZ           linear_121
+	JZ           linear_312
 	VBROADCASTSS six512<>+0(SB), Z7
 	VMINPS       Z5, Z7, Z5
 
-linear_121:
+linear_312:
 	VMOVUPS   Z5, K1, (R9)
 	CMPQ      112(AX), $0x01
-	JLE       next_115
+	JLE       next_306
 	MOVQ      128(AX), R10
 	TESTQ     R10, R10
-	JZ        nobias_122
+	JZ        nobias_313
 	VMOVUPS.Z (R10)(DX*1), K1, Z5
 	VADDPS    Z5, Z11, Z11
 
-nobias_122:
+nobias_313:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_123
+	JZ     fresh_314
 	VADDPS (R9)(DI*1), Z11, K1, Z11
 
-fresh_123:
+fresh_314:
 	MOVQ         120(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_124
+	JZ           linear_315
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z11, Z5, Z11
 	TESTQ        $0x00000004, R10
-	JZ           linear_124
+	JZ           linear_315
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z11, Z5, Z11
 
-linear_124:
+linear_315:
 	VMOVUPS   Z11, K1, (R9)(DI*1)
 	CMPQ      112(AX), $0x02
-	JLE       next_115
+	JLE       next_306
 	MOVQ      128(AX), R10
 	TESTQ     R10, R10
-	JZ        nobias_125
+	JZ        nobias_316
 	VMOVUPS.Z (R10)(DX*1), K1, Z5
 	VADDPS    Z5, Z14, Z14
 
-nobias_125:
+nobias_316:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_126
+	JZ     fresh_317
 	VADDPS (R9)(DI*2), Z14, K1, Z14
 
-fresh_126:
+fresh_317:
 	MOVQ         120(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_127
+	JZ           linear_318
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z14, Z5, Z14
 	TESTQ        $0x00000004, R10
-	JZ           linear_127
+	JZ           linear_318
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z14, Z5, Z14
 
-linear_127:
+linear_318:
 	VMOVUPS Z14, K1, (R9)(DI*2)
 	CMPQ    112(AX), $0x03
-	JLE     next_115
+	JLE     next_306
 
-next_115:
-low_113:
+next_306:
+low_304:
 	CMPQ        104(AX), $0x03
-	JLE         low_128
+	JLE         low_319
 	IMUL3Q      $0x03, 88(AX), R9
 	ADDQ        CX, R9
 	VADDPS      Z6, Z4, Z5
@@ -2418,136 +4361,1011 @@ low_113:
 	VFMADD231PS Z2, Z6, Z4
 	VADDPS      Z12, Z4, Z4
 	CMPQ        112(AX), $0x04
-	JL          part_129
+	JL          part_320
 	MOVQ        128(AX), R10
 	TESTQ       R10, R10
-	JZ          nobias_131
+	JZ          nobias_322
 	VMOVUPS.Z   (R10)(DX*1), K1, Z6
 	VADDPS      Z6, Z3, Z3
 	VADDPS      Z6, Z7, Z7
 	VADDPS      Z6, Z5, Z5
 	VADDPS      Z6, Z4, Z4
 
-nobias_131:
+nobias_322:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_132
+	JZ     fresh_323
 	VADDPS (R9), Z3, K1, Z3
 	VADDPS (R9)(DI*1), Z7, K1, Z7
 	VADDPS (R9)(DI*2), Z5, K1, Z5
 	VADDPS (R9)(R8*1), Z4, K1, Z4
 
-fresh_132:
+fresh_323:
 	MOVQ         120(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_133
+	JZ           linear_324
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z3, Z6, Z3
 	VMAXPS       Z7, Z6, Z7
 	VMAXPS       Z5, Z6, Z5
 	VMAXPS       Z4, Z6, Z4
 	TESTQ        $0x00000004, R10
-	JZ           linear_133
+	JZ           linear_324
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z3, Z6, Z3
 	VMINPS       Z7, Z6, Z7
 	VMINPS       Z5, Z6, Z5
 	VMINPS       Z4, Z6, Z4
 
-linear_133:
+linear_324:
 	VMOVUPS Z3, K1, (R9)
 	VMOVUPS Z7, K1, (R9)(DI*1)
 	VMOVUPS Z5, K1, (R9)(DI*2)
 	VMOVUPS Z4, K1, (R9)(R8*1)
-	JMP     next_130
+	JMP     next_321
 
-part_129:
+part_320:
 	MOVQ      128(AX), R8
 	TESTQ     R8, R8
-	JZ        nobias_134
+	JZ        nobias_325
 	VMOVUPS.Z (R8)(DX*1), K1, Z4
 	VADDPS    Z4, Z3, Z3
 
-nobias_134:
+nobias_325:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_135
+	JZ     fresh_326
 	VADDPS (R9), Z3, K1, Z3
 
-fresh_135:
+fresh_326:
 	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_136
+	JZ           linear_327
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z3, Z4, Z3
 	TESTQ        $0x00000004, R8
-	JZ           linear_136
+	JZ           linear_327
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z3, Z4, Z3
 
-linear_136:
+linear_327:
 	VMOVUPS   Z3, K1, (R9)
 	CMPQ      112(AX), $0x01
-	JLE       next_130
+	JLE       next_321
 	MOVQ      128(AX), R8
 	TESTQ     R8, R8
-	JZ        nobias_137
+	JZ        nobias_328
 	VMOVUPS.Z (R8)(DX*1), K1, Z3
 	VADDPS    Z3, Z7, Z7
 
-nobias_137:
+nobias_328:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_138
+	JZ     fresh_329
 	VADDPS (R9)(DI*1), Z7, K1, Z7
 
-fresh_138:
+fresh_329:
 	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_139
+	JZ           linear_330
 	VPXORD       Z3, Z3, Z3
 	VMAXPS       Z7, Z3, Z7
 	TESTQ        $0x00000004, R8
-	JZ           linear_139
+	JZ           linear_330
 	VBROADCASTSS six512<>+0(SB), Z3
 	VMINPS       Z7, Z3, Z7
 
-linear_139:
+linear_330:
 	VMOVUPS   Z7, K1, (R9)(DI*1)
 	CMPQ      112(AX), $0x02
-	JLE       next_130
+	JLE       next_321
 	MOVQ      128(AX), R8
 	TESTQ     R8, R8
-	JZ        nobias_140
+	JZ        nobias_331
 	VMOVUPS.Z (R8)(DX*1), K1, Z3
 	VADDPS    Z3, Z5, Z5
 
-nobias_140:
+nobias_331:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_141
+	JZ     fresh_332
 	VADDPS (R9)(DI*2), Z5, K1, Z5
 
-fresh_141:
+fresh_332:
 	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_142
+	JZ           linear_333
 	VPXORD       Z3, Z3, Z3
 	VMAXPS       Z5, Z3, Z5
 	TESTQ        $0x00000004, R8
-	JZ           linear_142
+	JZ           linear_333
 	VBROADCASTSS six512<>+0(SB), Z3
 	VMINPS       Z5, Z3, Z5
 
-linear_142:
+linear_333:
 	VMOVUPS Z5, K1, (R9)(DI*2)
 	CMPQ    112(AX), $0x03
-	JLE     next_130
+	JLE     next_321
 
-next_130:
-low_128:
+next_321:
+low_319:
 	ADDQ 144(AX), BX
 	ADDQ 152(AX), CX
 	DECQ SI
-	JNZ  tile_82
+	JNZ  tile_261
+	JMP  next_260
 
-done_81:
+edge_259:
+tile_334:
+	MOVQ      56(AX), R8
+	MOVQ      BX, DI
+	MOVQ      8(AX), R9
+	MOVQ      16(AX), R10
+	MOVQ      24(AX), R11
+	MOVQ      32(AX), R12
+	MOVQ      40(AX), R13
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	CMPQ      64(AX), $0x00
+	JG        column_335
+	CMPQ      72(AX), $0x00
+	JLE       column_335
+	VMOVUPS.Z (R9)(DI*1), K1, Z3
+	VMOVUPS.Z (R10)(DI*1), K1, Z4
+	VMOVUPS.Z (R11)(DI*1), K1, Z5
+	VMOVUPS.Z (R12)(DI*1), K1, Z6
+	VMOVUPS.Z (R13)(DI*1), K1, Z7
+	ADDQ      R8, DI
+
+column_335:
+	VADDPS      Z5, Z4, Z4
+	VADDPS      Z7, Z6, Z5
+	VADDPS      Z4, Z3, Z3
+	VADDPS      Z5, Z3, Z3
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z1, Z5, Z4
+	VPXORD      Z5, Z5, Z5
+	VPXORD      Z6, Z6, Z6
+	VPXORD      Z7, Z7, Z7
+	VPXORD      Z8, Z8, Z8
+	VPXORD      Z9, Z9, Z9
+	CMPQ        64(AX), $0x01
+	JG          column_336
+	CMPQ        72(AX), $0x01
+	JLE         column_336
+	VMOVUPS.Z   (R9)(DI*1), K1, Z5
+	VMOVUPS.Z   (R10)(DI*1), K1, Z6
+	VMOVUPS.Z   (R11)(DI*1), K1, Z7
+	VMOVUPS.Z   (R12)(DI*1), K1, Z8
+	VMOVUPS.Z   (R13)(DI*1), K1, Z9
+	ADDQ        R8, DI
+
+column_336:
+	VADDPS      Z7, Z6, Z6
+	VADDPS      Z9, Z8, Z7
+	VADDPS      Z6, Z5, Z5
+	VADDPS      Z7, Z5, Z5
+	VMOVAPS     Z6, Z6
+	VFMADD231PS Z1, Z7, Z6
+	VPXORD      Z7, Z7, Z7
+	VPXORD      Z8, Z8, Z8
+	VPXORD      Z9, Z9, Z9
+	VPXORD      Z10, Z10, Z10
+	VPXORD      Z11, Z11, Z11
+	CMPQ        64(AX), $0x02
+	JG          column_337
+	CMPQ        72(AX), $0x02
+	JLE         column_337
+	VMOVUPS.Z   (R9)(DI*1), K1, Z7
+	VMOVUPS.Z   (R10)(DI*1), K1, Z8
+	VMOVUPS.Z   (R11)(DI*1), K1, Z9
+	VMOVUPS.Z   (R12)(DI*1), K1, Z10
+	VMOVUPS.Z   (R13)(DI*1), K1, Z11
+	ADDQ        R8, DI
+
+column_337:
+	VADDPS      Z9, Z8, Z8
+	VADDPS      Z11, Z10, Z9
+	VADDPS      Z8, Z7, Z7
+	VADDPS      Z9, Z7, Z7
+	VMOVAPS     Z8, Z8
+	VFMADD231PS Z1, Z9, Z8
+	VPXORD      Z9, Z9, Z9
+	VPXORD      Z10, Z10, Z10
+	VPXORD      Z11, Z11, Z11
+	VPXORD      Z12, Z12, Z12
+	VPXORD      Z13, Z13, Z13
+	CMPQ        64(AX), $0x03
+	JG          column_338
+	CMPQ        72(AX), $0x03
+	JLE         column_338
+	VMOVUPS.Z   (R9)(DI*1), K1, Z9
+	VMOVUPS.Z   (R10)(DI*1), K1, Z10
+	VMOVUPS.Z   (R11)(DI*1), K1, Z11
+	VMOVUPS.Z   (R12)(DI*1), K1, Z12
+	VMOVUPS.Z   (R13)(DI*1), K1, Z13
+	ADDQ        R8, DI
+
+column_338:
+	VADDPS      Z11, Z10, Z10
+	VADDPS      Z13, Z12, Z11
+	VADDPS      Z10, Z9, Z9
+	VADDPS      Z11, Z9, Z9
+	VMOVAPS     Z10, Z10
+	VFMADD231PS Z1, Z11, Z10
+	VPXORD      Z11, Z11, Z11
+	VPXORD      Z12, Z12, Z12
+	VPXORD      Z13, Z13, Z13
+	VPXORD      Z14, Z14, Z14
+	VPXORD      Z15, Z15, Z15
+	CMPQ        64(AX), $0x04
+	JG          column_339
+	CMPQ        72(AX), $0x04
+	JLE         column_339
+	VMOVUPS.Z   (R9)(DI*1), K1, Z11
+	VMOVUPS.Z   (R10)(DI*1), K1, Z12
+	VMOVUPS.Z   (R11)(DI*1), K1, Z13
+	VMOVUPS.Z   (R12)(DI*1), K1, Z14
+	VMOVUPS.Z   (R13)(DI*1), K1, Z15
+	ADDQ        R8, DI
+
+column_339:
+	VADDPS      Z13, Z12, Z12
+	VADDPS      Z15, Z14, Z13
+	VADDPS      Z12, Z11, Z11
+	VADDPS      Z13, Z11, Z11
+	VMOVAPS     Z12, Z12
+	VFMADD231PS Z1, Z13, Z12
+	VPXORD      Z13, Z13, Z13
+	VPXORD      Z14, Z14, Z14
+	VPXORD      Z15, Z15, Z15
+	VPXORD      Z16, Z16, Z16
+	VPXORD      Z17, Z17, Z17
+	CMPQ        64(AX), $0x05
+	JG          column_340
+	CMPQ        72(AX), $0x05
+	JLE         column_340
+	VMOVUPS.Z   (R9)(DI*1), K1, Z13
+	VMOVUPS.Z   (R10)(DI*1), K1, Z14
+	VMOVUPS.Z   (R11)(DI*1), K1, Z15
+	VMOVUPS.Z   (R12)(DI*1), K1, Z16
+	VMOVUPS.Z   (R13)(DI*1), K1, Z17
+
+column_340:
+	VADDPS      Z15, Z14, Z14
+	VADDPS      Z17, Z16, Z15
+	VADDPS      Z14, Z13, Z13
+	VADDPS      Z15, Z13, Z13
+	VMOVAPS     Z14, Z14
+	VFMADD231PS Z1, Z15, Z14
+	MOVQ        96(AX), DI
+	LEAQ        (DI)(DI*2), R8
+	CMPQ        104(AX), $0x00
+	JLE         low_341
+	IMUL3Q      $0x00, 88(AX), R9
+	ADDQ        CX, R9
+	VADDPS      Z7, Z5, Z15
+	VADDPS      Z11, Z9, Z16
+	VADDPS      Z15, Z3, Z3
+	VADDPS      Z16, Z3, Z3
+	VMOVAPS     Z15, Z15
+	VFMADD231PS Z1, Z16, Z15
+	VSUBPS      Z7, Z5, Z5
+	VSUBPS      Z11, Z9, Z7
+	VMOVAPS     Z5, Z9
+	VFMADD231PS Z0, Z7, Z9
+	VMOVAPS     Z5, Z5
+	VFMADD231PS Z2, Z7, Z5
+	VADDPS      Z13, Z5, Z5
+	CMPQ        112(AX), $0x04
+	JL          part_342
+	MOVQ        128(AX), R10
+	TESTQ       R10, R10
+	JZ          nobias_344
+	VMOVUPS.Z   (R10)(DX*1), K1, Z7
+	VADDPS      Z7, Z3, Z3
+	VADDPS      Z7, Z9, Z9
+	VADDPS      Z7, Z15, Z15
+	VADDPS      Z7, Z5, Z5
+
+nobias_344:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_345
+	VADDPS (R9), Z3, K1, Z3
+	VADDPS (R9)(DI*1), Z9, K1, Z9
+	VADDPS (R9)(DI*2), Z15, K1, Z15
+	VADDPS (R9)(R8*1), Z5, K1, Z5
+
+fresh_345:
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
+	JZ           linear_346
+	VPXORD       Z7, Z7, Z7
+	VMAXPS       Z3, Z7, Z3
+	VMAXPS       Z9, Z7, Z9
+	VMAXPS       Z15, Z7, Z15
+	VMAXPS       Z5, Z7, Z5
+	TESTQ        $0x00000004, R10
+	JZ           linear_346
+	VBROADCASTSS six512<>+0(SB), Z7
+	VMINPS       Z3, Z7, Z3
+	VMINPS       Z9, Z7, Z9
+	VMINPS       Z15, Z7, Z15
+	VMINPS       Z5, Z7, Z5
+
+linear_346:
+	VMOVUPS Z3, K1, (R9)
+	VMOVUPS Z9, K1, (R9)(DI*1)
+	VMOVUPS Z15, K1, (R9)(DI*2)
+	VMOVUPS Z5, K1, (R9)(R8*1)
+	JMP     next_343
+
+part_342:
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
+	JZ        nobias_347
+	VMOVUPS.Z (R10)(DX*1), K1, Z5
+	VADDPS    Z5, Z3, Z3
+
+nobias_347:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_348
+	VADDPS (R9), Z3, K1, Z3
+
+fresh_348:
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
+	JZ           linear_349
+	VPXORD       Z5, Z5, Z5
+	VMAXPS       Z3, Z5, Z3
+	TESTQ        $0x00000004, R10
+	JZ           linear_349
+	VBROADCASTSS six512<>+0(SB), Z5
+	VMINPS       Z3, Z5, Z3
+
+linear_349:
+	VMOVUPS   Z3, K1, (R9)
+	CMPQ      112(AX), $0x01
+	JLE       next_343
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
+	JZ        nobias_350
+	VMOVUPS.Z (R10)(DX*1), K1, Z3
+	VADDPS    Z3, Z9, Z9
+
+nobias_350:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_351
+	VADDPS (R9)(DI*1), Z9, K1, Z9
+
+fresh_351:
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
+	JZ           linear_352
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z9, Z3, Z9
+	TESTQ        $0x00000004, R10
+	JZ           linear_352
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z9, Z3, Z9
+
+linear_352:
+	VMOVUPS   Z9, K1, (R9)(DI*1)
+	CMPQ      112(AX), $0x02
+	JLE       next_343
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
+	JZ        nobias_353
+	VMOVUPS.Z (R10)(DX*1), K1, Z3
+	VADDPS    Z3, Z15, Z15
+
+nobias_353:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_354
+	VADDPS (R9)(DI*2), Z15, K1, Z15
+
+fresh_354:
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
+	JZ           linear_355
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z15, Z3, Z15
+	TESTQ        $0x00000004, R10
+	JZ           linear_355
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z15, Z3, Z15
+
+linear_355:
+	VMOVUPS Z15, K1, (R9)(DI*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_343
+
+next_343:
+low_341:
+	CMPQ        104(AX), $0x02
+	JLE         low_356
+	IMUL3Q      $0x02, 88(AX), R9
+	ADDQ        CX, R9
+	VADDPS      Z8, Z6, Z3
+	VADDPS      Z12, Z10, Z5
+	VADDPS      Z3, Z4, Z4
+	VADDPS      Z5, Z4, Z4
+	VMOVAPS     Z3, Z3
+	VFMADD231PS Z1, Z5, Z3
+	VSUBPS      Z8, Z6, Z5
+	VSUBPS      Z12, Z10, Z6
+	VMOVAPS     Z5, Z7
+	VFMADD231PS Z0, Z6, Z7
+	VMOVAPS     Z5, Z5
+	VFMADD231PS Z2, Z6, Z5
+	VADDPS      Z14, Z5, Z5
+	CMPQ        112(AX), $0x04
+	JL          part_357
+	MOVQ        128(AX), R10
+	TESTQ       R10, R10
+	JZ          nobias_359
+	VMOVUPS.Z   (R10)(DX*1), K1, Z6
+	VADDPS      Z6, Z4, Z4
+	VADDPS      Z6, Z7, Z7
+	VADDPS      Z6, Z3, Z3
+	VADDPS      Z6, Z5, Z5
+
+nobias_359:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_360
+	VADDPS (R9), Z4, K1, Z4
+	VADDPS (R9)(DI*1), Z7, K1, Z7
+	VADDPS (R9)(DI*2), Z3, K1, Z3
+	VADDPS (R9)(R8*1), Z5, K1, Z5
+
+fresh_360:
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
+	JZ           linear_361
+	VPXORD       Z6, Z6, Z6
+	VMAXPS       Z4, Z6, Z4
+	VMAXPS       Z7, Z6, Z7
+	VMAXPS       Z3, Z6, Z3
+	VMAXPS       Z5, Z6, Z5
+	TESTQ        $0x00000004, R10
+	JZ           linear_361
+	VBROADCASTSS six512<>+0(SB), Z6
+	VMINPS       Z4, Z6, Z4
+	VMINPS       Z7, Z6, Z7
+	VMINPS       Z3, Z6, Z3
+	VMINPS       Z5, Z6, Z5
+
+linear_361:
+	VMOVUPS Z4, K1, (R9)
+	VMOVUPS Z7, K1, (R9)(DI*1)
+	VMOVUPS Z3, K1, (R9)(DI*2)
+	VMOVUPS Z5, K1, (R9)(R8*1)
+	JMP     next_358
+
+part_357:
+	MOVQ      128(AX), R8
+	TESTQ     R8, R8
+	JZ        nobias_362
+	VMOVUPS.Z (R8)(DX*1), K1, Z5
+	VADDPS    Z5, Z4, Z4
+
+nobias_362:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_363
+	VADDPS (R9), Z4, K1, Z4
+
+fresh_363:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_364
+	VPXORD       Z5, Z5, Z5
+	VMAXPS       Z4, Z5, Z4
+	TESTQ        $0x00000004, R8
+	JZ           linear_364
+	VBROADCASTSS six512<>+0(SB), Z5
+	VMINPS       Z4, Z5, Z4
+
+linear_364:
+	VMOVUPS   Z4, K1, (R9)
+	CMPQ      112(AX), $0x01
+	JLE       next_358
+	MOVQ      128(AX), R8
+	TESTQ     R8, R8
+	JZ        nobias_365
+	VMOVUPS.Z (R8)(DX*1), K1, Z4
+	VADDPS    Z4, Z7, Z7
+
+nobias_365:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_366
+	VADDPS (R9)(DI*1), Z7, K1, Z7
+
+fresh_366:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_367
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z7, Z4, Z7
+	TESTQ        $0x00000004, R8
+	JZ           linear_367
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z7, Z4, Z7
+
+linear_367:
+	VMOVUPS   Z7, K1, (R9)(DI*1)
+	CMPQ      112(AX), $0x02
+	JLE       next_358
+	MOVQ      128(AX), R8
+	TESTQ     R8, R8
+	JZ        nobias_368
+	VMOVUPS.Z (R8)(DX*1), K1, Z4
+	VADDPS    Z4, Z3, Z3
+
+nobias_368:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_369
+	VADDPS (R9)(DI*2), Z3, K1, Z3
+
+fresh_369:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_370
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, R8
+	JZ           linear_370
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_370:
+	VMOVUPS Z3, K1, (R9)(DI*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_358
+
+next_358:
+low_356:
+	MOVQ      56(AX), R8
+	MOVQ      BX, DI
+	MOVQ      16(AX), R9
+	MOVQ      24(AX), R10
+	MOVQ      32(AX), R11
+	MOVQ      40(AX), R12
+	MOVQ      48(AX), R13
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	CMPQ      64(AX), $0x00
+	JG        column_371
+	CMPQ      72(AX), $0x00
+	JLE       column_371
+	VMOVUPS.Z (R9)(DI*1), K1, Z3
+	VMOVUPS.Z (R10)(DI*1), K1, Z4
+	VMOVUPS.Z (R11)(DI*1), K1, Z5
+	VMOVUPS.Z (R12)(DI*1), K1, Z6
+	VMOVUPS.Z (R13)(DI*1), K1, Z7
+	ADDQ      R8, DI
+
+column_371:
+	VSUBPS      Z4, Z3, Z3
+	VSUBPS      Z6, Z5, Z4
+	VMOVAPS     Z3, Z5
+	VFMADD231PS Z0, Z4, Z5
+	VMOVAPS     Z3, Z3
+	VFMADD231PS Z2, Z4, Z3
+	VADDPS      Z7, Z3, Z3
+	VPXORD      Z4, Z4, Z4
+	VPXORD      Z6, Z6, Z6
+	VPXORD      Z7, Z7, Z7
+	VPXORD      Z8, Z8, Z8
+	VPXORD      Z9, Z9, Z9
+	CMPQ        64(AX), $0x01
+	JG          column_372
+	CMPQ        72(AX), $0x01
+	JLE         column_372
+	VMOVUPS.Z   (R9)(DI*1), K1, Z4
+	VMOVUPS.Z   (R10)(DI*1), K1, Z6
+	VMOVUPS.Z   (R11)(DI*1), K1, Z7
+	VMOVUPS.Z   (R12)(DI*1), K1, Z8
+	VMOVUPS.Z   (R13)(DI*1), K1, Z9
+	ADDQ        R8, DI
+
+column_372:
+	VSUBPS      Z6, Z4, Z4
+	VSUBPS      Z8, Z7, Z6
+	VMOVAPS     Z4, Z7
+	VFMADD231PS Z0, Z6, Z7
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z2, Z6, Z4
+	VADDPS      Z9, Z4, Z4
+	VPXORD      Z6, Z6, Z6
+	VPXORD      Z8, Z8, Z8
+	VPXORD      Z9, Z9, Z9
+	VPXORD      Z10, Z10, Z10
+	VPXORD      Z11, Z11, Z11
+	CMPQ        64(AX), $0x02
+	JG          column_373
+	CMPQ        72(AX), $0x02
+	JLE         column_373
+	VMOVUPS.Z   (R9)(DI*1), K1, Z6
+	VMOVUPS.Z   (R10)(DI*1), K1, Z8
+	VMOVUPS.Z   (R11)(DI*1), K1, Z9
+	VMOVUPS.Z   (R12)(DI*1), K1, Z10
+	VMOVUPS.Z   (R13)(DI*1), K1, Z11
+	ADDQ        R8, DI
+
+column_373:
+	VSUBPS      Z8, Z6, Z6
+	VSUBPS      Z10, Z9, Z8
+	VMOVAPS     Z6, Z9
+	VFMADD231PS Z0, Z8, Z9
+	VMOVAPS     Z6, Z6
+	VFMADD231PS Z2, Z8, Z6
+	VADDPS      Z11, Z6, Z6
+	VPXORD      Z8, Z8, Z8
+	VPXORD      Z10, Z10, Z10
+	VPXORD      Z11, Z11, Z11
+	VPXORD      Z12, Z12, Z12
+	VPXORD      Z13, Z13, Z13
+	CMPQ        64(AX), $0x03
+	JG          column_374
+	CMPQ        72(AX), $0x03
+	JLE         column_374
+	VMOVUPS.Z   (R9)(DI*1), K1, Z8
+	VMOVUPS.Z   (R10)(DI*1), K1, Z10
+	VMOVUPS.Z   (R11)(DI*1), K1, Z11
+	VMOVUPS.Z   (R12)(DI*1), K1, Z12
+	VMOVUPS.Z   (R13)(DI*1), K1, Z13
+	ADDQ        R8, DI
+
+column_374:
+	VSUBPS      Z10, Z8, Z8
+	VSUBPS      Z12, Z11, Z10
+	VMOVAPS     Z8, Z11
+	VFMADD231PS Z0, Z10, Z11
+	VMOVAPS     Z8, Z8
+	VFMADD231PS Z2, Z10, Z8
+	VADDPS      Z13, Z8, Z8
+	VPXORD      Z10, Z10, Z10
+	VPXORD      Z12, Z12, Z12
+	VPXORD      Z13, Z13, Z13
+	VPXORD      Z14, Z14, Z14
+	VPXORD      Z15, Z15, Z15
+	CMPQ        64(AX), $0x04
+	JG          column_375
+	CMPQ        72(AX), $0x04
+	JLE         column_375
+	VMOVUPS.Z   (R9)(DI*1), K1, Z10
+	VMOVUPS.Z   (R10)(DI*1), K1, Z12
+	VMOVUPS.Z   (R11)(DI*1), K1, Z13
+	VMOVUPS.Z   (R12)(DI*1), K1, Z14
+	VMOVUPS.Z   (R13)(DI*1), K1, Z15
+	ADDQ        R8, DI
+
+column_375:
+	VSUBPS      Z12, Z10, Z10
+	VSUBPS      Z14, Z13, Z12
+	VMOVAPS     Z10, Z13
+	VFMADD231PS Z0, Z12, Z13
+	VMOVAPS     Z10, Z10
+	VFMADD231PS Z2, Z12, Z10
+	VADDPS      Z15, Z10, Z10
+	VPXORD      Z12, Z12, Z12
+	VPXORD      Z14, Z14, Z14
+	VPXORD      Z15, Z15, Z15
+	VPXORD      Z16, Z16, Z16
+	VPXORD      Z17, Z17, Z17
+	CMPQ        64(AX), $0x05
+	JG          column_376
+	CMPQ        72(AX), $0x05
+	JLE         column_376
+	VMOVUPS.Z   (R9)(DI*1), K1, Z12
+	VMOVUPS.Z   (R10)(DI*1), K1, Z14
+	VMOVUPS.Z   (R11)(DI*1), K1, Z15
+	VMOVUPS.Z   (R12)(DI*1), K1, Z16
+	VMOVUPS.Z   (R13)(DI*1), K1, Z17
+
+column_376:
+	VSUBPS      Z14, Z12, Z12
+	VSUBPS      Z16, Z15, Z14
+	VMOVAPS     Z12, Z15
+	VFMADD231PS Z0, Z14, Z15
+	VMOVAPS     Z12, Z12
+	VFMADD231PS Z2, Z14, Z12
+	VADDPS      Z17, Z12, Z12
+	MOVQ        96(AX), DI
+	LEAQ        (DI)(DI*2), R8
+	CMPQ        104(AX), $0x01
+	JLE         low_377
+	IMUL3Q      $0x01, 88(AX), R9
+	ADDQ        CX, R9
+	VADDPS      Z9, Z7, Z14
+	VADDPS      Z13, Z11, Z16
+	VADDPS      Z14, Z5, Z5
+	VADDPS      Z16, Z5, Z5
+	VMOVAPS     Z14, Z14
+	VFMADD231PS Z1, Z16, Z14
+	VSUBPS      Z9, Z7, Z7
+	VSUBPS      Z13, Z11, Z9
+	VMOVAPS     Z7, Z11
+	VFMADD231PS Z0, Z9, Z11
+	VMOVAPS     Z7, Z7
+	VFMADD231PS Z2, Z9, Z7
+	VADDPS      Z15, Z7, Z7
+	CMPQ        112(AX), $0x04
+	JL          part_378
+	MOVQ        128(AX), R10
+	TESTQ       R10, R10
+	JZ          nobias_380
+	VMOVUPS.Z   (R10)(DX*1), K1, Z9
+	VADDPS      Z9, Z5, Z5
+	VADDPS      Z9, Z11, Z11
+	VADDPS      Z9, Z14, Z14
+	VADDPS      Z9, Z7, Z7
+
+nobias_380:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_381
+	VADDPS (R9), Z5, K1, Z5
+	VADDPS (R9)(DI*1), Z11, K1, Z11
+	VADDPS (R9)(DI*2), Z14, K1, Z14
+	VADDPS (R9)(R8*1), Z7, K1, Z7
+
+fresh_381:
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
+	JZ           linear_382
+	VPXORD       Z9, Z9, Z9
+	VMAXPS       Z5, Z9, Z5
+	VMAXPS       Z11, Z9, Z11
+	VMAXPS       Z14, Z9, Z14
+	VMAXPS       Z7, Z9, Z7
+	TESTQ        $0x00000004, R10
+	JZ           linear_382
+	VBROADCASTSS six512<>+0(SB), Z9
+	VMINPS       Z5, Z9, Z5
+	VMINPS       Z11, Z9, Z11
+	VMINPS       Z14, Z9, Z14
+	VMINPS       Z7, Z9, Z7
+
+linear_382:
+	VMOVUPS Z5, K1, (R9)
+	VMOVUPS Z11, K1, (R9)(DI*1)
+	VMOVUPS Z14, K1, (R9)(DI*2)
+	VMOVUPS Z7, K1, (R9)(R8*1)
+	JMP     next_379
+
+part_378:
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
+	JZ        nobias_383
+	VMOVUPS.Z (R10)(DX*1), K1, Z7
+	VADDPS    Z7, Z5, Z5
+
+nobias_383:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_384
+	VADDPS (R9), Z5, K1, Z5
+
+fresh_384:
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
+	JZ           linear_385
+	VPXORD       Z7, Z7, Z7
+	VMAXPS       Z5, Z7, Z5
+	TESTQ        $0x00000004, R10
+	JZ           linear_385
+	VBROADCASTSS six512<>+0(SB), Z7
+	VMINPS       Z5, Z7, Z5
+
+linear_385:
+	VMOVUPS   Z5, K1, (R9)
+	CMPQ      112(AX), $0x01
+	JLE       next_379
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
+	JZ        nobias_386
+	VMOVUPS.Z (R10)(DX*1), K1, Z5
+	VADDPS    Z5, Z11, Z11
+
+nobias_386:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_387
+	VADDPS (R9)(DI*1), Z11, K1, Z11
+
+fresh_387:
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
+	JZ           linear_388
+	VPXORD       Z5, Z5, Z5
+	VMAXPS       Z11, Z5, Z11
+	TESTQ        $0x00000004, R10
+	JZ           linear_388
+	VBROADCASTSS six512<>+0(SB), Z5
+	VMINPS       Z11, Z5, Z11
+
+linear_388:
+	VMOVUPS   Z11, K1, (R9)(DI*1)
+	CMPQ      112(AX), $0x02
+	JLE       next_379
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
+	JZ        nobias_389
+	VMOVUPS.Z (R10)(DX*1), K1, Z5
+	VADDPS    Z5, Z14, Z14
+
+nobias_389:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_390
+	VADDPS (R9)(DI*2), Z14, K1, Z14
+
+fresh_390:
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
+	JZ           linear_391
+	VPXORD       Z5, Z5, Z5
+	VMAXPS       Z14, Z5, Z14
+	TESTQ        $0x00000004, R10
+	JZ           linear_391
+	VBROADCASTSS six512<>+0(SB), Z5
+	VMINPS       Z14, Z5, Z14
+
+linear_391:
+	VMOVUPS Z14, K1, (R9)(DI*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_379
+
+next_379:
+low_377:
+	CMPQ        104(AX), $0x03
+	JLE         low_392
+	IMUL3Q      $0x03, 88(AX), R9
+	ADDQ        CX, R9
+	VADDPS      Z6, Z4, Z5
+	VADDPS      Z10, Z8, Z7
+	VADDPS      Z5, Z3, Z3
+	VADDPS      Z7, Z3, Z3
+	VMOVAPS     Z5, Z5
+	VFMADD231PS Z1, Z7, Z5
+	VSUBPS      Z6, Z4, Z4
+	VSUBPS      Z10, Z8, Z6
+	VMOVAPS     Z4, Z7
+	VFMADD231PS Z0, Z6, Z7
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z2, Z6, Z4
+	VADDPS      Z12, Z4, Z4
+	CMPQ        112(AX), $0x04
+	JL          part_393
+	MOVQ        128(AX), R10
+	TESTQ       R10, R10
+	JZ          nobias_395
+	VMOVUPS.Z   (R10)(DX*1), K1, Z6
+	VADDPS      Z6, Z3, Z3
+	VADDPS      Z6, Z7, Z7
+	VADDPS      Z6, Z5, Z5
+	VADDPS      Z6, Z4, Z4
+
+nobias_395:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_396
+	VADDPS (R9), Z3, K1, Z3
+	VADDPS (R9)(DI*1), Z7, K1, Z7
+	VADDPS (R9)(DI*2), Z5, K1, Z5
+	VADDPS (R9)(R8*1), Z4, K1, Z4
+
+fresh_396:
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
+	JZ           linear_397
+	VPXORD       Z6, Z6, Z6
+	VMAXPS       Z3, Z6, Z3
+	VMAXPS       Z7, Z6, Z7
+	VMAXPS       Z5, Z6, Z5
+	VMAXPS       Z4, Z6, Z4
+	TESTQ        $0x00000004, R10
+	JZ           linear_397
+	VBROADCASTSS six512<>+0(SB), Z6
+	VMINPS       Z3, Z6, Z3
+	VMINPS       Z7, Z6, Z7
+	VMINPS       Z5, Z6, Z5
+	VMINPS       Z4, Z6, Z4
+
+linear_397:
+	VMOVUPS Z3, K1, (R9)
+	VMOVUPS Z7, K1, (R9)(DI*1)
+	VMOVUPS Z5, K1, (R9)(DI*2)
+	VMOVUPS Z4, K1, (R9)(R8*1)
+	JMP     next_394
+
+part_393:
+	MOVQ      128(AX), R8
+	TESTQ     R8, R8
+	JZ        nobias_398
+	VMOVUPS.Z (R8)(DX*1), K1, Z4
+	VADDPS    Z4, Z3, Z3
+
+nobias_398:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_399
+	VADDPS (R9), Z3, K1, Z3
+
+fresh_399:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_400
+	VPXORD       Z4, Z4, Z4
+	VMAXPS       Z3, Z4, Z3
+	TESTQ        $0x00000004, R8
+	JZ           linear_400
+	VBROADCASTSS six512<>+0(SB), Z4
+	VMINPS       Z3, Z4, Z3
+
+linear_400:
+	VMOVUPS   Z3, K1, (R9)
+	CMPQ      112(AX), $0x01
+	JLE       next_394
+	MOVQ      128(AX), R8
+	TESTQ     R8, R8
+	JZ        nobias_401
+	VMOVUPS.Z (R8)(DX*1), K1, Z3
+	VADDPS    Z3, Z7, Z7
+
+nobias_401:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_402
+	VADDPS (R9)(DI*1), Z7, K1, Z7
+
+fresh_402:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_403
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z7, Z3, Z7
+	TESTQ        $0x00000004, R8
+	JZ           linear_403
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z7, Z3, Z7
+
+linear_403:
+	VMOVUPS   Z7, K1, (R9)(DI*1)
+	CMPQ      112(AX), $0x02
+	JLE       next_394
+	MOVQ      128(AX), R8
+	TESTQ     R8, R8
+	JZ        nobias_404
+	VMOVUPS.Z (R8)(DX*1), K1, Z3
+	VADDPS    Z3, Z5, Z5
+
+nobias_404:
+	TESTQ  $0x00000001, 120(AX)
+	JZ     fresh_405
+	VADDPS (R9)(DI*2), Z5, K1, Z5
+
+fresh_405:
+	MOVQ         120(AX), R8
+	TESTQ        $0x00000006, R8
+	JZ           linear_406
+	VPXORD       Z3, Z3, Z3
+	VMAXPS       Z5, Z3, Z5
+	TESTQ        $0x00000004, R8
+	JZ           linear_406
+	VBROADCASTSS six512<>+0(SB), Z3
+	VMINPS       Z5, Z3, Z5
+
+linear_406:
+	VMOVUPS Z5, K1, (R9)(DI*2)
+	CMPQ    112(AX), $0x03
+	JLE     next_394
+
+next_394:
+low_392:
+	ADDQ 144(AX), BX
+	ADDQ 152(AX), CX
+	DECQ SI
+	JNZ  tile_334
+
+next_260:
+done_258:
 	VZEROUPPER
 	RET
 
@@ -2571,25 +5389,25 @@ TEXT ·winoWeights512(SB), NOSPLIT, $0-8
 	XORQ         DX, DX
 	SHLQ         $0x02, CX
 
-strip_143:
+strip_407:
 	LEAQ 64(DX), BX
 	CMPQ BX, CX
-	JG   narrower_144
+	JG   narrower_408
 	MOVQ 80(AX), BX
 	ADDQ DX, BX
 	MOVQ 136(AX), DI
 	MOVQ DX, SI
 
-tile_145:
+tile_409:
 	MOVQ         8(AX), R8
 	MOVQ         16(AX), R9
 	MOVQ         24(AX), R10
 	MOVQ         56(AX), R12
 	MOVQ         SI, R11
 	CMPQ         64(AX), $0x00
-	JG           none_146
+	JG           none_410
 	CMPQ         72(AX), $0x00
-	JLE          none_146
+	JLE          none_410
 	VMOVUPS      (R8)(R11*1), Z4
 	VMOVUPS      (R9)(R11*1), Z5
 	VMOVUPS      (R10)(R11*1), Z6
@@ -2616,9 +5434,9 @@ tile_145:
 	VMOVUPS      Z8, 928(AX)
 	VMOVUPS      Z6, 1120(AX)
 	ADDQ         R12, R11
-	JMP          next_147
+	JMP          next_411
 
-none_146:
+none_410:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 160(AX)
 	VMOVUPS Z4, 352(AX)
@@ -2627,11 +5445,11 @@ none_146:
 	VMOVUPS Z4, 928(AX)
 	VMOVUPS Z4, 1120(AX)
 
-next_147:
+next_411:
 	CMPQ         64(AX), $0x01
-	JG           none_148
+	JG           none_412
 	CMPQ         72(AX), $0x01
-	JLE          none_148
+	JLE          none_412
 	VMOVUPS      (R8)(R11*1), Z4
 	VMOVUPS      (R9)(R11*1), Z5
 	VMOVUPS      (R10)(R11*1), Z6
@@ -2658,9 +5476,9 @@ next_147:
 	VMOVUPS      Z8, 992(AX)
 	VMOVUPS      Z6, 1184(AX)
 	ADDQ         R12, R11
-	JMP          next_149
+	JMP          next_413
 
-none_148:
+none_412:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 224(AX)
 	VMOVUPS Z4, 416(AX)
@@ -2669,11 +5487,11 @@ none_148:
 	VMOVUPS Z4, 992(AX)
 	VMOVUPS Z4, 1184(AX)
 
-next_149:
+next_413:
 	CMPQ         64(AX), $0x02
-	JG           none_150
+	JG           none_414
 	CMPQ         72(AX), $0x02
-	JLE          none_150
+	JLE          none_414
 	VMOVUPS      (R8)(R11*1), Z4
 	VMOVUPS      (R9)(R11*1), Z5
 	VMOVUPS      (R10)(R11*1), Z6
@@ -2700,9 +5518,9 @@ next_149:
 	VMOVUPS      Z8, 1056(AX)
 	VMOVUPS      Z6, 1248(AX)
 	ADDQ         R12, R11
-	JMP          next_151
+	JMP          next_415
 
-none_150:
+none_414:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 288(AX)
 	VMOVUPS Z4, 480(AX)
@@ -2711,7 +5529,7 @@ none_150:
 	VMOVUPS Z4, 1056(AX)
 	VMOVUPS Z4, 1248(AX)
 
-next_151:
+next_415:
 	MOVQ         88(AX), R9
 	MOVQ         BX, R8
 	MOVQ         96(AX), R10
@@ -2875,13 +5693,13 @@ next_151:
 	ADDQ         144(AX), SI
 	ADDQ         152(AX), BX
 	DECQ         DI
-	JNZ          tile_145
+	JNZ          tile_409
 	ADDQ         $0x00000040, DX
-	JMP          strip_143
+	JMP          strip_407
 
-narrower_144:
+narrower_408:
 	SUBQ  DX, CX
-	JZ    done_153
+	JZ    done_417
 	SHRQ  $0x02, CX
 	MOVQ  $0x0000ffff, BX
 	BZHIQ CX, BX, BX
@@ -2890,16 +5708,16 @@ narrower_144:
 	ADDQ  DX, CX
 	MOVQ  136(AX), BX
 
-tile_154:
+tile_418:
 	MOVQ         8(AX), SI
 	MOVQ         16(AX), DI
 	MOVQ         24(AX), R8
 	MOVQ         56(AX), R10
 	MOVQ         DX, R9
 	CMPQ         64(AX), $0x00
-	JG           none_155
+	JG           none_419
 	CMPQ         72(AX), $0x00
-	JLE          none_155
+	JLE          none_419
 	VMOVUPS.Z    (SI)(R9*1), K1, Z4
 	VMOVUPS.Z    (DI)(R9*1), K1, Z5
 	VMOVUPS.Z    (R8)(R9*1), K1, Z6
@@ -2926,9 +5744,9 @@ tile_154:
 	VMOVUPS      Z8, 928(AX)
 	VMOVUPS      Z6, 1120(AX)
 	ADDQ         R10, R9
-	JMP          next_156
+	JMP          next_420
 
-none_155:
+none_419:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 160(AX)
 	VMOVUPS Z4, 352(AX)
@@ -2937,11 +5755,11 @@ none_155:
 	VMOVUPS Z4, 928(AX)
 	VMOVUPS Z4, 1120(AX)
 
-next_156:
+next_420:
 	CMPQ         64(AX), $0x01
-	JG           none_157
+	JG           none_421
 	CMPQ         72(AX), $0x01
-	JLE          none_157
+	JLE          none_421
 	VMOVUPS.Z    (SI)(R9*1), K1, Z4
 	VMOVUPS.Z    (DI)(R9*1), K1, Z5
 	VMOVUPS.Z    (R8)(R9*1), K1, Z6
@@ -2968,9 +5786,9 @@ next_156:
 	VMOVUPS      Z8, 992(AX)
 	VMOVUPS      Z6, 1184(AX)
 	ADDQ         R10, R9
-	JMP          next_158
+	JMP          next_422
 
-none_157:
+none_421:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 224(AX)
 	VMOVUPS Z4, 416(AX)
@@ -2979,11 +5797,11 @@ none_157:
 	VMOVUPS Z4, 992(AX)
 	VMOVUPS Z4, 1184(AX)
 
-next_158:
+next_422:
 	CMPQ         64(AX), $0x02
-	JG           none_159
+	JG           none_423
 	CMPQ         72(AX), $0x02
-	JLE          none_159
+	JLE          none_423
 	VMOVUPS.Z    (SI)(R9*1), K1, Z4
 	VMOVUPS.Z    (DI)(R9*1), K1, Z5
 	VMOVUPS.Z    (R8)(R9*1), K1, Z6
@@ -3010,9 +5828,9 @@ next_158:
 	VMOVUPS      Z8, 1056(AX)
 	VMOVUPS      Z6, 1248(AX)
 	ADDQ         R10, R9
-	JMP          next_160
+	JMP          next_424
 
-none_159:
+none_423:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 288(AX)
 	VMOVUPS Z4, 480(AX)
@@ -3021,7 +5839,7 @@ none_159:
 	VMOVUPS Z4, 1056(AX)
 	VMOVUPS Z4, 1248(AX)
 
-next_160:
+next_424:
 	MOVQ         88(AX), DI
 	MOVQ         CX, SI
 	MOVQ         96(AX), R8
@@ -3185,14 +6003,14 @@ next_160:
 	ADDQ         144(AX), DX
 	ADDQ         152(AX), CX
 	DECQ         BX
-	JNZ          tile_154
+	JNZ          tile_418
 
-done_153:
+done_417:
 	VZEROUPPER
 	RET
 
 // func winoOutGrad512(p *byte)
-// Requires: AVX, AVX512F, BMI2, CMOV
+// Requires: AVX, AVX512F, BMI2
 TEXT ·winoOutGrad512(SB), NOSPLIT, $0-8
 	MOVQ         p+0(FP), AX
 	MOVL         $0x40000000, CX
@@ -3208,59 +6026,35 @@ TEXT ·winoOutGrad512(SB), NOSPLIT, $0-8
 	XORQ         DX, DX
 	SHLQ         $0x02, CX
 
-strip_162:
-	LEAQ    64(DX), BX
-	CMPQ    BX, CX
-	JG      narrower_163
-	MOVQ    80(AX), BX
-	ADDQ    DX, BX
-	MOVQ    136(AX), DI
-	MOVQ    DX, SI
-	MOVQ    64(AX), R8
-	IMULQ   56(AX), R8
-	SUBQ    R8, SI
-	XORQ    R8, R8
-	MOVQ    $0x0000ffff, R9
-	MOVQ    R9, R10
-	CMPQ    64(AX), $0x00
-	CMOVQGT R8, R10
-	CMPQ    72(AX), $0x00
-	CMOVQLE R8, R10
-	KMOVW   R10, K1
-	MOVQ    R9, R10
-	CMPQ    64(AX), $0x01
-	CMOVQGT R8, R10
-	CMPQ    72(AX), $0x01
-	CMOVQLE R8, R10
-	KMOVW   R10, K2
-	MOVQ    R9, R10
-	CMPQ    64(AX), $0x02
-	CMOVQGT R8, R10
-	CMPQ    72(AX), $0x02
-	CMOVQLE R8, R10
-	KMOVW   R10, K3
-	CMPQ    64(AX), $0x03
-	CMOVQGT R8, R9
-	CMPQ    72(AX), $0x03
-	CMOVQLE R8, R9
-	KMOVW   R9, K4
+strip_426:
+	LEAQ 64(DX), BX
+	CMPQ BX, CX
+	JG   narrower_427
+	MOVQ 80(AX), BX
+	ADDQ DX, BX
+	MOVQ 136(AX), DI
+	MOVQ DX, SI
+	CMPQ 64(AX), $0x00
+	JNE  edge_428
+	CMPQ 72(AX), $0x04
+	JNE  edge_428
 
-tile_164:
+tile_430:
 	MOVQ        56(AX), R9
 	MOVQ        SI, R8
 	MOVQ        8(AX), R10
 	MOVQ        32(AX), R11
-	VMOVUPS.Z   (R10)(R8*1), K1, Z3
-	VMOVUPS.Z   (R11)(R8*1), K1, Z4
+	VMOVUPS     (R10)(R8*1), Z3
+	VMOVUPS     (R11)(R8*1), Z4
 	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K2, Z5
-	VMOVUPS.Z   (R11)(R8*1), K2, Z6
+	VMOVUPS     (R10)(R8*1), Z5
+	VMOVUPS     (R11)(R8*1), Z6
 	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K3, Z7
-	VMOVUPS.Z   (R11)(R8*1), K3, Z8
+	VMOVUPS     (R10)(R8*1), Z7
+	VMOVUPS     (R11)(R8*1), Z8
 	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K4, Z9
-	VMOVUPS.Z   (R11)(R8*1), K4, Z10
+	VMOVUPS     (R10)(R8*1), Z9
+	VMOVUPS     (R11)(R8*1), Z10
 	MOVQ        96(AX), R8
 	LEAQ        (R8)(R8*2), R9
 	LEAQ        (R8)(R8*4), R10
@@ -3308,37 +6102,37 @@ tile_164:
 	MOVQ        16(AX), R11
 	MOVQ        24(AX), R12
 	MOVQ        32(AX), R13
-	VMOVUPS.Z   (R10)(R8*1), K1, Z3
-	VMOVUPS.Z   (R11)(R8*1), K1, Z4
-	VMOVUPS.Z   (R12)(R8*1), K1, Z5
-	VMOVUPS.Z   (R13)(R8*1), K1, Z6
+	VMOVUPS     (R10)(R8*1), Z3
+	VMOVUPS     (R11)(R8*1), Z4
+	VMOVUPS     (R12)(R8*1), Z5
+	VMOVUPS     (R13)(R8*1), Z6
+	ADDQ        R9, R8
 	VADDPS      Z5, Z3, Z3
 	VADDPS      Z6, Z4, Z4
 	VADDPS      Z4, Z3, Z5
 	VSUBPS      Z4, Z3, Z3
+	VMOVUPS     (R10)(R8*1), Z4
+	VMOVUPS     (R11)(R8*1), Z6
+	VMOVUPS     (R12)(R8*1), Z7
+	VMOVUPS     (R13)(R8*1), Z8
 	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K2, Z4
-	VMOVUPS.Z   (R11)(R8*1), K2, Z6
-	VMOVUPS.Z   (R12)(R8*1), K2, Z7
-	VMOVUPS.Z   (R13)(R8*1), K2, Z8
 	VADDPS      Z7, Z4, Z4
 	VADDPS      Z8, Z6, Z6
 	VADDPS      Z6, Z4, Z7
 	VSUBPS      Z6, Z4, Z4
+	VMOVUPS     (R10)(R8*1), Z6
+	VMOVUPS     (R11)(R8*1), Z8
+	VMOVUPS     (R12)(R8*1), Z9
+	VMOVUPS     (R13)(R8*1), Z10
 	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K3, Z6
-	VMOVUPS.Z   (R11)(R8*1), K3, Z8
-	VMOVUPS.Z   (R12)(R8*1), K3, Z9
-	VMOVUPS.Z   (R13)(R8*1), K3, Z10
 	VADDPS      Z9, Z6, Z6
 	VADDPS      Z10, Z8, Z8
 	VADDPS      Z8, Z6, Z9
 	VSUBPS      Z8, Z6, Z6
-	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K4, Z8
-	VMOVUPS.Z   (R11)(R8*1), K4, Z10
-	VMOVUPS.Z   (R12)(R8*1), K4, Z11
-	VMOVUPS.Z   (R13)(R8*1), K4, Z12
+	VMOVUPS     (R10)(R8*1), Z8
+	VMOVUPS     (R11)(R8*1), Z10
+	VMOVUPS     (R12)(R8*1), Z11
+	VMOVUPS     (R13)(R8*1), Z12
 	VADDPS      Z11, Z8, Z8
 	VADDPS      Z12, Z10, Z10
 	VADDPS      Z10, Z8, Z11
@@ -3390,10 +6184,11 @@ tile_164:
 	MOVQ        16(AX), R11
 	MOVQ        24(AX), R12
 	MOVQ        32(AX), R13
-	VMOVUPS.Z   (R10)(R8*1), K1, Z3
-	VMOVUPS.Z   (R11)(R8*1), K1, Z4
-	VMOVUPS.Z   (R12)(R8*1), K1, Z5
-	VMOVUPS.Z   (R13)(R8*1), K1, Z6
+	VMOVUPS     (R10)(R8*1), Z3
+	VMOVUPS     (R11)(R8*1), Z4
+	VMOVUPS     (R12)(R8*1), Z5
+	VMOVUPS     (R13)(R8*1), Z6
+	ADDQ        R9, R8
 	VMOVAPS     Z3, Z3
 	VFMADD231PS Z1, Z5, Z3
 	VMULPS      Z4, Z0, Z4
@@ -3401,11 +6196,11 @@ tile_164:
 	VFMADD231PS Z2, Z6, Z4
 	VADDPS      Z4, Z3, Z5
 	VSUBPS      Z4, Z3, Z3
+	VMOVUPS     (R10)(R8*1), Z4
+	VMOVUPS     (R11)(R8*1), Z6
+	VMOVUPS     (R12)(R8*1), Z7
+	VMOVUPS     (R13)(R8*1), Z8
 	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K2, Z4
-	VMOVUPS.Z   (R11)(R8*1), K2, Z6
-	VMOVUPS.Z   (R12)(R8*1), K2, Z7
-	VMOVUPS.Z   (R13)(R8*1), K2, Z8
 	VMOVAPS     Z4, Z4
 	VFMADD231PS Z1, Z7, Z4
 	VMULPS      Z6, Z0, Z6
@@ -3413,11 +6208,11 @@ tile_164:
 	VFMADD231PS Z2, Z8, Z6
 	VADDPS      Z6, Z4, Z7
 	VSUBPS      Z6, Z4, Z4
+	VMOVUPS     (R10)(R8*1), Z6
+	VMOVUPS     (R11)(R8*1), Z8
+	VMOVUPS     (R12)(R8*1), Z9
+	VMOVUPS     (R13)(R8*1), Z10
 	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K3, Z6
-	VMOVUPS.Z   (R11)(R8*1), K3, Z8
-	VMOVUPS.Z   (R12)(R8*1), K3, Z9
-	VMOVUPS.Z   (R13)(R8*1), K3, Z10
 	VMOVAPS     Z6, Z6
 	VFMADD231PS Z1, Z9, Z6
 	VMULPS      Z8, Z0, Z8
@@ -3425,11 +6220,10 @@ tile_164:
 	VFMADD231PS Z2, Z10, Z8
 	VADDPS      Z8, Z6, Z9
 	VSUBPS      Z8, Z6, Z6
-	ADDQ        R9, R8
-	VMOVUPS.Z   (R10)(R8*1), K4, Z8
-	VMOVUPS.Z   (R11)(R8*1), K4, Z10
-	VMOVUPS.Z   (R12)(R8*1), K4, Z11
-	VMOVUPS.Z   (R13)(R8*1), K4, Z12
+	VMOVUPS     (R10)(R8*1), Z8
+	VMOVUPS     (R11)(R8*1), Z10
+	VMOVUPS     (R12)(R8*1), Z11
+	VMOVUPS     (R13)(R8*1), Z12
 	VMOVAPS     Z8, Z8
 	VFMADD231PS Z1, Z11, Z8
 	VMULPS      Z10, Z0, Z10
@@ -3481,65 +6275,395 @@ tile_164:
 	ADDQ        144(AX), SI
 	ADDQ        152(AX), BX
 	DECQ        DI
-	JNZ         tile_164
-	ADDQ        $0x00000040, DX
-	JMP         strip_162
+	JNZ         tile_430
+	JMP         next_429
 
-narrower_163:
-	SUBQ    DX, CX
-	JZ      done_171
-	SHRQ    $0x02, CX
-	MOVQ    $0x0000ffff, BX
-	BZHIQ   CX, BX, BX
-	KMOVW   BX, K1
-	MOVQ    80(AX), CX
-	ADDQ    DX, CX
-	MOVQ    136(AX), BX
-	MOVQ    64(AX), SI
-	IMULQ   56(AX), SI
-	SUBQ    SI, DX
-	XORQ    SI, SI
-	KMOVW   K1, DI
-	MOVQ    DI, R8
+edge_428:
+tile_449:
+	MOVQ    56(AX), R9
+	MOVQ    SI, R8
+	MOVQ    8(AX), R10
+	MOVQ    32(AX), R11
+	VPXORD  Z3, Z3, Z3
+	VPXORD  Z4, Z4, Z4
 	CMPQ    64(AX), $0x00
-	CMOVQGT SI, R8
+	JG      column_450
 	CMPQ    72(AX), $0x00
-	CMOVQLE SI, R8
-	KMOVW   R8, K2
-	MOVQ    DI, R8
-	CMPQ    64(AX), $0x01
-	CMOVQGT SI, R8
-	CMPQ    72(AX), $0x01
-	CMOVQLE SI, R8
-	KMOVW   R8, K3
-	MOVQ    DI, R8
-	CMPQ    64(AX), $0x02
-	CMOVQGT SI, R8
-	CMPQ    72(AX), $0x02
-	CMOVQLE SI, R8
-	KMOVW   R8, K4
-	CMPQ    64(AX), $0x03
-	CMOVQGT SI, DI
-	CMPQ    72(AX), $0x03
-	CMOVQLE SI, DI
-	KMOVW   DI, K5
+	JLE     column_450
+	VMOVUPS (R10)(R8*1), Z3
+	VMOVUPS (R11)(R8*1), Z4
+	ADDQ    R9, R8
 
-tile_172:
+column_450:
+	VPXORD  Z5, Z5, Z5
+	VPXORD  Z6, Z6, Z6
+	CMPQ    64(AX), $0x01
+	JG      column_451
+	CMPQ    72(AX), $0x01
+	JLE     column_451
+	VMOVUPS (R10)(R8*1), Z5
+	VMOVUPS (R11)(R8*1), Z6
+	ADDQ    R9, R8
+
+column_451:
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	CMPQ    64(AX), $0x02
+	JG      column_452
+	CMPQ    72(AX), $0x02
+	JLE     column_452
+	VMOVUPS (R10)(R8*1), Z7
+	VMOVUPS (R11)(R8*1), Z8
+	ADDQ    R9, R8
+
+column_452:
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	CMPQ    64(AX), $0x03
+	JG      column_453
+	CMPQ    72(AX), $0x03
+	JLE     column_453
+	VMOVUPS (R10)(R8*1), Z9
+	VMOVUPS (R11)(R8*1), Z10
+
+column_453:
+	MOVQ        96(AX), R8
+	LEAQ        (R8)(R8*2), R9
+	LEAQ        (R8)(R8*4), R10
+	IMUL3Q      $0x00, 88(AX), R11
+	ADDQ        BX, R11
+	VADDPS      Z7, Z3, Z11
+	VADDPS      Z9, Z5, Z12
+	VADDPS      Z12, Z11, Z13
+	VSUBPS      Z12, Z11, Z11
+	VMOVAPS     Z3, Z12
+	VFMADD231PS Z1, Z7, Z12
+	VMULPS      Z5, Z0, Z5
+	VMOVAPS     Z5, Z5
+	VFMADD231PS Z2, Z9, Z5
+	VADDPS      Z5, Z12, Z7
+	VSUBPS      Z5, Z12, Z5
+	VMOVUPS     Z3, (R11)
+	VMOVUPS     Z13, (R11)(R8*1)
+	VMOVUPS     Z11, (R11)(R8*2)
+	VMOVUPS     Z7, (R11)(R9*1)
+	VMOVUPS     Z5, (R11)(R8*4)
+	VMOVUPS     Z9, (R11)(R10*1)
+	IMUL3Q      $0x05, 88(AX), R11
+	ADDQ        BX, R11
+	VADDPS      Z8, Z4, Z3
+	VADDPS      Z10, Z6, Z5
+	VADDPS      Z5, Z3, Z7
+	VSUBPS      Z5, Z3, Z3
+	VMOVAPS     Z4, Z5
+	VFMADD231PS Z1, Z8, Z5
+	VMULPS      Z6, Z0, Z6
+	VMOVAPS     Z6, Z6
+	VFMADD231PS Z2, Z10, Z6
+	VADDPS      Z6, Z5, Z8
+	VSUBPS      Z6, Z5, Z5
+	VMOVUPS     Z4, (R11)
+	VMOVUPS     Z7, (R11)(R8*1)
+	VMOVUPS     Z3, (R11)(R8*2)
+	VMOVUPS     Z8, (R11)(R9*1)
+	VMOVUPS     Z5, (R11)(R8*4)
+	VMOVUPS     Z10, (R11)(R10*1)
+	MOVQ        56(AX), R9
+	MOVQ        SI, R8
+	MOVQ        8(AX), R10
+	MOVQ        16(AX), R11
+	MOVQ        24(AX), R12
+	MOVQ        32(AX), R13
+	VPXORD      Z3, Z3, Z3
+	VPXORD      Z4, Z4, Z4
+	VPXORD      Z5, Z5, Z5
+	VPXORD      Z6, Z6, Z6
+	CMPQ        64(AX), $0x00
+	JG          column_456
+	CMPQ        72(AX), $0x00
+	JLE         column_456
+	VMOVUPS     (R10)(R8*1), Z3
+	VMOVUPS     (R11)(R8*1), Z4
+	VMOVUPS     (R12)(R8*1), Z5
+	VMOVUPS     (R13)(R8*1), Z6
+	ADDQ        R9, R8
+
+column_456:
+	VADDPS  Z5, Z3, Z3
+	VADDPS  Z6, Z4, Z4
+	VADDPS  Z4, Z3, Z5
+	VSUBPS  Z4, Z3, Z3
+	VPXORD  Z4, Z4, Z4
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z7, Z7, Z7
+	VPXORD  Z8, Z8, Z8
+	CMPQ    64(AX), $0x01
+	JG      column_457
+	CMPQ    72(AX), $0x01
+	JLE     column_457
+	VMOVUPS (R10)(R8*1), Z4
+	VMOVUPS (R11)(R8*1), Z6
+	VMOVUPS (R12)(R8*1), Z7
+	VMOVUPS (R13)(R8*1), Z8
+	ADDQ    R9, R8
+
+column_457:
+	VADDPS  Z7, Z4, Z4
+	VADDPS  Z8, Z6, Z6
+	VADDPS  Z6, Z4, Z7
+	VSUBPS  Z6, Z4, Z4
+	VPXORD  Z6, Z6, Z6
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z9, Z9, Z9
+	VPXORD  Z10, Z10, Z10
+	CMPQ    64(AX), $0x02
+	JG      column_458
+	CMPQ    72(AX), $0x02
+	JLE     column_458
+	VMOVUPS (R10)(R8*1), Z6
+	VMOVUPS (R11)(R8*1), Z8
+	VMOVUPS (R12)(R8*1), Z9
+	VMOVUPS (R13)(R8*1), Z10
+	ADDQ    R9, R8
+
+column_458:
+	VADDPS  Z9, Z6, Z6
+	VADDPS  Z10, Z8, Z8
+	VADDPS  Z8, Z6, Z9
+	VSUBPS  Z8, Z6, Z6
+	VPXORD  Z8, Z8, Z8
+	VPXORD  Z10, Z10, Z10
+	VPXORD  Z11, Z11, Z11
+	VPXORD  Z12, Z12, Z12
+	CMPQ    64(AX), $0x03
+	JG      column_459
+	CMPQ    72(AX), $0x03
+	JLE     column_459
+	VMOVUPS (R10)(R8*1), Z8
+	VMOVUPS (R11)(R8*1), Z10
+	VMOVUPS (R12)(R8*1), Z11
+	VMOVUPS (R13)(R8*1), Z12
+
+column_459:
+	VADDPS      Z11, Z8, Z8
+	VADDPS      Z12, Z10, Z10
+	VADDPS      Z10, Z8, Z11
+	VSUBPS      Z10, Z8, Z8
+	MOVQ        96(AX), R8
+	LEAQ        (R8)(R8*2), R9
+	LEAQ        (R8)(R8*4), R10
+	IMUL3Q      $0x01, 88(AX), R11
+	ADDQ        BX, R11
+	VADDPS      Z9, Z5, Z10
+	VADDPS      Z11, Z7, Z12
+	VADDPS      Z12, Z10, Z13
+	VSUBPS      Z12, Z10, Z10
+	VMOVAPS     Z5, Z12
+	VFMADD231PS Z1, Z9, Z12
+	VMULPS      Z7, Z0, Z7
+	VMOVAPS     Z7, Z7
+	VFMADD231PS Z2, Z11, Z7
+	VADDPS      Z7, Z12, Z9
+	VSUBPS      Z7, Z12, Z7
+	VMOVUPS     Z5, (R11)
+	VMOVUPS     Z13, (R11)(R8*1)
+	VMOVUPS     Z10, (R11)(R8*2)
+	VMOVUPS     Z9, (R11)(R9*1)
+	VMOVUPS     Z7, (R11)(R8*4)
+	VMOVUPS     Z11, (R11)(R10*1)
+	IMUL3Q      $0x02, 88(AX), R11
+	ADDQ        BX, R11
+	VADDPS      Z6, Z3, Z5
+	VADDPS      Z8, Z4, Z7
+	VADDPS      Z7, Z5, Z9
+	VSUBPS      Z7, Z5, Z5
+	VMOVAPS     Z3, Z7
+	VFMADD231PS Z1, Z6, Z7
+	VMULPS      Z4, Z0, Z4
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z2, Z8, Z4
+	VADDPS      Z4, Z7, Z6
+	VSUBPS      Z4, Z7, Z4
+	VMOVUPS     Z3, (R11)
+	VMOVUPS     Z9, (R11)(R8*1)
+	VMOVUPS     Z5, (R11)(R8*2)
+	VMOVUPS     Z6, (R11)(R9*1)
+	VMOVUPS     Z4, (R11)(R8*4)
+	VMOVUPS     Z8, (R11)(R10*1)
+	MOVQ        56(AX), R9
+	MOVQ        SI, R8
+	MOVQ        8(AX), R10
+	MOVQ        16(AX), R11
+	MOVQ        24(AX), R12
+	MOVQ        32(AX), R13
+	VPXORD      Z3, Z3, Z3
+	VPXORD      Z4, Z4, Z4
+	VPXORD      Z5, Z5, Z5
+	VPXORD      Z6, Z6, Z6
+	CMPQ        64(AX), $0x00
+	JG          column_462
+	CMPQ        72(AX), $0x00
+	JLE         column_462
+	VMOVUPS     (R10)(R8*1), Z3
+	VMOVUPS     (R11)(R8*1), Z4
+	VMOVUPS     (R12)(R8*1), Z5
+	VMOVUPS     (R13)(R8*1), Z6
+	ADDQ        R9, R8
+
+column_462:
+	VMOVAPS     Z3, Z3
+	VFMADD231PS Z1, Z5, Z3
+	VMULPS      Z4, Z0, Z4
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z2, Z6, Z4
+	VADDPS      Z4, Z3, Z5
+	VSUBPS      Z4, Z3, Z3
+	VPXORD      Z4, Z4, Z4
+	VPXORD      Z6, Z6, Z6
+	VPXORD      Z7, Z7, Z7
+	VPXORD      Z8, Z8, Z8
+	CMPQ        64(AX), $0x01
+	JG          column_463
+	CMPQ        72(AX), $0x01
+	JLE         column_463
+	VMOVUPS     (R10)(R8*1), Z4
+	VMOVUPS     (R11)(R8*1), Z6
+	VMOVUPS     (R12)(R8*1), Z7
+	VMOVUPS     (R13)(R8*1), Z8
+	ADDQ        R9, R8
+
+column_463:
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z1, Z7, Z4
+	VMULPS      Z6, Z0, Z6
+	VMOVAPS     Z6, Z6
+	VFMADD231PS Z2, Z8, Z6
+	VADDPS      Z6, Z4, Z7
+	VSUBPS      Z6, Z4, Z4
+	VPXORD      Z6, Z6, Z6
+	VPXORD      Z8, Z8, Z8
+	VPXORD      Z9, Z9, Z9
+	VPXORD      Z10, Z10, Z10
+	CMPQ        64(AX), $0x02
+	JG          column_464
+	CMPQ        72(AX), $0x02
+	JLE         column_464
+	VMOVUPS     (R10)(R8*1), Z6
+	VMOVUPS     (R11)(R8*1), Z8
+	VMOVUPS     (R12)(R8*1), Z9
+	VMOVUPS     (R13)(R8*1), Z10
+	ADDQ        R9, R8
+
+column_464:
+	VMOVAPS     Z6, Z6
+	VFMADD231PS Z1, Z9, Z6
+	VMULPS      Z8, Z0, Z8
+	VMOVAPS     Z8, Z8
+	VFMADD231PS Z2, Z10, Z8
+	VADDPS      Z8, Z6, Z9
+	VSUBPS      Z8, Z6, Z6
+	VPXORD      Z8, Z8, Z8
+	VPXORD      Z10, Z10, Z10
+	VPXORD      Z11, Z11, Z11
+	VPXORD      Z12, Z12, Z12
+	CMPQ        64(AX), $0x03
+	JG          column_465
+	CMPQ        72(AX), $0x03
+	JLE         column_465
+	VMOVUPS     (R10)(R8*1), Z8
+	VMOVUPS     (R11)(R8*1), Z10
+	VMOVUPS     (R12)(R8*1), Z11
+	VMOVUPS     (R13)(R8*1), Z12
+
+column_465:
+	VMOVAPS     Z8, Z8
+	VFMADD231PS Z1, Z11, Z8
+	VMULPS      Z10, Z0, Z10
+	VMOVAPS     Z10, Z10
+	VFMADD231PS Z2, Z12, Z10
+	VADDPS      Z10, Z8, Z11
+	VSUBPS      Z10, Z8, Z8
+	MOVQ        96(AX), R8
+	LEAQ        (R8)(R8*2), R9
+	LEAQ        (R8)(R8*4), R10
+	IMUL3Q      $0x03, 88(AX), R11
+	ADDQ        BX, R11
+	VADDPS      Z9, Z5, Z10
+	VADDPS      Z11, Z7, Z12
+	VADDPS      Z12, Z10, Z13
+	VSUBPS      Z12, Z10, Z10
+	VMOVAPS     Z5, Z12
+	VFMADD231PS Z1, Z9, Z12
+	VMULPS      Z7, Z0, Z7
+	VMOVAPS     Z7, Z7
+	VFMADD231PS Z2, Z11, Z7
+	VADDPS      Z7, Z12, Z9
+	VSUBPS      Z7, Z12, Z7
+	VMOVUPS     Z5, (R11)
+	VMOVUPS     Z13, (R11)(R8*1)
+	VMOVUPS     Z10, (R11)(R8*2)
+	VMOVUPS     Z9, (R11)(R9*1)
+	VMOVUPS     Z7, (R11)(R8*4)
+	VMOVUPS     Z11, (R11)(R10*1)
+	IMUL3Q      $0x04, 88(AX), R11
+	ADDQ        BX, R11
+	VADDPS      Z6, Z3, Z5
+	VADDPS      Z8, Z4, Z7
+	VADDPS      Z7, Z5, Z9
+	VSUBPS      Z7, Z5, Z5
+	VMOVAPS     Z3, Z7
+	VFMADD231PS Z1, Z6, Z7
+	VMULPS      Z4, Z0, Z4
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z2, Z8, Z4
+	VADDPS      Z4, Z7, Z6
+	VSUBPS      Z4, Z7, Z4
+	VMOVUPS     Z3, (R11)
+	VMOVUPS     Z9, (R11)(R8*1)
+	VMOVUPS     Z5, (R11)(R8*2)
+	VMOVUPS     Z6, (R11)(R9*1)
+	VMOVUPS     Z4, (R11)(R8*4)
+	VMOVUPS     Z8, (R11)(R10*1)
+	ADDQ        144(AX), SI
+	ADDQ        152(AX), BX
+	DECQ        DI
+	JNZ         tile_449
+
+next_429:
+	ADDQ $0x00000040, DX
+	JMP  strip_426
+
+narrower_427:
+	SUBQ  DX, CX
+	JZ    done_468
+	SHRQ  $0x02, CX
+	MOVQ  $0x0000ffff, BX
+	BZHIQ CX, BX, BX
+	KMOVW BX, K1
+	MOVQ  80(AX), CX
+	ADDQ  DX, CX
+	MOVQ  136(AX), BX
+	CMPQ  64(AX), $0x00
+	JNE   edge_469
+	CMPQ  72(AX), $0x04
+	JNE   edge_469
+
+tile_471:
 	MOVQ        56(AX), DI
 	MOVQ        DX, SI
 	MOVQ        8(AX), R8
 	MOVQ        32(AX), R9
-	VMOVUPS.Z   (R8)(SI*1), K2, Z3
-	VMOVUPS.Z   (R9)(SI*1), K2, Z4
+	VMOVUPS.Z   (R8)(SI*1), K1, Z3
+	VMOVUPS.Z   (R9)(SI*1), K1, Z4
 	ADDQ        DI, SI
-	VMOVUPS.Z   (R8)(SI*1), K3, Z5
-	VMOVUPS.Z   (R9)(SI*1), K3, Z6
+	VMOVUPS.Z   (R8)(SI*1), K1, Z5
+	VMOVUPS.Z   (R9)(SI*1), K1, Z6
 	ADDQ        DI, SI
-	VMOVUPS.Z   (R8)(SI*1), K4, Z7
-	VMOVUPS.Z   (R9)(SI*1), K4, Z8
+	VMOVUPS.Z   (R8)(SI*1), K1, Z7
+	VMOVUPS.Z   (R9)(SI*1), K1, Z8
 	ADDQ        DI, SI
-	VMOVUPS.Z   (R8)(SI*1), K5, Z9
-	VMOVUPS.Z   (R9)(SI*1), K5, Z10
+	VMOVUPS.Z   (R8)(SI*1), K1, Z9
+	VMOVUPS.Z   (R9)(SI*1), K1, Z10
 	MOVQ        96(AX), SI
 	LEAQ        (SI)(SI*2), DI
 	LEAQ        (SI)(SI*4), R8
@@ -3587,37 +6711,37 @@ tile_172:
 	MOVQ        16(AX), R9
 	MOVQ        24(AX), R10
 	MOVQ        32(AX), R11
-	VMOVUPS.Z   (R8)(SI*1), K2, Z3
-	VMOVUPS.Z   (R9)(SI*1), K2, Z4
-	VMOVUPS.Z   (R10)(SI*1), K2, Z5
-	VMOVUPS.Z   (R11)(SI*1), K2, Z6
+	VMOVUPS.Z   (R8)(SI*1), K1, Z3
+	VMOVUPS.Z   (R9)(SI*1), K1, Z4
+	VMOVUPS.Z   (R10)(SI*1), K1, Z5
+	VMOVUPS.Z   (R11)(SI*1), K1, Z6
+	ADDQ        DI, SI
 	VADDPS      Z5, Z3, Z3
 	VADDPS      Z6, Z4, Z4
 	VADDPS      Z4, Z3, Z5
 	VSUBPS      Z4, Z3, Z3
+	VMOVUPS.Z   (R8)(SI*1), K1, Z4
+	VMOVUPS.Z   (R9)(SI*1), K1, Z6
+	VMOVUPS.Z   (R10)(SI*1), K1, Z7
+	VMOVUPS.Z   (R11)(SI*1), K1, Z8
 	ADDQ        DI, SI
-	VMOVUPS.Z   (R8)(SI*1), K3, Z4
-	VMOVUPS.Z   (R9)(SI*1), K3, Z6
-	VMOVUPS.Z   (R10)(SI*1), K3, Z7
-	VMOVUPS.Z   (R11)(SI*1), K3, Z8
 	VADDPS      Z7, Z4, Z4
 	VADDPS      Z8, Z6, Z6
 	VADDPS      Z6, Z4, Z7
 	VSUBPS      Z6, Z4, Z4
+	VMOVUPS.Z   (R8)(SI*1), K1, Z6
+	VMOVUPS.Z   (R9)(SI*1), K1, Z8
+	VMOVUPS.Z   (R10)(SI*1), K1, Z9
+	VMOVUPS.Z   (R11)(SI*1), K1, Z10
 	ADDQ        DI, SI
-	VMOVUPS.Z   (R8)(SI*1), K4, Z6
-	VMOVUPS.Z   (R9)(SI*1), K4, Z8
-	VMOVUPS.Z   (R10)(SI*1), K4, Z9
-	VMOVUPS.Z   (R11)(SI*1), K4, Z10
 	VADDPS      Z9, Z6, Z6
 	VADDPS      Z10, Z8, Z8
 	VADDPS      Z8, Z6, Z9
 	VSUBPS      Z8, Z6, Z6
-	ADDQ        DI, SI
-	VMOVUPS.Z   (R8)(SI*1), K5, Z8
-	VMOVUPS.Z   (R9)(SI*1), K5, Z10
-	VMOVUPS.Z   (R10)(SI*1), K5, Z11
-	VMOVUPS.Z   (R11)(SI*1), K5, Z12
+	VMOVUPS.Z   (R8)(SI*1), K1, Z8
+	VMOVUPS.Z   (R9)(SI*1), K1, Z10
+	VMOVUPS.Z   (R10)(SI*1), K1, Z11
+	VMOVUPS.Z   (R11)(SI*1), K1, Z12
 	VADDPS      Z11, Z8, Z8
 	VADDPS      Z12, Z10, Z10
 	VADDPS      Z10, Z8, Z11
@@ -3669,10 +6793,11 @@ tile_172:
 	MOVQ        16(AX), R9
 	MOVQ        24(AX), R10
 	MOVQ        32(AX), R11
-	VMOVUPS.Z   (R8)(SI*1), K2, Z3
-	VMOVUPS.Z   (R9)(SI*1), K2, Z4
-	VMOVUPS.Z   (R10)(SI*1), K2, Z5
-	VMOVUPS.Z   (R11)(SI*1), K2, Z6
+	VMOVUPS.Z   (R8)(SI*1), K1, Z3
+	VMOVUPS.Z   (R9)(SI*1), K1, Z4
+	VMOVUPS.Z   (R10)(SI*1), K1, Z5
+	VMOVUPS.Z   (R11)(SI*1), K1, Z6
+	ADDQ        DI, SI
 	VMOVAPS     Z3, Z3
 	VFMADD231PS Z1, Z5, Z3
 	VMULPS      Z4, Z0, Z4
@@ -3680,11 +6805,11 @@ tile_172:
 	VFMADD231PS Z2, Z6, Z4
 	VADDPS      Z4, Z3, Z5
 	VSUBPS      Z4, Z3, Z3
+	VMOVUPS.Z   (R8)(SI*1), K1, Z4
+	VMOVUPS.Z   (R9)(SI*1), K1, Z6
+	VMOVUPS.Z   (R10)(SI*1), K1, Z7
+	VMOVUPS.Z   (R11)(SI*1), K1, Z8
 	ADDQ        DI, SI
-	VMOVUPS.Z   (R8)(SI*1), K3, Z4
-	VMOVUPS.Z   (R9)(SI*1), K3, Z6
-	VMOVUPS.Z   (R10)(SI*1), K3, Z7
-	VMOVUPS.Z   (R11)(SI*1), K3, Z8
 	VMOVAPS     Z4, Z4
 	VFMADD231PS Z1, Z7, Z4
 	VMULPS      Z6, Z0, Z6
@@ -3692,11 +6817,11 @@ tile_172:
 	VFMADD231PS Z2, Z8, Z6
 	VADDPS      Z6, Z4, Z7
 	VSUBPS      Z6, Z4, Z4
+	VMOVUPS.Z   (R8)(SI*1), K1, Z6
+	VMOVUPS.Z   (R9)(SI*1), K1, Z8
+	VMOVUPS.Z   (R10)(SI*1), K1, Z9
+	VMOVUPS.Z   (R11)(SI*1), K1, Z10
 	ADDQ        DI, SI
-	VMOVUPS.Z   (R8)(SI*1), K4, Z6
-	VMOVUPS.Z   (R9)(SI*1), K4, Z8
-	VMOVUPS.Z   (R10)(SI*1), K4, Z9
-	VMOVUPS.Z   (R11)(SI*1), K4, Z10
 	VMOVAPS     Z6, Z6
 	VFMADD231PS Z1, Z9, Z6
 	VMULPS      Z8, Z0, Z8
@@ -3704,11 +6829,10 @@ tile_172:
 	VFMADD231PS Z2, Z10, Z8
 	VADDPS      Z8, Z6, Z9
 	VSUBPS      Z8, Z6, Z6
-	ADDQ        DI, SI
-	VMOVUPS.Z   (R8)(SI*1), K5, Z8
-	VMOVUPS.Z   (R9)(SI*1), K5, Z10
-	VMOVUPS.Z   (R10)(SI*1), K5, Z11
-	VMOVUPS.Z   (R11)(SI*1), K5, Z12
+	VMOVUPS.Z   (R8)(SI*1), K1, Z8
+	VMOVUPS.Z   (R9)(SI*1), K1, Z10
+	VMOVUPS.Z   (R10)(SI*1), K1, Z11
+	VMOVUPS.Z   (R11)(SI*1), K1, Z12
 	VMOVAPS     Z8, Z8
 	VFMADD231PS Z1, Z11, Z8
 	VMULPS      Z10, Z0, Z10
@@ -3760,9 +6884,362 @@ tile_172:
 	ADDQ        144(AX), DX
 	ADDQ        152(AX), CX
 	DECQ        BX
-	JNZ         tile_172
+	JNZ         tile_471
+	JMP         next_470
 
-done_171:
+edge_469:
+tile_490:
+	MOVQ      56(AX), DI
+	MOVQ      DX, SI
+	MOVQ      8(AX), R8
+	MOVQ      32(AX), R9
+	VPXORD    Z3, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	CMPQ      64(AX), $0x00
+	JG        column_491
+	CMPQ      72(AX), $0x00
+	JLE       column_491
+	VMOVUPS.Z (R8)(SI*1), K1, Z3
+	VMOVUPS.Z (R9)(SI*1), K1, Z4
+	ADDQ      DI, SI
+
+column_491:
+	VPXORD    Z5, Z5, Z5
+	VPXORD    Z6, Z6, Z6
+	CMPQ      64(AX), $0x01
+	JG        column_492
+	CMPQ      72(AX), $0x01
+	JLE       column_492
+	VMOVUPS.Z (R8)(SI*1), K1, Z5
+	VMOVUPS.Z (R9)(SI*1), K1, Z6
+	ADDQ      DI, SI
+
+column_492:
+	VPXORD    Z7, Z7, Z7
+	VPXORD    Z8, Z8, Z8
+	CMPQ      64(AX), $0x02
+	JG        column_493
+	CMPQ      72(AX), $0x02
+	JLE       column_493
+	VMOVUPS.Z (R8)(SI*1), K1, Z7
+	VMOVUPS.Z (R9)(SI*1), K1, Z8
+	ADDQ      DI, SI
+
+column_493:
+	VPXORD    Z9, Z9, Z9
+	VPXORD    Z10, Z10, Z10
+	CMPQ      64(AX), $0x03
+	JG        column_494
+	CMPQ      72(AX), $0x03
+	JLE       column_494
+	VMOVUPS.Z (R8)(SI*1), K1, Z9
+	VMOVUPS.Z (R9)(SI*1), K1, Z10
+
+column_494:
+	MOVQ        96(AX), SI
+	LEAQ        (SI)(SI*2), DI
+	LEAQ        (SI)(SI*4), R8
+	IMUL3Q      $0x00, 88(AX), R9
+	ADDQ        CX, R9
+	VADDPS      Z7, Z3, Z11
+	VADDPS      Z9, Z5, Z12
+	VADDPS      Z12, Z11, Z13
+	VSUBPS      Z12, Z11, Z11
+	VMOVAPS     Z3, Z12
+	VFMADD231PS Z1, Z7, Z12
+	VMULPS      Z5, Z0, Z5
+	VMOVAPS     Z5, Z5
+	VFMADD231PS Z2, Z9, Z5
+	VADDPS      Z5, Z12, Z7
+	VSUBPS      Z5, Z12, Z5
+	VMOVUPS     Z3, K1, (R9)
+	VMOVUPS     Z13, K1, (R9)(SI*1)
+	VMOVUPS     Z11, K1, (R9)(SI*2)
+	VMOVUPS     Z7, K1, (R9)(DI*1)
+	VMOVUPS     Z5, K1, (R9)(SI*4)
+	VMOVUPS     Z9, K1, (R9)(R8*1)
+	IMUL3Q      $0x05, 88(AX), R9
+	ADDQ        CX, R9
+	VADDPS      Z8, Z4, Z3
+	VADDPS      Z10, Z6, Z5
+	VADDPS      Z5, Z3, Z7
+	VSUBPS      Z5, Z3, Z3
+	VMOVAPS     Z4, Z5
+	VFMADD231PS Z1, Z8, Z5
+	VMULPS      Z6, Z0, Z6
+	VMOVAPS     Z6, Z6
+	VFMADD231PS Z2, Z10, Z6
+	VADDPS      Z6, Z5, Z8
+	VSUBPS      Z6, Z5, Z5
+	VMOVUPS     Z4, K1, (R9)
+	VMOVUPS     Z7, K1, (R9)(SI*1)
+	VMOVUPS     Z3, K1, (R9)(SI*2)
+	VMOVUPS     Z8, K1, (R9)(DI*1)
+	VMOVUPS     Z5, K1, (R9)(SI*4)
+	VMOVUPS     Z10, K1, (R9)(R8*1)
+	MOVQ        56(AX), DI
+	MOVQ        DX, SI
+	MOVQ        8(AX), R8
+	MOVQ        16(AX), R9
+	MOVQ        24(AX), R10
+	MOVQ        32(AX), R11
+	VPXORD      Z3, Z3, Z3
+	VPXORD      Z4, Z4, Z4
+	VPXORD      Z5, Z5, Z5
+	VPXORD      Z6, Z6, Z6
+	CMPQ        64(AX), $0x00
+	JG          column_497
+	CMPQ        72(AX), $0x00
+	JLE         column_497
+	VMOVUPS.Z   (R8)(SI*1), K1, Z3
+	VMOVUPS.Z   (R9)(SI*1), K1, Z4
+	VMOVUPS.Z   (R10)(SI*1), K1, Z5
+	VMOVUPS.Z   (R11)(SI*1), K1, Z6
+	ADDQ        DI, SI
+
+column_497:
+	VADDPS    Z5, Z3, Z3
+	VADDPS    Z6, Z4, Z4
+	VADDPS    Z4, Z3, Z5
+	VSUBPS    Z4, Z3, Z3
+	VPXORD    Z4, Z4, Z4
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z7, Z7, Z7
+	VPXORD    Z8, Z8, Z8
+	CMPQ      64(AX), $0x01
+	JG        column_498
+	CMPQ      72(AX), $0x01
+	JLE       column_498
+	VMOVUPS.Z (R8)(SI*1), K1, Z4
+	VMOVUPS.Z (R9)(SI*1), K1, Z6
+	VMOVUPS.Z (R10)(SI*1), K1, Z7
+	VMOVUPS.Z (R11)(SI*1), K1, Z8
+	ADDQ      DI, SI
+
+column_498:
+	VADDPS    Z7, Z4, Z4
+	VADDPS    Z8, Z6, Z6
+	VADDPS    Z6, Z4, Z7
+	VSUBPS    Z6, Z4, Z4
+	VPXORD    Z6, Z6, Z6
+	VPXORD    Z8, Z8, Z8
+	VPXORD    Z9, Z9, Z9
+	VPXORD    Z10, Z10, Z10
+	CMPQ      64(AX), $0x02
+	JG        column_499
+	CMPQ      72(AX), $0x02
+	JLE       column_499
+	VMOVUPS.Z (R8)(SI*1), K1, Z6
+	VMOVUPS.Z (R9)(SI*1), K1, Z8
+	VMOVUPS.Z (R10)(SI*1), K1, Z9
+	VMOVUPS.Z (R11)(SI*1), K1, Z10
+	ADDQ      DI, SI
+
+column_499:
+	VADDPS    Z9, Z6, Z6
+	VADDPS    Z10, Z8, Z8
+	VADDPS    Z8, Z6, Z9
+	VSUBPS    Z8, Z6, Z6
+	VPXORD    Z8, Z8, Z8
+	VPXORD    Z10, Z10, Z10
+	VPXORD    Z11, Z11, Z11
+	VPXORD    Z12, Z12, Z12
+	CMPQ      64(AX), $0x03
+	JG        column_500
+	CMPQ      72(AX), $0x03
+	JLE       column_500
+	VMOVUPS.Z (R8)(SI*1), K1, Z8
+	VMOVUPS.Z (R9)(SI*1), K1, Z10
+	VMOVUPS.Z (R10)(SI*1), K1, Z11
+	VMOVUPS.Z (R11)(SI*1), K1, Z12
+
+column_500:
+	VADDPS      Z11, Z8, Z8
+	VADDPS      Z12, Z10, Z10
+	VADDPS      Z10, Z8, Z11
+	VSUBPS      Z10, Z8, Z8
+	MOVQ        96(AX), SI
+	LEAQ        (SI)(SI*2), DI
+	LEAQ        (SI)(SI*4), R8
+	IMUL3Q      $0x01, 88(AX), R9
+	ADDQ        CX, R9
+	VADDPS      Z9, Z5, Z10
+	VADDPS      Z11, Z7, Z12
+	VADDPS      Z12, Z10, Z13
+	VSUBPS      Z12, Z10, Z10
+	VMOVAPS     Z5, Z12
+	VFMADD231PS Z1, Z9, Z12
+	VMULPS      Z7, Z0, Z7
+	VMOVAPS     Z7, Z7
+	VFMADD231PS Z2, Z11, Z7
+	VADDPS      Z7, Z12, Z9
+	VSUBPS      Z7, Z12, Z7
+	VMOVUPS     Z5, K1, (R9)
+	VMOVUPS     Z13, K1, (R9)(SI*1)
+	VMOVUPS     Z10, K1, (R9)(SI*2)
+	VMOVUPS     Z9, K1, (R9)(DI*1)
+	VMOVUPS     Z7, K1, (R9)(SI*4)
+	VMOVUPS     Z11, K1, (R9)(R8*1)
+	IMUL3Q      $0x02, 88(AX), R9
+	ADDQ        CX, R9
+	VADDPS      Z6, Z3, Z5
+	VADDPS      Z8, Z4, Z7
+	VADDPS      Z7, Z5, Z9
+	VSUBPS      Z7, Z5, Z5
+	VMOVAPS     Z3, Z7
+	VFMADD231PS Z1, Z6, Z7
+	VMULPS      Z4, Z0, Z4
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z2, Z8, Z4
+	VADDPS      Z4, Z7, Z6
+	VSUBPS      Z4, Z7, Z4
+	VMOVUPS     Z3, K1, (R9)
+	VMOVUPS     Z9, K1, (R9)(SI*1)
+	VMOVUPS     Z5, K1, (R9)(SI*2)
+	VMOVUPS     Z6, K1, (R9)(DI*1)
+	VMOVUPS     Z4, K1, (R9)(SI*4)
+	VMOVUPS     Z8, K1, (R9)(R8*1)
+	MOVQ        56(AX), DI
+	MOVQ        DX, SI
+	MOVQ        8(AX), R8
+	MOVQ        16(AX), R9
+	MOVQ        24(AX), R10
+	MOVQ        32(AX), R11
+	VPXORD      Z3, Z3, Z3
+	VPXORD      Z4, Z4, Z4
+	VPXORD      Z5, Z5, Z5
+	VPXORD      Z6, Z6, Z6
+	CMPQ        64(AX), $0x00
+	JG          column_503
+	CMPQ        72(AX), $0x00
+	JLE         column_503
+	VMOVUPS.Z   (R8)(SI*1), K1, Z3
+	VMOVUPS.Z   (R9)(SI*1), K1, Z4
+	VMOVUPS.Z   (R10)(SI*1), K1, Z5
+	VMOVUPS.Z   (R11)(SI*1), K1, Z6
+	ADDQ        DI, SI
+
+column_503:
+	VMOVAPS     Z3, Z3
+	VFMADD231PS Z1, Z5, Z3
+	VMULPS      Z4, Z0, Z4
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z2, Z6, Z4
+	VADDPS      Z4, Z3, Z5
+	VSUBPS      Z4, Z3, Z3
+	VPXORD      Z4, Z4, Z4
+	VPXORD      Z6, Z6, Z6
+	VPXORD      Z7, Z7, Z7
+	VPXORD      Z8, Z8, Z8
+	CMPQ        64(AX), $0x01
+	JG          column_504
+	CMPQ        72(AX), $0x01
+	JLE         column_504
+	VMOVUPS.Z   (R8)(SI*1), K1, Z4
+	VMOVUPS.Z   (R9)(SI*1), K1, Z6
+	VMOVUPS.Z   (R10)(SI*1), K1, Z7
+	VMOVUPS.Z   (R11)(SI*1), K1, Z8
+	ADDQ        DI, SI
+
+column_504:
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z1, Z7, Z4
+	VMULPS      Z6, Z0, Z6
+	VMOVAPS     Z6, Z6
+	VFMADD231PS Z2, Z8, Z6
+	VADDPS      Z6, Z4, Z7
+	VSUBPS      Z6, Z4, Z4
+	VPXORD      Z6, Z6, Z6
+	VPXORD      Z8, Z8, Z8
+	VPXORD      Z9, Z9, Z9
+	VPXORD      Z10, Z10, Z10
+	CMPQ        64(AX), $0x02
+	JG          column_505
+	CMPQ        72(AX), $0x02
+	JLE         column_505
+	VMOVUPS.Z   (R8)(SI*1), K1, Z6
+	VMOVUPS.Z   (R9)(SI*1), K1, Z8
+	VMOVUPS.Z   (R10)(SI*1), K1, Z9
+	VMOVUPS.Z   (R11)(SI*1), K1, Z10
+	ADDQ        DI, SI
+
+column_505:
+	VMOVAPS     Z6, Z6
+	VFMADD231PS Z1, Z9, Z6
+	VMULPS      Z8, Z0, Z8
+	VMOVAPS     Z8, Z8
+	VFMADD231PS Z2, Z10, Z8
+	VADDPS      Z8, Z6, Z9
+	VSUBPS      Z8, Z6, Z6
+	VPXORD      Z8, Z8, Z8
+	VPXORD      Z10, Z10, Z10
+	VPXORD      Z11, Z11, Z11
+	VPXORD      Z12, Z12, Z12
+	CMPQ        64(AX), $0x03
+	JG          column_506
+	CMPQ        72(AX), $0x03
+	JLE         column_506
+	VMOVUPS.Z   (R8)(SI*1), K1, Z8
+	VMOVUPS.Z   (R9)(SI*1), K1, Z10
+	VMOVUPS.Z   (R10)(SI*1), K1, Z11
+	VMOVUPS.Z   (R11)(SI*1), K1, Z12
+
+column_506:
+	VMOVAPS     Z8, Z8
+	VFMADD231PS Z1, Z11, Z8
+	VMULPS      Z10, Z0, Z10
+	VMOVAPS     Z10, Z10
+	VFMADD231PS Z2, Z12, Z10
+	VADDPS      Z10, Z8, Z11
+	VSUBPS      Z10, Z8, Z8
+	MOVQ        96(AX), SI
+	LEAQ        (SI)(SI*2), DI
+	LEAQ        (SI)(SI*4), R8
+	IMUL3Q      $0x03, 88(AX), R9
+	ADDQ        CX, R9
+	VADDPS      Z9, Z5, Z10
+	VADDPS      Z11, Z7, Z12
+	VADDPS      Z12, Z10, Z13
+	VSUBPS      Z12, Z10, Z10
+	VMOVAPS     Z5, Z12
+	VFMADD231PS Z1, Z9, Z12
+	VMULPS      Z7, Z0, Z7
+	VMOVAPS     Z7, Z7
+	VFMADD231PS Z2, Z11, Z7
+	VADDPS      Z7, Z12, Z9
+	VSUBPS      Z7, Z12, Z7
+	VMOVUPS     Z5, K1, (R9)
+	VMOVUPS     Z13, K1, (R9)(SI*1)
+	VMOVUPS     Z10, K1, (R9)(SI*2)
+	VMOVUPS     Z9, K1, (R9)(DI*1)
+	VMOVUPS     Z7, K1, (R9)(SI*4)
+	VMOVUPS     Z11, K1, (R9)(R8*1)
+	IMUL3Q      $0x04, 88(AX), R9
+	ADDQ        CX, R9
+	VADDPS      Z6, Z3, Z5
+	VADDPS      Z8, Z4, Z7
+	VADDPS      Z7, Z5, Z9
+	VSUBPS      Z7, Z5, Z5
+	VMOVAPS     Z3, Z7
+	VFMADD231PS Z1, Z6, Z7
+	VMULPS      Z4, Z0, Z4
+	VMOVAPS     Z4, Z4
+	VFMADD231PS Z2, Z8, Z4
+	VADDPS      Z4, Z7, Z6
+	VSUBPS      Z4, Z7, Z4
+	VMOVUPS     Z3, K1, (R9)
+	VMOVUPS     Z9, K1, (R9)(SI*1)
+	VMOVUPS     Z5, K1, (R9)(SI*2)
+	VMOVUPS     Z6, K1, (R9)(DI*1)
+	VMOVUPS     Z4, K1, (R9)(SI*4)
+	VMOVUPS     Z8, K1, (R9)(R8*1)
+	ADDQ        144(AX), DX
+	ADDQ        152(AX), CX
+	DECQ        BX
+	JNZ         tile_490
+
+next_470:
+done_468:
 	VZEROUPPER
 	RET
 
@@ -3786,16 +7263,16 @@ TEXT ·winoWeightGrad512(SB), NOSPLIT, $0-8
 	XORQ         DX, DX
 	SHLQ         $0x02, CX
 
-strip_179:
+strip_509:
 	LEAQ 64(DX), BX
 	CMPQ BX, CX
-	JG   narrower_180
+	JG   narrower_510
 	MOVQ 80(AX), BX
 	ADDQ DX, BX
 	MOVQ 136(AX), DI
 	MOVQ DX, SI
 
-tile_181:
+tile_511:
 	MOVQ         8(AX), R8
 	MOVQ         16(AX), R9
 	MOVQ         24(AX), R10
@@ -3805,9 +7282,9 @@ tile_181:
 	MOVQ         56(AX), R15
 	MOVQ         SI, R14
 	CMPQ         64(AX), $0x00
-	JG           none_182
+	JG           none_512
 	CMPQ         72(AX), $0x00
-	JLE          none_182
+	JLE          none_512
 	VMOVUPS      (R8)(R14*1), Z4
 	VMOVUPS      (R9)(R14*1), Z5
 	VMOVUPS      (R10)(R14*1), Z6
@@ -3833,19 +7310,19 @@ tile_181:
 	VMOVUPS      Z5, 544(AX)
 	VMOVUPS      Z7, 928(AX)
 	ADDQ         R15, R14
-	JMP          next_183
+	JMP          next_513
 
-none_182:
+none_512:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 160(AX)
 	VMOVUPS Z4, 544(AX)
 	VMOVUPS Z4, 928(AX)
 
-next_183:
+next_513:
 	CMPQ         64(AX), $0x01
-	JG           none_184
+	JG           none_514
 	CMPQ         72(AX), $0x01
-	JLE          none_184
+	JLE          none_514
 	VMOVUPS      (R8)(R14*1), Z4
 	VMOVUPS      (R9)(R14*1), Z5
 	VMOVUPS      (R10)(R14*1), Z6
@@ -3871,19 +7348,19 @@ next_183:
 	VMOVUPS      Z5, 608(AX)
 	VMOVUPS      Z7, 992(AX)
 	ADDQ         R15, R14
-	JMP          next_185
+	JMP          next_515
 
-none_184:
+none_514:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 224(AX)
 	VMOVUPS Z4, 608(AX)
 	VMOVUPS Z4, 992(AX)
 
-next_185:
+next_515:
 	CMPQ         64(AX), $0x02
-	JG           none_186
+	JG           none_516
 	CMPQ         72(AX), $0x02
-	JLE          none_186
+	JLE          none_516
 	VMOVUPS      (R8)(R14*1), Z4
 	VMOVUPS      (R9)(R14*1), Z5
 	VMOVUPS      (R10)(R14*1), Z6
@@ -3909,19 +7386,19 @@ next_185:
 	VMOVUPS      Z5, 672(AX)
 	VMOVUPS      Z7, 1056(AX)
 	ADDQ         R15, R14
-	JMP          next_187
+	JMP          next_517
 
-none_186:
+none_516:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 288(AX)
 	VMOVUPS Z4, 672(AX)
 	VMOVUPS Z4, 1056(AX)
 
-next_187:
+next_517:
 	CMPQ         64(AX), $0x03
-	JG           none_188
+	JG           none_518
 	CMPQ         72(AX), $0x03
-	JLE          none_188
+	JLE          none_518
 	VMOVUPS      (R8)(R14*1), Z4
 	VMOVUPS      (R9)(R14*1), Z5
 	VMOVUPS      (R10)(R14*1), Z6
@@ -3947,19 +7424,19 @@ next_187:
 	VMOVUPS      Z5, 736(AX)
 	VMOVUPS      Z7, 1120(AX)
 	ADDQ         R15, R14
-	JMP          next_189
+	JMP          next_519
 
-none_188:
+none_518:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 352(AX)
 	VMOVUPS Z4, 736(AX)
 	VMOVUPS Z4, 1120(AX)
 
-next_189:
+next_519:
 	CMPQ         64(AX), $0x04
-	JG           none_190
+	JG           none_520
 	CMPQ         72(AX), $0x04
-	JLE          none_190
+	JLE          none_520
 	VMOVUPS      (R8)(R14*1), Z4
 	VMOVUPS      (R9)(R14*1), Z5
 	VMOVUPS      (R10)(R14*1), Z6
@@ -3985,19 +7462,19 @@ next_189:
 	VMOVUPS      Z5, 800(AX)
 	VMOVUPS      Z7, 1184(AX)
 	ADDQ         R15, R14
-	JMP          next_191
+	JMP          next_521
 
-none_190:
+none_520:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 416(AX)
 	VMOVUPS Z4, 800(AX)
 	VMOVUPS Z4, 1184(AX)
 
-next_191:
+next_521:
 	CMPQ         64(AX), $0x05
-	JG           none_192
+	JG           none_522
 	CMPQ         72(AX), $0x05
-	JLE          none_192
+	JLE          none_522
 	VMOVUPS      (R8)(R14*1), Z4
 	VMOVUPS      (R9)(R14*1), Z5
 	VMOVUPS      (R10)(R14*1), Z6
@@ -4023,20 +7500,20 @@ next_191:
 	VMOVUPS      Z5, 864(AX)
 	VMOVUPS      Z7, 1248(AX)
 	ADDQ         R15, R14
-	JMP          next_193
+	JMP          next_523
 
-none_192:
+none_522:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 480(AX)
 	VMOVUPS Z4, 864(AX)
 	VMOVUPS Z4, 1248(AX)
 
-next_193:
+next_523:
 	MOVQ         88(AX), R9
 	MOVQ         BX, R8
 	MOVQ         96(AX), R10
 	CMPQ         104(AX), $0x00
-	JLE          whole_194
+	JLE          whole_524
 	VMOVUPS      160(AX), Z4
 	VMOVUPS      224(AX), Z5
 	VMOVUPS      288(AX), Z6
@@ -4059,101 +7536,101 @@ next_193:
 	VMOVAPS      Z9, Z7
 	VFMADD231PS  Z1, Z6, Z7
 	CMPQ         112(AX), $0x03
-	JL           part_195
+	JL           part_525
 	MOVQ         128(AX), R11
 	TESTQ        R11, R11
-	JZ           nobias_197
+	JZ           nobias_527
 	VMOVUPS      (R11)(DX*1), Z6
 	VADDPS       Z6, Z4, Z4
 	VADDPS       Z6, Z5, Z5
 	VADDPS       Z6, Z7, Z7
 
-nobias_197:
+nobias_527:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_198
+	JZ     fresh_528
 	VADDPS (R8), Z4, Z4
 	VADDPS (R8)(R10*1), Z5, Z5
 	VADDPS (R8)(R10*2), Z7, Z7
 
-fresh_198:
+fresh_528:
 	MOVQ         120(AX), R11
 	TESTQ        $0x00000006, R11
-	JZ           linear_199
+	JZ           linear_529
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	VMAXPS       Z5, Z6, Z5
 	VMAXPS       Z7, Z6, Z7
 	TESTQ        $0x00000004, R11
-	JZ           linear_199
+	JZ           linear_529
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 	VMINPS       Z5, Z6, Z5
 	VMINPS       Z7, Z6, Z7
 
-linear_199:
+linear_529:
 	VMOVUPS Z4, (R8)
 	VMOVUPS Z5, (R8)(R10*1)
 	VMOVUPS Z7, (R8)(R10*2)
-	JMP     next_196
+	JMP     next_526
 
-part_195:
+part_525:
 	MOVQ    128(AX), R11
 	TESTQ   R11, R11
-	JZ      nobias_200
+	JZ      nobias_530
 	VMOVUPS (R11)(DX*1), Z6
 	VADDPS  Z6, Z4, Z4
 
-nobias_200:
+nobias_530:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_201
+	JZ     fresh_531
 	VADDPS (R8), Z4, Z4
 
-fresh_201:
+fresh_531:
 	MOVQ         120(AX), R11
 	TESTQ        $0x00000006, R11
-	JZ           linear_202
+	JZ           linear_532
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	TESTQ        $0x00000004, R11
-	JZ           linear_202
+	JZ           linear_532
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 
-linear_202:
+linear_532:
 	VMOVUPS Z4, (R8)
 	CMPQ    112(AX), $0x01
-	JLE     next_196
+	JLE     next_526
 	MOVQ    128(AX), R11
 	TESTQ   R11, R11
-	JZ      nobias_203
+	JZ      nobias_533
 	VMOVUPS (R11)(DX*1), Z4
 	VADDPS  Z4, Z5, Z5
 
-nobias_203:
+nobias_533:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_204
+	JZ     fresh_534
 	VADDPS (R8)(R10*1), Z5, Z5
 
-fresh_204:
+fresh_534:
 	MOVQ         120(AX), R11
 	TESTQ        $0x00000006, R11
-	JZ           linear_205
+	JZ           linear_535
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z5, Z4, Z5
 	TESTQ        $0x00000004, R11
-	JZ           linear_205
+	JZ           linear_535
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z5, Z4, Z5
 
-linear_205:
+linear_535:
 	VMOVUPS Z5, (R8)(R10*1)
 	CMPQ    112(AX), $0x02
-	JLE     next_196
+	JLE     next_526
 
-next_196:
+next_526:
 	ADDQ         R9, R8
 	CMPQ         104(AX), $0x01
-	JLE          whole_194
+	JLE          whole_524
 	VMOVUPS      544(AX), Z4
 	VMOVUPS      608(AX), Z5
 	VMOVUPS      672(AX), Z6
@@ -4176,101 +7653,101 @@ next_196:
 	VMOVAPS      Z9, Z7
 	VFMADD231PS  Z1, Z6, Z7
 	CMPQ         112(AX), $0x03
-	JL           part_206
+	JL           part_536
 	MOVQ         128(AX), R11
 	TESTQ        R11, R11
-	JZ           nobias_208
+	JZ           nobias_538
 	VMOVUPS      (R11)(DX*1), Z6
 	VADDPS       Z6, Z4, Z4
 	VADDPS       Z6, Z5, Z5
 	VADDPS       Z6, Z7, Z7
 
-nobias_208:
+nobias_538:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_209
+	JZ     fresh_539
 	VADDPS (R8), Z4, Z4
 	VADDPS (R8)(R10*1), Z5, Z5
 	VADDPS (R8)(R10*2), Z7, Z7
 
-fresh_209:
+fresh_539:
 	MOVQ         120(AX), R11
 	TESTQ        $0x00000006, R11
-	JZ           linear_210
+	JZ           linear_540
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	VMAXPS       Z5, Z6, Z5
 	VMAXPS       Z7, Z6, Z7
 	TESTQ        $0x00000004, R11
-	JZ           linear_210
+	JZ           linear_540
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 	VMINPS       Z5, Z6, Z5
 	VMINPS       Z7, Z6, Z7
 
-linear_210:
+linear_540:
 	VMOVUPS Z4, (R8)
 	VMOVUPS Z5, (R8)(R10*1)
 	VMOVUPS Z7, (R8)(R10*2)
-	JMP     next_207
+	JMP     next_537
 
-part_206:
+part_536:
 	MOVQ    128(AX), R11
 	TESTQ   R11, R11
-	JZ      nobias_211
+	JZ      nobias_541
 	VMOVUPS (R11)(DX*1), Z6
 	VADDPS  Z6, Z4, Z4
 
-nobias_211:
+nobias_541:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_212
+	JZ     fresh_542
 	VADDPS (R8), Z4, Z4
 
-fresh_212:
+fresh_542:
 	MOVQ         120(AX), R11
 	TESTQ        $0x00000006, R11
-	JZ           linear_213
+	JZ           linear_543
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	TESTQ        $0x00000004, R11
-	JZ           linear_213
+	JZ           linear_543
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 
-linear_213:
+linear_543:
 	VMOVUPS Z4, (R8)
 	CMPQ    112(AX), $0x01
-	JLE     next_207
+	JLE     next_537
 	MOVQ    128(AX), R11
 	TESTQ   R11, R11
-	JZ      nobias_214
+	JZ      nobias_544
 	VMOVUPS (R11)(DX*1), Z4
 	VADDPS  Z4, Z5, Z5
 
-nobias_214:
+nobias_544:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_215
+	JZ     fresh_545
 	VADDPS (R8)(R10*1), Z5, Z5
 
-fresh_215:
+fresh_545:
 	MOVQ         120(AX), R11
 	TESTQ        $0x00000006, R11
-	JZ           linear_216
+	JZ           linear_546
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z5, Z4, Z5
 	TESTQ        $0x00000004, R11
-	JZ           linear_216
+	JZ           linear_546
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z5, Z4, Z5
 
-linear_216:
+linear_546:
 	VMOVUPS Z5, (R8)(R10*1)
 	CMPQ    112(AX), $0x02
-	JLE     next_207
+	JLE     next_537
 
-next_207:
+next_537:
 	ADDQ         R9, R8
 	CMPQ         104(AX), $0x02
-	JLE          whole_194
+	JLE          whole_524
 	VMOVUPS      928(AX), Z4
 	VMOVUPS      992(AX), Z5
 	VMOVUPS      1056(AX), Z6
@@ -4293,109 +7770,109 @@ next_207:
 	VMOVAPS      Z9, Z7
 	VFMADD231PS  Z1, Z6, Z7
 	CMPQ         112(AX), $0x03
-	JL           part_217
+	JL           part_547
 	MOVQ         128(AX), R9
 	TESTQ        R9, R9
-	JZ           nobias_219
+	JZ           nobias_549
 	VMOVUPS      (R9)(DX*1), Z6
 	VADDPS       Z6, Z4, Z4
 	VADDPS       Z6, Z5, Z5
 	VADDPS       Z6, Z7, Z7
 
-nobias_219:
+nobias_549:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_220
+	JZ     fresh_550
 	VADDPS (R8), Z4, Z4
 	VADDPS (R8)(R10*1), Z5, Z5
 	VADDPS (R8)(R10*2), Z7, Z7
 
-fresh_220:
+fresh_550:
 	MOVQ         120(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_221
+	JZ           linear_551
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	VMAXPS       Z5, Z6, Z5
 	VMAXPS       Z7, Z6, Z7
 	TESTQ        $0x00000004, R9
-	JZ           linear_221
+	JZ           linear_551
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 	VMINPS       Z5, Z6, Z5
 	VMINPS       Z7, Z6, Z7
 
-linear_221:
+linear_551:
 	VMOVUPS Z4, (R8)
 	VMOVUPS Z5, (R8)(R10*1)
 	VMOVUPS Z7, (R8)(R10*2)
-	JMP     next_218
+	JMP     next_548
 
-part_217:
+part_547:
 	MOVQ    128(AX), R9
 	TESTQ   R9, R9
-	JZ      nobias_222
+	JZ      nobias_552
 	VMOVUPS (R9)(DX*1), Z6
 	VADDPS  Z6, Z4, Z4
 
-nobias_222:
+nobias_552:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_223
+	JZ     fresh_553
 	VADDPS (R8), Z4, Z4
 
-fresh_223:
+fresh_553:
 	MOVQ         120(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_224
+	JZ           linear_554
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	TESTQ        $0x00000004, R9
-	JZ           linear_224
+	JZ           linear_554
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 
-linear_224:
+linear_554:
 	VMOVUPS Z4, (R8)
 	CMPQ    112(AX), $0x01
-	JLE     next_218
+	JLE     next_548
 	MOVQ    128(AX), R9
 	TESTQ   R9, R9
-	JZ      nobias_225
+	JZ      nobias_555
 	VMOVUPS (R9)(DX*1), Z4
 	VADDPS  Z4, Z5, Z5
 
-nobias_225:
+nobias_555:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_226
+	JZ     fresh_556
 	VADDPS (R8)(R10*1), Z5, Z5
 
-fresh_226:
+fresh_556:
 	MOVQ         120(AX), R9
 	TESTQ        $0x00000006, R9
-	JZ           linear_227
+	JZ           linear_557
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z5, Z4, Z5
 	TESTQ        $0x00000004, R9
-	JZ           linear_227
+	JZ           linear_557
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z5, Z4, Z5
 
-linear_227:
+linear_557:
 	VMOVUPS Z5, (R8)(R10*1)
 	CMPQ    112(AX), $0x02
-	JLE     next_218
+	JLE     next_548
 
-next_218:
-whole_194:
+next_548:
+whole_524:
 	ADDQ 144(AX), SI
 	ADDQ 152(AX), BX
 	DECQ DI
-	JNZ  tile_181
+	JNZ  tile_511
 	ADDQ $0x00000040, DX
-	JMP  strip_179
+	JMP  strip_509
 
-narrower_180:
+narrower_510:
 	SUBQ  DX, CX
-	JZ    done_228
+	JZ    done_558
 	SHRQ  $0x02, CX
 	MOVQ  $0x0000ffff, BX
 	BZHIQ CX, BX, BX
@@ -4405,7 +7882,7 @@ narrower_180:
 	MOVQ  136(AX), SI
 	MOVQ  DX, BX
 
-tile_229:
+tile_559:
 	MOVQ         8(AX), DI
 	MOVQ         16(AX), R8
 	MOVQ         24(AX), R9
@@ -4415,9 +7892,9 @@ tile_229:
 	MOVQ         56(AX), R14
 	MOVQ         BX, R13
 	CMPQ         64(AX), $0x00
-	JG           none_230
+	JG           none_560
 	CMPQ         72(AX), $0x00
-	JLE          none_230
+	JLE          none_560
 	VMOVUPS.Z    (DI)(R13*1), K1, Z4
 	VMOVUPS.Z    (R8)(R13*1), K1, Z5
 	VMOVUPS.Z    (R9)(R13*1), K1, Z6
@@ -4443,19 +7920,19 @@ tile_229:
 	VMOVUPS      Z5, 544(AX)
 	VMOVUPS      Z7, 928(AX)
 	ADDQ         R14, R13
-	JMP          next_231
+	JMP          next_561
 
-none_230:
+none_560:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 160(AX)
 	VMOVUPS Z4, 544(AX)
 	VMOVUPS Z4, 928(AX)
 
-next_231:
+next_561:
 	CMPQ         64(AX), $0x01
-	JG           none_232
+	JG           none_562
 	CMPQ         72(AX), $0x01
-	JLE          none_232
+	JLE          none_562
 	VMOVUPS.Z    (DI)(R13*1), K1, Z4
 	VMOVUPS.Z    (R8)(R13*1), K1, Z5
 	VMOVUPS.Z    (R9)(R13*1), K1, Z6
@@ -4481,19 +7958,19 @@ next_231:
 	VMOVUPS      Z5, 608(AX)
 	VMOVUPS      Z7, 992(AX)
 	ADDQ         R14, R13
-	JMP          next_233
+	JMP          next_563
 
-none_232:
+none_562:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 224(AX)
 	VMOVUPS Z4, 608(AX)
 	VMOVUPS Z4, 992(AX)
 
-next_233:
+next_563:
 	CMPQ         64(AX), $0x02
-	JG           none_234
+	JG           none_564
 	CMPQ         72(AX), $0x02
-	JLE          none_234
+	JLE          none_564
 	VMOVUPS.Z    (DI)(R13*1), K1, Z4
 	VMOVUPS.Z    (R8)(R13*1), K1, Z5
 	VMOVUPS.Z    (R9)(R13*1), K1, Z6
@@ -4519,19 +7996,19 @@ next_233:
 	VMOVUPS      Z5, 672(AX)
 	VMOVUPS      Z7, 1056(AX)
 	ADDQ         R14, R13
-	JMP          next_235
+	JMP          next_565
 
-none_234:
+none_564:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 288(AX)
 	VMOVUPS Z4, 672(AX)
 	VMOVUPS Z4, 1056(AX)
 
-next_235:
+next_565:
 	CMPQ         64(AX), $0x03
-	JG           none_236
+	JG           none_566
 	CMPQ         72(AX), $0x03
-	JLE          none_236
+	JLE          none_566
 	VMOVUPS.Z    (DI)(R13*1), K1, Z4
 	VMOVUPS.Z    (R8)(R13*1), K1, Z5
 	VMOVUPS.Z    (R9)(R13*1), K1, Z6
@@ -4557,19 +8034,19 @@ next_235:
 	VMOVUPS      Z5, 736(AX)
 	VMOVUPS      Z7, 1120(AX)
 	ADDQ         R14, R13
-	JMP          next_237
+	JMP          next_567
 
-none_236:
+none_566:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 352(AX)
 	VMOVUPS Z4, 736(AX)
 	VMOVUPS Z4, 1120(AX)
 
-next_237:
+next_567:
 	CMPQ         64(AX), $0x04
-	JG           none_238
+	JG           none_568
 	CMPQ         72(AX), $0x04
-	JLE          none_238
+	JLE          none_568
 	VMOVUPS.Z    (DI)(R13*1), K1, Z4
 	VMOVUPS.Z    (R8)(R13*1), K1, Z5
 	VMOVUPS.Z    (R9)(R13*1), K1, Z6
@@ -4595,19 +8072,19 @@ next_237:
 	VMOVUPS      Z5, 800(AX)
 	VMOVUPS      Z7, 1184(AX)
 	ADDQ         R14, R13
-	JMP          next_239
+	JMP          next_569
 
-none_238:
+none_568:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 416(AX)
 	VMOVUPS Z4, 800(AX)
 	VMOVUPS Z4, 1184(AX)
 
-next_239:
+next_569:
 	CMPQ         64(AX), $0x05
-	JG           none_240
+	JG           none_570
 	CMPQ         72(AX), $0x05
-	JLE          none_240
+	JLE          none_570
 	VMOVUPS.Z    (DI)(R13*1), K1, Z4
 	VMOVUPS.Z    (R8)(R13*1), K1, Z5
 	VMOVUPS.Z    (R9)(R13*1), K1, Z6
@@ -4633,20 +8110,20 @@ next_239:
 	VMOVUPS      Z5, 864(AX)
 	VMOVUPS      Z7, 1248(AX)
 	ADDQ         R14, R13
-	JMP          next_241
+	JMP          next_571
 
-none_240:
+none_570:
 	VPXORD  Z4, Z4, Z4
 	VMOVUPS Z4, 480(AX)
 	VMOVUPS Z4, 864(AX)
 	VMOVUPS Z4, 1248(AX)
 
-next_241:
+next_571:
 	MOVQ         88(AX), R8
 	MOVQ         CX, DI
 	MOVQ         96(AX), R9
 	CMPQ         104(AX), $0x00
-	JLE          whole_242
+	JLE          whole_572
 	VMOVUPS      160(AX), Z4
 	VMOVUPS      224(AX), Z5
 	VMOVUPS      288(AX), Z6
@@ -4669,101 +8146,101 @@ next_241:
 	VMOVAPS      Z9, Z7
 	VFMADD231PS  Z1, Z6, Z7
 	CMPQ         112(AX), $0x03
-	JL           part_243
+	JL           part_573
 	MOVQ         128(AX), R10
 	TESTQ        R10, R10
-	JZ           nobias_245
+	JZ           nobias_575
 	VMOVUPS.Z    (R10)(DX*1), K1, Z6
 	VADDPS       Z6, Z4, Z4
 	VADDPS       Z6, Z5, Z5
 	VADDPS       Z6, Z7, Z7
 
-nobias_245:
+nobias_575:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_246
+	JZ     fresh_576
 	VADDPS (DI), Z4, K1, Z4
 	VADDPS (DI)(R9*1), Z5, K1, Z5
 	VADDPS (DI)(R9*2), Z7, K1, Z7
 
-fresh_246:
+fresh_576:
 	MOVQ         120(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_247
+	JZ           linear_577
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	VMAXPS       Z5, Z6, Z5
 	VMAXPS       Z7, Z6, Z7
 	TESTQ        $0x00000004, R10
-	JZ           linear_247
+	JZ           linear_577
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 	VMINPS       Z5, Z6, Z5
 	VMINPS       Z7, Z6, Z7
 
-linear_247:
+linear_577:
 	VMOVUPS Z4, K1, (DI)
 	VMOVUPS Z5, K1, (DI)(R9*1)
 	VMOVUPS Z7, K1, (DI)(R9*2)
-	JMP     next_244
+	JMP     next_574
 
-part_243:
+part_573:
 	MOVQ      128(AX), R10
 	TESTQ     R10, R10
-	JZ        nobias_248
+	JZ        nobias_578
 	VMOVUPS.Z (R10)(DX*1), K1, Z6
 	VADDPS    Z6, Z4, Z4
 
-nobias_248:
+nobias_578:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_249
+	JZ     fresh_579
 	VADDPS (DI), Z4, K1, Z4
 
-fresh_249:
+fresh_579:
 	MOVQ         120(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_250
+	JZ           linear_580
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	TESTQ        $0x00000004, R10
-	JZ           linear_250
+	JZ           linear_580
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 
-linear_250:
+linear_580:
 	VMOVUPS   Z4, K1, (DI)
 	CMPQ      112(AX), $0x01
-	JLE       next_244
+	JLE       next_574
 	MOVQ      128(AX), R10
 	TESTQ     R10, R10
-	JZ        nobias_251
+	JZ        nobias_581
 	VMOVUPS.Z (R10)(DX*1), K1, Z4
 	VADDPS    Z4, Z5, Z5
 
-nobias_251:
+nobias_581:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_252
+	JZ     fresh_582
 	VADDPS (DI)(R9*1), Z5, K1, Z5
 
-fresh_252:
+fresh_582:
 	MOVQ         120(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_253
+	JZ           linear_583
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z5, Z4, Z5
 	TESTQ        $0x00000004, R10
-	JZ           linear_253
+	JZ           linear_583
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z5, Z4, Z5
 
-linear_253:
+linear_583:
 	VMOVUPS Z5, K1, (DI)(R9*1)
 	CMPQ    112(AX), $0x02
-	JLE     next_244
+	JLE     next_574
 
-next_244:
+next_574:
 	ADDQ         R8, DI
 	CMPQ         104(AX), $0x01
-	JLE          whole_242
+	JLE          whole_572
 	VMOVUPS      544(AX), Z4
 	VMOVUPS      608(AX), Z5
 	VMOVUPS      672(AX), Z6
@@ -4786,101 +8263,101 @@ next_244:
 	VMOVAPS      Z9, Z7
 	VFMADD231PS  Z1, Z6, Z7
 	CMPQ         112(AX), $0x03
-	JL           part_254
+	JL           part_584
 	MOVQ         128(AX), R10
 	TESTQ        R10, R10
-	JZ           nobias_256
+	JZ           nobias_586
 	VMOVUPS.Z    (R10)(DX*1), K1, Z6
 	VADDPS       Z6, Z4, Z4
 	VADDPS       Z6, Z5, Z5
 	VADDPS       Z6, Z7, Z7
 
-nobias_256:
+nobias_586:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_257
+	JZ     fresh_587
 	VADDPS (DI), Z4, K1, Z4
 	VADDPS (DI)(R9*1), Z5, K1, Z5
 	VADDPS (DI)(R9*2), Z7, K1, Z7
 
-fresh_257:
+fresh_587:
 	MOVQ         120(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_258
+	JZ           linear_588
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	VMAXPS       Z5, Z6, Z5
 	VMAXPS       Z7, Z6, Z7
 	TESTQ        $0x00000004, R10
-	JZ           linear_258
+	JZ           linear_588
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 	VMINPS       Z5, Z6, Z5
 	VMINPS       Z7, Z6, Z7
 
-linear_258:
+linear_588:
 	VMOVUPS Z4, K1, (DI)
 	VMOVUPS Z5, K1, (DI)(R9*1)
 	VMOVUPS Z7, K1, (DI)(R9*2)
-	JMP     next_255
+	JMP     next_585
 
-part_254:
+part_584:
 	MOVQ      128(AX), R10
 	TESTQ     R10, R10
-	JZ        nobias_259
+	JZ        nobias_589
 	VMOVUPS.Z (R10)(DX*1), K1, Z6
 	VADDPS    Z6, Z4, Z4
 
-nobias_259:
+nobias_589:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_260
+	JZ     fresh_590
 	VADDPS (DI), Z4, K1, Z4
 
-fresh_260:
+fresh_590:
 	MOVQ         120(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_261
+	JZ           linear_591
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	TESTQ        $0x00000004, R10
-	JZ           linear_261
+	JZ           linear_591
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 
-linear_261:
+linear_591:
 	VMOVUPS   Z4, K1, (DI)
 	CMPQ      112(AX), $0x01
-	JLE       next_255
+	JLE       next_585
 	MOVQ      128(AX), R10
 	TESTQ     R10, R10
-	JZ        nobias_262
+	JZ        nobias_592
 	VMOVUPS.Z (R10)(DX*1), K1, Z4
 	VADDPS    Z4, Z5, Z5
 
-nobias_262:
+nobias_592:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_263
+	JZ     fresh_593
 	VADDPS (DI)(R9*1), Z5, K1, Z5
 
-fresh_263:
+fresh_593:
 	MOVQ         120(AX), R10
 	TESTQ        $0x00000006, R10
-	JZ           linear_264
+	JZ           linear_594
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z5, Z4, Z5
 	TESTQ        $0x00000004, R10
-	JZ           linear_264
+	JZ           linear_594
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z5, Z4, Z5
 
-linear_264:
+linear_594:
 	VMOVUPS Z5, K1, (DI)(R9*1)
 	CMPQ    112(AX), $0x02
-	JLE     next_255
+	JLE     next_585
 
-next_255:
+next_585:
 	ADDQ         R8, DI
 	CMPQ         104(AX), $0x02
-	JLE          whole_242
+	JLE          whole_572
 	VMOVUPS      928(AX), Z4
 	VMOVUPS      992(AX), Z5
 	VMOVUPS      1056(AX), Z6
@@ -4903,104 +8380,104 @@ next_255:
 	VMOVAPS      Z9, Z7
 	VFMADD231PS  Z1, Z6, Z7
 	CMPQ         112(AX), $0x03
-	JL           part_265
+	JL           part_595
 	MOVQ         128(AX), R8
 	TESTQ        R8, R8
-	JZ           nobias_267
+	JZ           nobias_597
 	VMOVUPS.Z    (R8)(DX*1), K1, Z6
 	VADDPS       Z6, Z4, Z4
 	VADDPS       Z6, Z5, Z5
 	VADDPS       Z6, Z7, Z7
 
-nobias_267:
+nobias_597:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_268
+	JZ     fresh_598
 	VADDPS (DI), Z4, K1, Z4
 	VADDPS (DI)(R9*1), Z5, K1, Z5
 	VADDPS (DI)(R9*2), Z7, K1, Z7
 
-fresh_268:
+fresh_598:
 	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_269
+	JZ           linear_599
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	VMAXPS       Z5, Z6, Z5
 	VMAXPS       Z7, Z6, Z7
 	TESTQ        $0x00000004, R8
-	JZ           linear_269
+	JZ           linear_599
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 	VMINPS       Z5, Z6, Z5
 	VMINPS       Z7, Z6, Z7
 
-linear_269:
+linear_599:
 	VMOVUPS Z4, K1, (DI)
 	VMOVUPS Z5, K1, (DI)(R9*1)
 	VMOVUPS Z7, K1, (DI)(R9*2)
-	JMP     next_266
+	JMP     next_596
 
-part_265:
+part_595:
 	MOVQ      128(AX), R8
 	TESTQ     R8, R8
-	JZ        nobias_270
+	JZ        nobias_600
 	VMOVUPS.Z (R8)(DX*1), K1, Z6
 	VADDPS    Z6, Z4, Z4
 
-nobias_270:
+nobias_600:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_271
+	JZ     fresh_601
 	VADDPS (DI), Z4, K1, Z4
 
-fresh_271:
+fresh_601:
 	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_272
+	JZ           linear_602
 	VPXORD       Z6, Z6, Z6
 	VMAXPS       Z4, Z6, Z4
 	TESTQ        $0x00000004, R8
-	JZ           linear_272
+	JZ           linear_602
 	VBROADCASTSS six512<>+0(SB), Z6
 	VMINPS       Z4, Z6, Z4
 
-linear_272:
+linear_602:
 	VMOVUPS   Z4, K1, (DI)
 	CMPQ      112(AX), $0x01
-	JLE       next_266
+	JLE       next_596
 	MOVQ      128(AX), R8
 	TESTQ     R8, R8
-	JZ        nobias_273
+	JZ        nobias_603
 	VMOVUPS.Z (R8)(DX*1), K1, Z4
 	VADDPS    Z4, Z5, Z5
 
-nobias_273:
+nobias_603:
 	TESTQ  $0x00000001, 120(AX)
-	JZ     fresh_274
+	JZ     fresh_604
 	VADDPS (DI)(R9*1), Z5, K1, Z5
 
-fresh_274:
+fresh_604:
 	MOVQ         120(AX), R8
 	TESTQ        $0x00000006, R8
-	JZ           linear_275
+	JZ           linear_605
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z5, Z4, Z5
 	TESTQ        $0x00000004, R8
-	JZ           linear_275
+	JZ           linear_605
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z5, Z4, Z5
 
-linear_275:
+linear_605:
 	VMOVUPS Z5, K1, (DI)(R9*1)
 	CMPQ    112(AX), $0x02
-	JLE     next_266
+	JLE     next_596
 
-next_266:
-whole_242:
+next_596:
+whole_572:
 	ADDQ 144(AX), BX
 	ADDQ 152(AX), CX
 	DECQ SI
-	JNZ  tile_229
+	JNZ  tile_559
 
-done_228:
+done_558:
 	VZEROUPPER
 	RET

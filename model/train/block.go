@@ -162,7 +162,7 @@ const maxLanes = 8
 
 // cacheFloats is what a chunk in one unit should fit: about half of a core's
 // second-level cache.
-const cacheFloats = 512 << 10 / 4
+const cacheFloats = 256 << 10 / 4
 
 // layOut divides the batch of n examples for every pass of the block.
 func (b *block) layOut(n int) {
@@ -234,18 +234,23 @@ func levels(units []unit) []int {
 }
 
 // order moves units to the first pass that they can be in, so that all readers
-// of a value tend to be in one.
+// of a value tend to be in one. Statistics come last, so that the same units are
+// in one pass on the way back.
 func (b *block) order() {
-	levels := levels(b.units)
-	var units []unit
-	for l := range slices.Max(levels) + 1 {
-		for i, u := range b.units {
-			if levels[i] == l {
-				units = append(units, u)
-			}
-		}
+	type place struct {
+		level int
+		stats bool
 	}
-	b.units = units
+	levels, units := levels(b.units), map[place][]unit{}
+	for i, u := range b.units {
+		_, stats := u.(normStats)
+		p := place{levels[i], stats}
+		units[p] = append(units[p], u)
+	}
+	b.units = b.units[:0]
+	for l := range slices.Max(levels) + 1 {
+		b.units = append(append(b.units, units[place{l, false}]...), units[place{l, true}]...)
+	}
 }
 
 // plan groups the units into passes, forward and backward.
@@ -301,32 +306,62 @@ func (b *block) planBackward(p *pass, u unit) {
 // plan lists the steps: the units, each after those that compute the fleeting
 // values it reads.
 func (p *pass) plan() {
-	done := map[*value]bool{}
-	var need func(v *value)
-	need = func(v *value) {
-		if !v.fleeting() || done[v] {
-			return
+	l := lister{pass: p, done: map[*value]bool{}, direct: map[*value]bool{}}
+	units := slices.DeleteFunc(slices.Clone(p.units), func(u unit) bool { return !p.backward && u.result().from == u }) // when somebody reads it
+	for _, u := range units {
+		if _, ok := u.(*add); ok && !p.backward {
+			continue
 		}
-		done[v] = true
-		for _, in := range v.from.ports() {
-			need(in.value)
+		for _, v := range l.reads(u) {
+			l.direct[v] = true
 		}
-		p.steps = append(p.steps, step{unit: v.from})
 	}
-	for _, u := range p.units {
-		reads := u.reads()
+	for _, u := range units {
 		if !p.backward {
-			if u.result().from == u {
-				continue // when somebody reads it
-			}
-			reads = nil
-			for _, in := range u.ports() {
-				reads = append(reads, in.value)
-			}
+			l.forward(u)
+			continue
 		}
-		for _, v := range reads {
-			need(v)
+		for _, v := range l.reads(u) {
+			l.need(v)
 		}
-		p.steps = append(p.steps, step{u, p.backward})
+		p.steps = append(p.steps, step{u, true})
 	}
+}
+
+// lister lists the steps of a pass.
+type lister struct {
+	*pass
+	done   map[*value]bool // fleeting values that steps compute
+	direct map[*value]bool // what units other than additions read
+}
+
+// reads is what a unit reads in this pass.
+func (l *lister) reads(u unit) (vs []*value) {
+	if l.backward {
+		return u.reads()
+	}
+	for _, in := range u.ports() {
+		vs = append(vs, in.value)
+	}
+	return vs
+}
+
+// need makes sure that a value is there.
+func (l *lister) need(v *value) {
+	if v.fleeting() && !l.done[v] {
+		l.done[v] = true
+		l.forward(v.from)
+	}
+}
+
+// forward lists the way forth of a unit, after what it needs. An addition
+// normalises on the way what nothing else in the pass reads.
+func (l *lister) forward(u unit) {
+	if a, ok := u.(*add); ok {
+		u = a.normalising(func(v *value) bool { return !l.direct[v] && !l.done[v] })
+	}
+	for _, in := range u.ports() {
+		l.need(in.value)
+	}
+	l.steps = append(l.steps, step{unit: u})
 }

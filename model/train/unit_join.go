@@ -36,6 +36,50 @@ func (u *add) backward(w *worker, c chunk) error {
 // ports2 is ports without an allocation.
 func (u *add) ports2() [2]*port { return [2]*port{&u.a, &u.b} }
 
+// normAdd is the way forth of an addition that also normalises its first input,
+// and the second where zn is not nil: their results are computed nowhere else in
+// a pass.
+type normAdd struct {
+	*add
+	x, z   *port
+	xn, zn *norm
+}
+
+// normalising gives the addition, or a normAdd for those of its inputs that are
+// results of normalisation and may go uncomputed.
+func (u *add) normalising(may func(*value) bool) unit {
+	norms := [2]*norm{}
+	ports := u.ports2()
+	for i, p := range ports {
+		if n, ok := p.from.(normApply); ok && may(p.value) {
+			norms[i] = n.norm
+		}
+	}
+	for i, n := range norms {
+		if n == nil || n.out.act != kernel.None {
+			continue
+		}
+		f := &normAdd{add: u, x: &n.in, xn: n, z: ports[1-i], zn: norms[1-i]}
+		if f.zn != nil {
+			f.z = &f.zn.in
+		}
+		return f
+	}
+	return u
+}
+
+func (u *normAdd) ports() []*port { return []*port{u.x, u.z} }
+
+func (u *normAdd) forward(w *worker, c chunk) error {
+	var scale, shift []float32
+	act := kernel.None
+	if u.zn != nil {
+		scale, shift, act = u.zn.a, u.zn.b, u.zn.out.act
+	}
+	return kernel.AffineAdd(u.out.x(w, c.n0, c.n1), u.x.x(w, c.n0, c.n1), u.xn.a, u.xn.b, u.z.x(w, c.n0, c.n1), scale, shift, u.xn.c, 0,
+		(c.n1-c.n0)*u.xn.rows, u.out.act, act)
+}
+
 // concat joins rows of its inputs' channels.
 type concat struct {
 	in    []*port

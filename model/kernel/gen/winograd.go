@@ -89,54 +89,43 @@ func (g *isa) winoTransform(t transform) {
 	}
 	parts := g.bits == 512 && len(t.parts) > 1
 	g.strips(g.field(p, wC), []int{1}, func(_ int, off reg.GPVirtual, tl *tail) {
-		dst, src, n, tile := g.atField(p, wDst, off), g.GP64(), g.field(p, wN), g.label("tile")
+		dst, src, n := g.atField(p, wDst, off), g.GP64(), g.field(p, wN)
 		g.MOVQ(off, src)
-		var masks []*tail
-		if parts {
-			masks = g.winoMasks(p, src, t.in, tl)
+		tiles := func(body func()) {
+			tile := g.label("tile")
+			g.Label(tile)
+			body()
+			g.ADDQ(Mem{Base: p, Disp: wStep}, src)
+			g.ADDQ(Mem{Base: p, Disp: wDstStep}, dst)
+			g.DECQ(n)
+			g.JNZ(LabelRef(tile))
 		}
-		g.Label(tile)
-		if parts {
-			for _, pt := range t.parts {
-				g.winoPart(p, off, src, dst, t, pt, k, masks, tl)
+		if !parts {
+			tiles(func() { g.winoWhole(p, off, src, dst, t, k, tl) })
+			return
+		}
+		edge, next := g.label("edge"), g.label("next")
+		g.CMPQ(Mem{Base: p, Disp: wFrom}, U8(0))
+		g.JNE(LabelRef(edge))
+		g.CMPQ(Mem{Base: p, Disp: wTo}, U8(t.in))
+		g.JNE(LabelRef(edge))
+		for _, e := range []bool{false, true} {
+			tiles(func() {
+				for _, pt := range t.parts {
+					g.winoPart(p, off, src, dst, t, pt, k, e, tl)
+				}
+			})
+			if !e {
+				g.JMP(LabelRef(next))
+				g.Label(edge)
 			}
-		} else {
-			g.winoWhole(p, off, src, dst, t, k, tl)
 		}
-		g.ADDQ(Mem{Base: p, Disp: wStep}, src)
-		g.ADDQ(Mem{Base: p, Disp: wDstStep}, dst)
-		g.DECQ(n)
-		g.JNZ(LabelRef(tile))
+		g.Label(next)
 	})
 }
 
-// winoMasks makes the masks of the columns, empty for those that are zero, and moves src to where column 0 would lie.
-func (g *isa) winoMasks(p, src reg.GPVirtual, n int, tl *tail) []*tail {
-	zero, ones, back := g.GP64(), g.GP64(), g.field(p, wFrom)
-	g.IMULQ(Mem{Base: p, Disp: wSW}, back)
-	g.SUBQ(back, src)
-	g.XORQ(zero, zero)
-	if tl == nil {
-		g.MOVQ(U32(0xffff), ones)
-	} else {
-		g.KMOVW(tl.k, ones.As32())
-	}
-	masks := make([]*tail, n)
-	for j := range masks {
-		m, k := g.GP64(), g.K()
-		g.MOVQ(ones, m)
-		g.CMPQ(Mem{Base: p, Disp: wFrom}, U8(j))
-		g.CMOVQGT(zero, m)
-		g.CMPQ(Mem{Base: p, Disp: wTo}, U8(j))
-		g.CMOVQLE(zero, m)
-		g.KMOVW(m.As32(), k)
-		masks[j] = &tail{k: k}
-	}
-	return masks
-}
-
-// winoPart computes the rows of the result that a part gives.
-func (g *isa) winoPart(p, off, src, dst reg.GPVirtual, t transform, pt part, k []reg.VecVirtual, masks []*tail, tl *tail) {
+// winoPart computes the rows of the result that a part gives. At an edge columns may be zero.
+func (g *isa) winoPart(p, off, src, dst reg.GPVirtual, t transform, pt part, k []reg.VecVirtual, edge bool, tl *tail) {
 	at, sw := g.GP64(), g.field(p, wSW)
 	g.MOVQ(src, at)
 	rows := make([]reg.GPVirtual, t.in)
@@ -148,13 +137,26 @@ func (g *isa) winoPart(p, off, src, dst reg.GPVirtual, t transform, pt part, k [
 		x := make([]reg.VecVirtual, t.in)
 		for _, i := range pt.ins {
 			x[i] = g.vec()
-			g.load(Mem{Base: rows[i], Index: at, Scale: 1}, x[i], masks[j])
 		}
-		for o, v := range pt.f(g, x, k) {
-			mid[o] = append(mid[o], v)
+		next := g.label("column")
+		if edge {
+			for _, i := range pt.ins {
+				g.zero(x[i])
+			}
+			g.CMPQ(Mem{Base: p, Disp: wFrom}, U8(j))
+			g.JG(LabelRef(next))
+			g.CMPQ(Mem{Base: p, Disp: wTo}, U8(j))
+			g.JLE(LabelRef(next))
+		}
+		for _, i := range pt.ins {
+			g.load(Mem{Base: rows[i], Index: at, Scale: 1}, x[i], tl)
 		}
 		if j < t.in-1 {
 			g.ADDQ(sw, at)
+		}
+		g.Label(next)
+		for o, v := range pt.f(g, x, k) {
+			mid[o] = append(mid[o], v)
 		}
 	}
 	cols := g.multiples(g.field(p, wDW), t.out)
