@@ -188,10 +188,12 @@ func genericSparse(a *sparseArgs, block, vectors int) {
 	}
 }
 
-func genericGather(w ptr, idx *int32, x ptr, n int) float32 {
-	var s float32
-	for i, v := range floats(w, n) {
-		s += float32(v * f32(x, 4*int(*(*int32)(unsafe.Add(unsafe.Pointer(idx), 4*i)))))
+func genericGather(w ptr, idx *int32, x ptr, n, block int, out *[4]float32) {
+	clear(out[:block])
+	for i := range n {
+		v := f32(x, 4*int(*(*int32)(unsafe.Add(unsafe.Pointer(idx), 4*i))))
+		for b := range block {
+			out[b] += float32(f32(w, 4*(i*block+b)) * v)
+		}
 	}
-	return s
 }

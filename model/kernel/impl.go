@@ -169,7 +169,7 @@ type impl struct {
 	sparsePixels int    // of a vector of sparse
 	sparseMost   [2]int // most vectors for blocks of 1 and of 4
 	sparse       func(a *sparseArgs, block, vectors int)
-	gather       func(w ptr, idx *int32, x ptr, n int) float32 // Σ w[i]*x[idx[i]]
+	gather       func(w ptr, idx *int32, x ptr, n, block int, out *[4]float32) // out[b] = Σ w[i*block+b]*x[idx[i]] for blocks of 1 or 4
 
 	wino winoImpl
 

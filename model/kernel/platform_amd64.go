@@ -225,19 +225,10 @@ func transposeAVX(dst, src ptr, m, n, ldd, lds int) {
 	}
 }
 
-// gatherAVX sums eight lanes over the elements up to a multiple of 8, then the lanes, then the rest.
-func gatherAVX(w ptr, idx *int32, x ptr, n int) float32 {
-	n8 := n &^ 7
-	var s float32
-	if n8 > 0 {
-		var lanes [8]float32
-		gatherDot(w, unsafe.Pointer(idx), x, unsafe.Pointer(&lanes), n8)
-		for _, v := range lanes {
-			s += v
-		}
+func gatherAVX(w ptr, idx *int32, x ptr, n, block int, out *[4]float32) {
+	if block == 1 {
+		gather1AVX(w, unsafe.Pointer(idx), x, unsafe.Pointer(out), n)
+		return
 	}
-	if n8 < n {
-		s += genericGather(at(w, n8), (*int32)(unsafe.Add(unsafe.Pointer(idx), 4*n8)), x, n-n8)
-	}
-	return s
+	gather4AVX(w, unsafe.Pointer(idx), x, unsafe.Pointer(out), n)
 }

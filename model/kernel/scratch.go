@@ -16,6 +16,7 @@ type Scratch struct {
 	quantWino quantWinoArgs
 	params    quantParams
 	drop      [4]uint32
+	quad      [4]float32
 	sgd       [6]float32
 	adam      [11]float32
 	wt        []float32 // transposed weights

@@ -25,12 +25,15 @@ type SparseConv struct {
 	outPlan int // elements of one output plane
 	count   []int32
 	offs    []int32 // byte offsets into the planes
-	index   []int32 // input channels of entries, where a batch of one is a gathered product
+	index   []int32 // input channels of entries, for what is computed as gathered products
 	w       []float32
 }
 
 // planeSlack is how far a vector of pixels may reach past the last one.
 const planeSlack = 8 * 28
+
+// fewRows is the number of images of one pixel from which vectors over images are faster than one image at a time.
+const fewRows = 4
 
 // NewSparseConv compiles weights w ([KH][KW][IC/Groups][OC]) with blocks of 1 or 4 output channels.
 func NewSparseConv(sh ConvShape, w []float32, block int) (*SparseConv, error) {
@@ -135,7 +138,7 @@ func (p *SparseConv) Forward(s *Scratch, x, y []float32, n0, n1 int, e Epilogue)
 	}
 	s = s.orNew()
 	p.loadBias(s, e.Bias)
-	if p.c.flat && p.c.s.H*p.c.s.W == 1 && p.block == 1 && n1-n0 < im.lanes/2 {
+	if p.c.flat && p.c.s.H*p.c.s.W == 1 && n1-n0 < fewRows {
 		for i := n0; i < n1; i++ {
 			p.forwardRow(im, s, x[i*p.c.inSize:], y[i*p.c.outSize:], flags)
 		}
@@ -167,15 +170,20 @@ func (p *SparseConv) loadBias(s *Scratch, bias []float32) {
 // forwardRow computes one image of one pixel, where there is nothing to vectorise over but the entries.
 func (p *SparseConv) forwardRow(im *impl, s *Scratch, x, y []float32, flags uint64) {
 	e := 0
-	for oc, n := range p.count {
-		v := s.pack[oc]
+	for b, n := range p.count {
+		clear(s.quad[:])
 		if n > 0 {
-			v += im.gather(addr(p.w, e), &p.index[e], addr(x, 0), int(n))
+			im.gather(addr(p.w, e*p.block), &p.index[e], addr(x, 0), int(n), p.block, &s.quad)
 		}
-		if flags&flagAccumulate != 0 {
-			v += y[oc]
+		oc := b % p.perGrp * p.block
+		out := y[b/p.perGrp*p.c.ocg+oc:][:min(p.block, p.c.ocg-oc)]
+		for i := range out {
+			v := s.pack[b*p.block+i] + s.quad[i]
+			if flags&flagAccumulate != 0 {
+				v += out[i]
+			}
+			out[i] = activate(v, flags)
 		}
-		y[oc] = activate(v, flags)
 		e += int(n)
 	}
 }

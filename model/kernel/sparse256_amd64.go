@@ -79,10 +79,15 @@ func sparse256_b4_v2(p *sparseArgs)
 //go:noescape
 func sparse256_b4_v3(p *sparseArgs)
 
-// gatherDot writes eight partial sums of w[i]*x[idx[i]] to out, lane i%8 each.
+// gather1AVX writes the sums of w[1*i+b]*x[idx[i]] over i < n to out[b], b < 1.
 //
 //go:noescape
-func gatherDot(w, idx, x, out ptr, n int)
+func gather1AVX(w, idx, x, out ptr, n int)
+
+// gather4AVX writes the sums of w[4*i+b]*x[idx[i]] over i < n to out[b], b < 4.
+//
+//go:noescape
+func gather4AVX(w, idx, x, out ptr, n int)
 
 // sparse256 lists the sparse kernels by block and vectors of pixels.
 var sparse256 = map[[2]int]func(*sparseArgs){

@@ -1219,27 +1219,108 @@ linear_15:
 	VZEROUPPER
 	RET
 
-// func gatherDot(w *byte, idx *byte, x *byte, out *byte, n int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gatherDot(SB), NOSPLIT, $0-40
+// func gather1AVX(w *byte, idx *byte, x *byte, out *byte, n int)
+// Requires: AVX, FMA3
+TEXT ·gather1AVX(SB), NOSPLIT, $0-40
 	MOVQ   w+0(FP), AX
 	MOVQ   idx+8(FP), CX
 	MOVQ   x+16(FP), DX
 	MOVQ   out+24(FP), BX
 	MOVQ   n+32(FP), SI
-	VXORPS Y0, Y0, Y0
-	SHRQ   $0x03, SI
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	SUBQ   $0x04, SI
+	JL     rest
 
-loop:
-	VMOVDQU     (CX), Y2
-	VPCMPEQD    Y3, Y3, Y3
-	VXORPS      Y1, Y1, Y1
-	VGATHERDPS  Y3, (DX)(Y2*4), Y1
-	VFMADD231PS (AX), Y1, Y0
-	ADDQ        $0x20, AX
-	ADDQ        $0x20, CX
+four:
+	MOVLQSX     (CX), DI
+	VMOVSS      (DX)(DI*4), X4
+	VFMADD231SS (AX), X4, X0
+	MOVLQSX     4(CX), DI
+	VMOVSS      (DX)(DI*4), X4
+	VFMADD231SS 4(AX), X4, X1
+	MOVLQSX     8(CX), DI
+	VMOVSS      (DX)(DI*4), X4
+	VFMADD231SS 8(AX), X4, X2
+	MOVLQSX     12(CX), DI
+	VMOVSS      (DX)(DI*4), X4
+	VFMADD231SS 12(AX), X4, X3
+	ADDQ        $0x10, CX
+	ADDQ        $0x10, AX
+	SUBQ        $0x04, SI
+	JGE         four
+
+rest:
+	ADDQ $0x04, SI
+	JZ   sum
+
+one:
+	MOVLQSX     (CX), DI
+	VMOVSS      (DX)(DI*4), X4
+	VFMADD231SS (AX), X4, X0
+	ADDQ        $0x04, CX
+	ADDQ        $0x04, AX
 	DECQ        SI
-	JNZ         loop
-	VMOVUPS     Y0, (BX)
-	VZEROUPPER
+	JNZ         one
+
+sum:
+	VADDPS X1, X0, X0
+	VADDPS X3, X2, X2
+	VADDPS X2, X0, X0
+	VMOVSS X0, (BX)
+	RET
+
+// func gather4AVX(w *byte, idx *byte, x *byte, out *byte, n int)
+// Requires: AVX, FMA3
+TEXT ·gather4AVX(SB), NOSPLIT, $0-40
+	MOVQ   w+0(FP), AX
+	MOVQ   idx+8(FP), CX
+	MOVQ   x+16(FP), DX
+	MOVQ   out+24(FP), BX
+	MOVQ   n+32(FP), SI
+	VXORPS X0, X0, X0
+	VXORPS X1, X1, X1
+	VXORPS X2, X2, X2
+	VXORPS X3, X3, X3
+	SUBQ   $0x04, SI
+	JL     rest
+
+four:
+	MOVLQSX      (CX), DI
+	VBROADCASTSS (DX)(DI*4), X4
+	VFMADD231PS  (AX), X4, X0
+	MOVLQSX      4(CX), DI
+	VBROADCASTSS (DX)(DI*4), X4
+	VFMADD231PS  16(AX), X4, X1
+	MOVLQSX      8(CX), DI
+	VBROADCASTSS (DX)(DI*4), X4
+	VFMADD231PS  32(AX), X4, X2
+	MOVLQSX      12(CX), DI
+	VBROADCASTSS (DX)(DI*4), X4
+	VFMADD231PS  48(AX), X4, X3
+	ADDQ         $0x10, CX
+	ADDQ         $0x40, AX
+	SUBQ         $0x04, SI
+	JGE          four
+
+rest:
+	ADDQ $0x04, SI
+	JZ   sum
+
+one:
+	MOVLQSX      (CX), DI
+	VBROADCASTSS (DX)(DI*4), X4
+	VFMADD231PS  (AX), X4, X0
+	ADDQ         $0x04, CX
+	ADDQ         $0x10, AX
+	DECQ         SI
+	JNZ          one
+
+sum:
+	VADDPS  X1, X0, X0
+	VADDPS  X3, X2, X2
+	VADDPS  X2, X0, X0
+	VMOVUPS X0, (BX)
 	RET

@@ -19,7 +19,7 @@ func thin(r *rand.Rand, c *Conv, w []float32, sparsity float64, block int) {
 }
 
 func TestSparseConv(t *testing.T) {
-	shapes := append([]ConvShape{{H: 1, W: 1, IC: 100, OC: 13, KH: 1, KW: 1}, {H: 1, W: 1, IC: 64, OC: 64, KH: 1, KW: 1}}, convTable...)
+	shapes := append([]ConvShape{{H: 1, W: 1, IC: 100, OC: 13, KH: 1, KW: 1}, {H: 1, W: 1, IC: 64, OC: 64, KH: 1, KW: 1}, {H: 1, W: 1, IC: 60, OC: 36, KH: 1, KW: 1, Groups: 6}}, convTable...)
 	eachVariant(t, func(t *testing.T) {
 		for i, sh := range shapes {
 			for _, block := range []int{1, 4} {

@@ -39,7 +39,8 @@ func (g *isa) sparse() {
 	g.tables += fmt.Sprintf("\n// sparse%d lists the sparse kernels by block and vectors of pixels.\nvar sparse%d = map[[2]int]func(*sparseArgs){\n%s}\n",
 		g.bits, g.bits, init.String())
 	if g.bits == 256 {
-		g.gatherDot()
+		g.gather(1)
+		g.gather(4)
 	}
 }
 
@@ -113,23 +114,51 @@ func (g *isa) sparseTile(block, nv int) string {
 	return name
 }
 
-// gatherDot emits the product of a sparse row with a dense vector; n is a positive multiple of 8.
-func (g *isa) gatherDot() {
-	g.fnNamed("gatherDot", "(w, idx, x, out ptr, n int)", "writes eight partial sums of w[i]*x[idx[i]] to out, lane i%8 each.")
+// gather emits the product of sparse rows with a vector, for one row or for a block of four.
+func (g *isa) gather(block int) {
+	g.fnNamed(fmt.Sprintf("gather%dAVX", block), "(w, idx, x, out ptr, n int)",
+		fmt.Sprintf("writes the sums of w[%d*i+b]*x[idx[i]] over i < n to out[b], b < %d.", block, block))
 	w, idx, x, out, n := g.arg("w"), g.arg("idx"), g.arg("x"), g.arg("out"), g.arg("n")
-	acc, v, at, ones := g.vec(), g.vec(), g.vec(), g.vec()
-	g.zero(acc)
-	g.SHRQ(U8(3), n)
-	g.Label("loop")
-	g.VMOVDQU(Mem{Base: idx}, at)
-	g.VPCMPEQD(ones, ones, ones)
-	g.zero(v)
-	g.VGATHERDPS(ones, Mem{Base: x, Index: at, Scale: 4}, v)
-	g.VFMADD231PS(Mem{Base: w}, v, acc)
-	g.ADDQ(U8(32), w)
-	g.ADDQ(U8(32), idx)
+	acc, v, at := []reg.VecVirtual{g.XMM(), g.XMM(), g.XMM(), g.XMM()}, g.XMM(), g.GP64()
+	for _, a := range acc {
+		g.VXORPS(a, a, a)
+	}
+	entries := func(count int) {
+		for u := range count {
+			g.MOVLQSX(Mem{Base: idx, Disp: 4 * u}, at)
+			from, with := Mem{Base: x, Index: at, Scale: 4}, Mem{Base: w, Disp: 4 * block * u}
+			if block == 1 {
+				g.VMOVSS(from, v)
+				g.VFMADD231SS(with, v, acc[u])
+			} else {
+				g.VBROADCASTSS(from, v)
+				g.VFMADD231PS(with, v, acc[u])
+			}
+		}
+		g.ADDQ(U8(4*count), idx)
+		g.ADDQ(U8(4*block*count), w)
+	}
+	g.SUBQ(U8(4), n)
+	g.JL(LabelRef("rest"))
+	g.Label("four")
+	entries(4)
+	g.SUBQ(U8(4), n)
+	g.JGE(LabelRef("four"))
+	g.Label("rest")
+	g.ADDQ(U8(4), n)
+	g.JZ(LabelRef("sum"))
+	g.Label("one")
+	entries(1)
 	g.DECQ(n)
-	g.JNZ(LabelRef("loop"))
-	g.VMOVUPS(acc, Mem{Base: out})
-	g.end()
+	g.JNZ(LabelRef("one"))
+	g.Label("sum")
+	g.VADDPS(acc[1], acc[0], acc[0])
+	g.VADDPS(acc[3], acc[2], acc[2])
+	g.VADDPS(acc[2], acc[0], acc[0])
+	if block == 1 {
+		g.VMOVSS(acc[0], Mem{Base: out})
+	} else {
+		g.VMOVUPS(acc[0], Mem{Base: out})
+	}
+	g.RET()
 }
