@@ -1062,7 +1062,7 @@ done_17:
 	RET
 
 // func winoOutput256(p *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·winoOutput256(SB), NOSPLIT, $0-8
 	MOVQ         p+0(FP), AX
 	MOVL         $0x40000000, CX
@@ -1473,6 +1473,13 @@ linear_61:
 	JLE     next_49
 
 next_49:
+	MOVQ        88(AX), R12
+	SHLQ        $0x02, R12
+	ADDQ        R8, R12
+	PREFETCHT0  (R12)
+	PREFETCHT0  (R12)(R10*1)
+	PREFETCHT0  (R12)(R10*2)
+	PREFETCHT0  (R12)(R11*1)
 	ADDQ        R9, R8
 	CMPQ        104(AX), $0x01
 	JLE         whole_47
@@ -1619,6 +1626,13 @@ linear_75:
 	JLE     next_63
 
 next_63:
+	MOVQ        88(AX), R12
+	SHLQ        $0x02, R12
+	ADDQ        R8, R12
+	PREFETCHT0  (R12)
+	PREFETCHT0  (R12)(R10*1)
+	PREFETCHT0  (R12)(R10*2)
+	PREFETCHT0  (R12)(R11*1)
 	ADDQ        R9, R8
 	CMPQ        104(AX), $0x02
 	JLE         whole_47
@@ -1765,6 +1779,13 @@ linear_89:
 	JLE     next_77
 
 next_77:
+	MOVQ        88(AX), R12
+	SHLQ        $0x02, R12
+	ADDQ        R8, R12
+	PREFETCHT0  (R12)
+	PREFETCHT0  (R12)(R10*1)
+	PREFETCHT0  (R12)(R10*2)
+	PREFETCHT0  (R12)(R11*1)
 	ADDQ        R9, R8
 	CMPQ        104(AX), $0x03
 	JLE         whole_47
@@ -1911,6 +1932,14 @@ linear_103:
 	JLE     next_91
 
 next_91:
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	ADDQ       R8, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 (R9)(R10*1)
+	PREFETCHT0 (R9)(R10*2)
+	PREFETCHT0 (R9)(R11*1)
+
 whole_47:
 	ADDQ 144(AX), SI
 	ADDQ 152(AX), BX
@@ -2324,6 +2353,13 @@ linear_132:
 	JLE        next_120
 
 next_120:
+	MOVQ        88(AX), R11
+	SHLQ        $0x02, R11
+	ADDQ        DI, R11
+	PREFETCHT0  (R11)
+	PREFETCHT0  (R11)(R9*1)
+	PREFETCHT0  (R11)(R9*2)
+	PREFETCHT0  (R11)(R10*1)
 	ADDQ        R8, DI
 	CMPQ        104(AX), $0x01
 	JLE         whole_118
@@ -2477,6 +2513,13 @@ linear_146:
 	JLE        next_134
 
 next_134:
+	MOVQ        88(AX), R11
+	SHLQ        $0x02, R11
+	ADDQ        DI, R11
+	PREFETCHT0  (R11)
+	PREFETCHT0  (R11)(R9*1)
+	PREFETCHT0  (R11)(R9*2)
+	PREFETCHT0  (R11)(R10*1)
 	ADDQ        R8, DI
 	CMPQ        104(AX), $0x02
 	JLE         whole_118
@@ -2630,6 +2673,13 @@ linear_160:
 	JLE        next_148
 
 next_148:
+	MOVQ        88(AX), R11
+	SHLQ        $0x02, R11
+	ADDQ        DI, R11
+	PREFETCHT0  (R11)
+	PREFETCHT0  (R11)(R9*1)
+	PREFETCHT0  (R11)(R9*2)
+	PREFETCHT0  (R11)(R10*1)
 	ADDQ        R8, DI
 	CMPQ        104(AX), $0x03
 	JLE         whole_118
@@ -2783,6 +2833,14 @@ linear_174:
 	JLE        next_162
 
 next_162:
+	MOVQ       88(AX), R8
+	SHLQ       $0x02, R8
+	ADDQ       DI, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 (R8)(R9*1)
+	PREFETCHT0 (R8)(R9*2)
+	PREFETCHT0 (R8)(R10*1)
+
 whole_118:
 	ADDQ 144(AX), BX
 	ADDQ 152(AX), CX
@@ -4077,7 +4135,7 @@ done_206:
 	RET
 
 // func winoWeightGrad256(p *byte)
-// Requires: AVX, AVX2, FMA3
+// Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·winoWeightGrad256(SB), NOSPLIT, $0-8
 	MOVQ         p+0(FP), AX
 	MOVL         $0x3e800000, CX
@@ -4461,6 +4519,12 @@ linear_243:
 	JLE     next_234
 
 next_234:
+	MOVQ         88(AX), R11
+	SHLQ         $0x02, R11
+	ADDQ         R8, R11
+	PREFETCHT0   (R11)
+	PREFETCHT0   (R11)(R10*1)
+	PREFETCHT0   (R11)(R10*2)
 	ADDQ         R9, R8
 	CMPQ         104(AX), $0x01
 	JLE          whole_232
@@ -4578,6 +4642,12 @@ linear_254:
 	JLE     next_245
 
 next_245:
+	MOVQ         88(AX), R11
+	SHLQ         $0x02, R11
+	ADDQ         R8, R11
+	PREFETCHT0   (R11)
+	PREFETCHT0   (R11)(R10*1)
+	PREFETCHT0   (R11)(R10*2)
 	ADDQ         R9, R8
 	CMPQ         104(AX), $0x02
 	JLE          whole_232
@@ -4695,6 +4765,13 @@ linear_265:
 	JLE     next_256
 
 next_256:
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	ADDQ       R8, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 (R9)(R10*1)
+	PREFETCHT0 (R9)(R10*2)
+
 whole_232:
 	ADDQ 144(AX), SI
 	ADDQ 152(AX), BX
@@ -5076,6 +5153,12 @@ linear_291:
 	JLE        next_282
 
 next_282:
+	MOVQ         88(AX), R10
+	SHLQ         $0x02, R10
+	ADDQ         DI, R10
+	PREFETCHT0   (R10)
+	PREFETCHT0   (R10)(R9*1)
+	PREFETCHT0   (R10)(R9*2)
 	ADDQ         R8, DI
 	CMPQ         104(AX), $0x01
 	JLE          whole_280
@@ -5198,6 +5281,12 @@ linear_302:
 	JLE        next_293
 
 next_293:
+	MOVQ         88(AX), R10
+	SHLQ         $0x02, R10
+	ADDQ         DI, R10
+	PREFETCHT0   (R10)
+	PREFETCHT0   (R10)(R9*1)
+	PREFETCHT0   (R10)(R9*2)
 	ADDQ         R8, DI
 	CMPQ         104(AX), $0x02
 	JLE          whole_280
@@ -5320,6 +5409,13 @@ linear_313:
 	JLE        next_304
 
 next_304:
+	MOVQ       88(AX), R8
+	SHLQ       $0x02, R8
+	ADDQ       DI, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 (R8)(R9*1)
+	PREFETCHT0 (R8)(R9*2)
+
 whole_280:
 	ADDQ 144(AX), BX
 	ADDQ 152(AX), CX

@@ -2087,7 +2087,7 @@ done_55:
 	RET
 
 // func winoOutput512(p *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·winoOutput512(SB), NOSPLIT, $0-8
 	MOVQ         p+0(FP), AX
 	MOVL         $0x40000000, CX
@@ -2338,6 +2338,14 @@ linear_133:
 	JLE     next_121
 
 next_121:
+	MOVQ       88(AX), R11
+	SHLQ       $0x02, R11
+	ADDQ       R10, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 (R11)(R8*1)
+	PREFETCHT0 (R11)(R8*2)
+	PREFETCHT0 (R11)(R9*1)
+
 low_119:
 	CMPQ        104(AX), $0x02
 	JLE         low_134
@@ -2400,10 +2408,10 @@ linear_139:
 	JMP     next_136
 
 part_135:
-	MOVQ    128(AX), R9
-	TESTQ   R9, R9
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
 	JZ      nobias_140
-	VMOVUPS (R9)(DX*1), Z5
+	VMOVUPS (R11)(DX*1), Z5
 	VADDPS  Z5, Z4, Z4
 
 nobias_140:
@@ -2412,12 +2420,12 @@ nobias_140:
 	VADDPS (R10), Z4, Z4
 
 fresh_141:
-	MOVQ         120(AX), R9
-	TESTQ        $0x00000006, R9
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
 	JZ           linear_142
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z4, Z5, Z4
-	TESTQ        $0x00000004, R9
+	TESTQ        $0x00000004, R11
 	JZ           linear_142
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z4, Z5, Z4
@@ -2426,10 +2434,10 @@ linear_142:
 	VMOVUPS Z4, (R10)
 	CMPQ    112(AX), $0x01
 	JLE     next_136
-	MOVQ    128(AX), R9
-	TESTQ   R9, R9
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
 	JZ      nobias_143
-	VMOVUPS (R9)(DX*1), Z4
+	VMOVUPS (R11)(DX*1), Z4
 	VADDPS  Z4, Z7, Z7
 
 nobias_143:
@@ -2438,12 +2446,12 @@ nobias_143:
 	VADDPS (R10)(R8*1), Z7, Z7
 
 fresh_144:
-	MOVQ         120(AX), R9
-	TESTQ        $0x00000006, R9
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
 	JZ           linear_145
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z7, Z4, Z7
-	TESTQ        $0x00000004, R9
+	TESTQ        $0x00000004, R11
 	JZ           linear_145
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z7, Z4, Z7
@@ -2452,10 +2460,10 @@ linear_145:
 	VMOVUPS Z7, (R10)(R8*1)
 	CMPQ    112(AX), $0x02
 	JLE     next_136
-	MOVQ    128(AX), R9
-	TESTQ   R9, R9
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
 	JZ      nobias_146
-	VMOVUPS (R9)(DX*1), Z4
+	VMOVUPS (R11)(DX*1), Z4
 	VADDPS  Z4, Z3, Z3
 
 nobias_146:
@@ -2464,12 +2472,12 @@ nobias_146:
 	VADDPS (R10)(R8*2), Z3, Z3
 
 fresh_147:
-	MOVQ         120(AX), R9
-	TESTQ        $0x00000006, R9
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
 	JZ           linear_148
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z3, Z4, Z3
-	TESTQ        $0x00000004, R9
+	TESTQ        $0x00000004, R11
 	JZ           linear_148
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z3, Z4, Z3
@@ -2480,6 +2488,14 @@ linear_148:
 	JLE     next_136
 
 next_136:
+	MOVQ       88(AX), R11
+	SHLQ       $0x02, R11
+	ADDQ       R10, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 (R11)(R8*1)
+	PREFETCHT0 (R11)(R8*2)
+	PREFETCHT0 (R11)(R9*1)
+
 low_134:
 	MOVQ        56(AX), R9
 	MOVQ        SI, R8
@@ -2708,6 +2724,14 @@ linear_169:
 	JLE     next_157
 
 next_157:
+	MOVQ       88(AX), R11
+	SHLQ       $0x02, R11
+	ADDQ       R10, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 (R11)(R8*1)
+	PREFETCHT0 (R11)(R8*2)
+	PREFETCHT0 (R11)(R9*1)
+
 low_155:
 	CMPQ        104(AX), $0x03
 	JLE         low_170
@@ -2770,10 +2794,10 @@ linear_175:
 	JMP     next_172
 
 part_171:
-	MOVQ    128(AX), R9
-	TESTQ   R9, R9
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
 	JZ      nobias_176
-	VMOVUPS (R9)(DX*1), Z4
+	VMOVUPS (R11)(DX*1), Z4
 	VADDPS  Z4, Z3, Z3
 
 nobias_176:
@@ -2782,12 +2806,12 @@ nobias_176:
 	VADDPS (R10), Z3, Z3
 
 fresh_177:
-	MOVQ         120(AX), R9
-	TESTQ        $0x00000006, R9
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
 	JZ           linear_178
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z3, Z4, Z3
-	TESTQ        $0x00000004, R9
+	TESTQ        $0x00000004, R11
 	JZ           linear_178
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z3, Z4, Z3
@@ -2796,10 +2820,10 @@ linear_178:
 	VMOVUPS Z3, (R10)
 	CMPQ    112(AX), $0x01
 	JLE     next_172
-	MOVQ    128(AX), R9
-	TESTQ   R9, R9
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
 	JZ      nobias_179
-	VMOVUPS (R9)(DX*1), Z3
+	VMOVUPS (R11)(DX*1), Z3
 	VADDPS  Z3, Z7, Z7
 
 nobias_179:
@@ -2808,12 +2832,12 @@ nobias_179:
 	VADDPS (R10)(R8*1), Z7, Z7
 
 fresh_180:
-	MOVQ         120(AX), R9
-	TESTQ        $0x00000006, R9
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
 	JZ           linear_181
 	VPXORD       Z3, Z3, Z3
 	VMAXPS       Z7, Z3, Z7
-	TESTQ        $0x00000004, R9
+	TESTQ        $0x00000004, R11
 	JZ           linear_181
 	VBROADCASTSS six512<>+0(SB), Z3
 	VMINPS       Z7, Z3, Z7
@@ -2822,10 +2846,10 @@ linear_181:
 	VMOVUPS Z7, (R10)(R8*1)
 	CMPQ    112(AX), $0x02
 	JLE     next_172
-	MOVQ    128(AX), R9
-	TESTQ   R9, R9
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
 	JZ      nobias_182
-	VMOVUPS (R9)(DX*1), Z3
+	VMOVUPS (R11)(DX*1), Z3
 	VADDPS  Z3, Z5, Z5
 
 nobias_182:
@@ -2834,12 +2858,12 @@ nobias_182:
 	VADDPS (R10)(R8*2), Z5, Z5
 
 fresh_183:
-	MOVQ         120(AX), R9
-	TESTQ        $0x00000006, R9
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
 	JZ           linear_184
 	VPXORD       Z3, Z3, Z3
 	VMAXPS       Z5, Z3, Z5
-	TESTQ        $0x00000004, R9
+	TESTQ        $0x00000004, R11
 	JZ           linear_184
 	VBROADCASTSS six512<>+0(SB), Z3
 	VMINPS       Z5, Z3, Z5
@@ -2850,6 +2874,14 @@ linear_184:
 	JLE     next_172
 
 next_172:
+	MOVQ       88(AX), R11
+	SHLQ       $0x02, R11
+	ADDQ       R10, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 (R11)(R8*1)
+	PREFETCHT0 (R11)(R8*2)
+	PREFETCHT0 (R11)(R9*1)
+
 low_170:
 	ADDQ 144(AX), SI
 	ADDQ 152(AX), BX
@@ -3146,6 +3178,14 @@ linear_206:
 	JLE     next_194
 
 next_194:
+	MOVQ       88(AX), R11
+	SHLQ       $0x02, R11
+	ADDQ       R10, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 (R11)(R8*1)
+	PREFETCHT0 (R11)(R8*2)
+	PREFETCHT0 (R11)(R9*1)
+
 low_192:
 	CMPQ        104(AX), $0x02
 	JLE         low_207
@@ -3208,10 +3248,10 @@ linear_212:
 	JMP     next_209
 
 part_208:
-	MOVQ    128(AX), R9
-	TESTQ   R9, R9
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
 	JZ      nobias_213
-	VMOVUPS (R9)(DX*1), Z5
+	VMOVUPS (R11)(DX*1), Z5
 	VADDPS  Z5, Z4, Z4
 
 nobias_213:
@@ -3220,12 +3260,12 @@ nobias_213:
 	VADDPS (R10), Z4, Z4
 
 fresh_214:
-	MOVQ         120(AX), R9
-	TESTQ        $0x00000006, R9
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
 	JZ           linear_215
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z4, Z5, Z4
-	TESTQ        $0x00000004, R9
+	TESTQ        $0x00000004, R11
 	JZ           linear_215
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z4, Z5, Z4
@@ -3234,10 +3274,10 @@ linear_215:
 	VMOVUPS Z4, (R10)
 	CMPQ    112(AX), $0x01
 	JLE     next_209
-	MOVQ    128(AX), R9
-	TESTQ   R9, R9
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
 	JZ      nobias_216
-	VMOVUPS (R9)(DX*1), Z4
+	VMOVUPS (R11)(DX*1), Z4
 	VADDPS  Z4, Z7, Z7
 
 nobias_216:
@@ -3246,12 +3286,12 @@ nobias_216:
 	VADDPS (R10)(R8*1), Z7, Z7
 
 fresh_217:
-	MOVQ         120(AX), R9
-	TESTQ        $0x00000006, R9
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
 	JZ           linear_218
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z7, Z4, Z7
-	TESTQ        $0x00000004, R9
+	TESTQ        $0x00000004, R11
 	JZ           linear_218
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z7, Z4, Z7
@@ -3260,10 +3300,10 @@ linear_218:
 	VMOVUPS Z7, (R10)(R8*1)
 	CMPQ    112(AX), $0x02
 	JLE     next_209
-	MOVQ    128(AX), R9
-	TESTQ   R9, R9
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
 	JZ      nobias_219
-	VMOVUPS (R9)(DX*1), Z4
+	VMOVUPS (R11)(DX*1), Z4
 	VADDPS  Z4, Z3, Z3
 
 nobias_219:
@@ -3272,12 +3312,12 @@ nobias_219:
 	VADDPS (R10)(R8*2), Z3, Z3
 
 fresh_220:
-	MOVQ         120(AX), R9
-	TESTQ        $0x00000006, R9
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
 	JZ           linear_221
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z3, Z4, Z3
-	TESTQ        $0x00000004, R9
+	TESTQ        $0x00000004, R11
 	JZ           linear_221
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z3, Z4, Z3
@@ -3288,6 +3328,14 @@ linear_221:
 	JLE     next_209
 
 next_209:
+	MOVQ       88(AX), R11
+	SHLQ       $0x02, R11
+	ADDQ       R10, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 (R11)(R8*1)
+	PREFETCHT0 (R11)(R8*2)
+	PREFETCHT0 (R11)(R9*1)
+
 low_207:
 	MOVQ    56(AX), R9
 	MOVQ    SI, R8
@@ -3582,6 +3630,14 @@ linear_242:
 	JLE     next_230
 
 next_230:
+	MOVQ       88(AX), R11
+	SHLQ       $0x02, R11
+	ADDQ       R10, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 (R11)(R8*1)
+	PREFETCHT0 (R11)(R8*2)
+	PREFETCHT0 (R11)(R9*1)
+
 low_228:
 	CMPQ        104(AX), $0x03
 	JLE         low_243
@@ -3644,10 +3700,10 @@ linear_248:
 	JMP     next_245
 
 part_244:
-	MOVQ    128(AX), R9
-	TESTQ   R9, R9
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
 	JZ      nobias_249
-	VMOVUPS (R9)(DX*1), Z4
+	VMOVUPS (R11)(DX*1), Z4
 	VADDPS  Z4, Z3, Z3
 
 nobias_249:
@@ -3656,12 +3712,12 @@ nobias_249:
 	VADDPS (R10), Z3, Z3
 
 fresh_250:
-	MOVQ         120(AX), R9
-	TESTQ        $0x00000006, R9
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
 	JZ           linear_251
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z3, Z4, Z3
-	TESTQ        $0x00000004, R9
+	TESTQ        $0x00000004, R11
 	JZ           linear_251
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z3, Z4, Z3
@@ -3670,10 +3726,10 @@ linear_251:
 	VMOVUPS Z3, (R10)
 	CMPQ    112(AX), $0x01
 	JLE     next_245
-	MOVQ    128(AX), R9
-	TESTQ   R9, R9
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
 	JZ      nobias_252
-	VMOVUPS (R9)(DX*1), Z3
+	VMOVUPS (R11)(DX*1), Z3
 	VADDPS  Z3, Z7, Z7
 
 nobias_252:
@@ -3682,12 +3738,12 @@ nobias_252:
 	VADDPS (R10)(R8*1), Z7, Z7
 
 fresh_253:
-	MOVQ         120(AX), R9
-	TESTQ        $0x00000006, R9
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
 	JZ           linear_254
 	VPXORD       Z3, Z3, Z3
 	VMAXPS       Z7, Z3, Z7
-	TESTQ        $0x00000004, R9
+	TESTQ        $0x00000004, R11
 	JZ           linear_254
 	VBROADCASTSS six512<>+0(SB), Z3
 	VMINPS       Z7, Z3, Z7
@@ -3696,10 +3752,10 @@ linear_254:
 	VMOVUPS Z7, (R10)(R8*1)
 	CMPQ    112(AX), $0x02
 	JLE     next_245
-	MOVQ    128(AX), R9
-	TESTQ   R9, R9
+	MOVQ    128(AX), R11
+	TESTQ   R11, R11
 	JZ      nobias_255
-	VMOVUPS (R9)(DX*1), Z3
+	VMOVUPS (R11)(DX*1), Z3
 	VADDPS  Z3, Z5, Z5
 
 nobias_255:
@@ -3708,12 +3764,12 @@ nobias_255:
 	VADDPS (R10)(R8*2), Z5, Z5
 
 fresh_256:
-	MOVQ         120(AX), R9
-	TESTQ        $0x00000006, R9
+	MOVQ         120(AX), R11
+	TESTQ        $0x00000006, R11
 	JZ           linear_257
 	VPXORD       Z3, Z3, Z3
 	VMAXPS       Z5, Z3, Z5
-	TESTQ        $0x00000004, R9
+	TESTQ        $0x00000004, R11
 	JZ           linear_257
 	VBROADCASTSS six512<>+0(SB), Z3
 	VMINPS       Z5, Z3, Z5
@@ -3724,6 +3780,14 @@ linear_257:
 	JLE     next_245
 
 next_245:
+	MOVQ       88(AX), R11
+	SHLQ       $0x02, R11
+	ADDQ       R10, R11
+	PREFETCHT0 (R11)
+	PREFETCHT0 (R11)(R8*1)
+	PREFETCHT0 (R11)(R8*2)
+	PREFETCHT0 (R11)(R9*1)
+
 low_243:
 	ADDQ 144(AX), SI
 	ADDQ 152(AX), BX
@@ -3972,6 +4036,14 @@ linear_282:
 	JLE     next_270
 
 next_270:
+	MOVQ       88(AX), R10
+	SHLQ       $0x02, R10
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 (R10)(DI*1)
+	PREFETCHT0 (R10)(DI*2)
+	PREFETCHT0 (R10)(R8*1)
+
 low_268:
 	CMPQ        104(AX), $0x02
 	JLE         low_283
@@ -4034,10 +4106,10 @@ linear_288:
 	JMP     next_285
 
 part_284:
-	MOVQ      128(AX), R8
-	TESTQ     R8, R8
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
 	JZ        nobias_289
-	VMOVUPS.Z (R8)(DX*1), K1, Z5
+	VMOVUPS.Z (R10)(DX*1), K1, Z5
 	VADDPS    Z5, Z4, Z4
 
 nobias_289:
@@ -4046,12 +4118,12 @@ nobias_289:
 	VADDPS (R9), Z4, K1, Z4
 
 fresh_290:
-	MOVQ         120(AX), R8
-	TESTQ        $0x00000006, R8
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
 	JZ           linear_291
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z4, Z5, Z4
-	TESTQ        $0x00000004, R8
+	TESTQ        $0x00000004, R10
 	JZ           linear_291
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z4, Z5, Z4
@@ -4060,10 +4132,10 @@ linear_291:
 	VMOVUPS   Z4, K1, (R9)
 	CMPQ      112(AX), $0x01
 	JLE       next_285
-	MOVQ      128(AX), R8
-	TESTQ     R8, R8
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
 	JZ        nobias_292
-	VMOVUPS.Z (R8)(DX*1), K1, Z4
+	VMOVUPS.Z (R10)(DX*1), K1, Z4
 	VADDPS    Z4, Z7, Z7
 
 nobias_292:
@@ -4072,12 +4144,12 @@ nobias_292:
 	VADDPS (R9)(DI*1), Z7, K1, Z7
 
 fresh_293:
-	MOVQ         120(AX), R8
-	TESTQ        $0x00000006, R8
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
 	JZ           linear_294
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z7, Z4, Z7
-	TESTQ        $0x00000004, R8
+	TESTQ        $0x00000004, R10
 	JZ           linear_294
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z7, Z4, Z7
@@ -4086,10 +4158,10 @@ linear_294:
 	VMOVUPS   Z7, K1, (R9)(DI*1)
 	CMPQ      112(AX), $0x02
 	JLE       next_285
-	MOVQ      128(AX), R8
-	TESTQ     R8, R8
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
 	JZ        nobias_295
-	VMOVUPS.Z (R8)(DX*1), K1, Z4
+	VMOVUPS.Z (R10)(DX*1), K1, Z4
 	VADDPS    Z4, Z3, Z3
 
 nobias_295:
@@ -4098,12 +4170,12 @@ nobias_295:
 	VADDPS (R9)(DI*2), Z3, K1, Z3
 
 fresh_296:
-	MOVQ         120(AX), R8
-	TESTQ        $0x00000006, R8
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
 	JZ           linear_297
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z3, Z4, Z3
-	TESTQ        $0x00000004, R8
+	TESTQ        $0x00000004, R10
 	JZ           linear_297
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z3, Z4, Z3
@@ -4114,6 +4186,14 @@ linear_297:
 	JLE     next_285
 
 next_285:
+	MOVQ       88(AX), R10
+	SHLQ       $0x02, R10
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 (R10)(DI*1)
+	PREFETCHT0 (R10)(DI*2)
+	PREFETCHT0 (R10)(R8*1)
+
 low_283:
 	MOVQ        56(AX), R8
 	MOVQ        BX, DI
@@ -4342,6 +4422,14 @@ linear_318:
 	JLE     next_306
 
 next_306:
+	MOVQ       88(AX), R10
+	SHLQ       $0x02, R10
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 (R10)(DI*1)
+	PREFETCHT0 (R10)(DI*2)
+	PREFETCHT0 (R10)(R8*1)
+
 low_304:
 	CMPQ        104(AX), $0x03
 	JLE         low_319
@@ -4404,10 +4492,10 @@ linear_324:
 	JMP     next_321
 
 part_320:
-	MOVQ      128(AX), R8
-	TESTQ     R8, R8
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
 	JZ        nobias_325
-	VMOVUPS.Z (R8)(DX*1), K1, Z4
+	VMOVUPS.Z (R10)(DX*1), K1, Z4
 	VADDPS    Z4, Z3, Z3
 
 nobias_325:
@@ -4416,12 +4504,12 @@ nobias_325:
 	VADDPS (R9), Z3, K1, Z3
 
 fresh_326:
-	MOVQ         120(AX), R8
-	TESTQ        $0x00000006, R8
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
 	JZ           linear_327
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z3, Z4, Z3
-	TESTQ        $0x00000004, R8
+	TESTQ        $0x00000004, R10
 	JZ           linear_327
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z3, Z4, Z3
@@ -4430,10 +4518,10 @@ linear_327:
 	VMOVUPS   Z3, K1, (R9)
 	CMPQ      112(AX), $0x01
 	JLE       next_321
-	MOVQ      128(AX), R8
-	TESTQ     R8, R8
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
 	JZ        nobias_328
-	VMOVUPS.Z (R8)(DX*1), K1, Z3
+	VMOVUPS.Z (R10)(DX*1), K1, Z3
 	VADDPS    Z3, Z7, Z7
 
 nobias_328:
@@ -4442,12 +4530,12 @@ nobias_328:
 	VADDPS (R9)(DI*1), Z7, K1, Z7
 
 fresh_329:
-	MOVQ         120(AX), R8
-	TESTQ        $0x00000006, R8
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
 	JZ           linear_330
 	VPXORD       Z3, Z3, Z3
 	VMAXPS       Z7, Z3, Z7
-	TESTQ        $0x00000004, R8
+	TESTQ        $0x00000004, R10
 	JZ           linear_330
 	VBROADCASTSS six512<>+0(SB), Z3
 	VMINPS       Z7, Z3, Z7
@@ -4456,10 +4544,10 @@ linear_330:
 	VMOVUPS   Z7, K1, (R9)(DI*1)
 	CMPQ      112(AX), $0x02
 	JLE       next_321
-	MOVQ      128(AX), R8
-	TESTQ     R8, R8
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
 	JZ        nobias_331
-	VMOVUPS.Z (R8)(DX*1), K1, Z3
+	VMOVUPS.Z (R10)(DX*1), K1, Z3
 	VADDPS    Z3, Z5, Z5
 
 nobias_331:
@@ -4468,12 +4556,12 @@ nobias_331:
 	VADDPS (R9)(DI*2), Z5, K1, Z5
 
 fresh_332:
-	MOVQ         120(AX), R8
-	TESTQ        $0x00000006, R8
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
 	JZ           linear_333
 	VPXORD       Z3, Z3, Z3
 	VMAXPS       Z5, Z3, Z5
-	TESTQ        $0x00000004, R8
+	TESTQ        $0x00000004, R10
 	JZ           linear_333
 	VBROADCASTSS six512<>+0(SB), Z3
 	VMINPS       Z5, Z3, Z5
@@ -4484,6 +4572,14 @@ linear_333:
 	JLE     next_321
 
 next_321:
+	MOVQ       88(AX), R10
+	SHLQ       $0x02, R10
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 (R10)(DI*1)
+	PREFETCHT0 (R10)(DI*2)
+	PREFETCHT0 (R10)(R8*1)
+
 low_319:
 	ADDQ 144(AX), BX
 	ADDQ 152(AX), CX
@@ -4780,6 +4876,14 @@ linear_355:
 	JLE     next_343
 
 next_343:
+	MOVQ       88(AX), R10
+	SHLQ       $0x02, R10
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 (R10)(DI*1)
+	PREFETCHT0 (R10)(DI*2)
+	PREFETCHT0 (R10)(R8*1)
+
 low_341:
 	CMPQ        104(AX), $0x02
 	JLE         low_356
@@ -4842,10 +4946,10 @@ linear_361:
 	JMP     next_358
 
 part_357:
-	MOVQ      128(AX), R8
-	TESTQ     R8, R8
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
 	JZ        nobias_362
-	VMOVUPS.Z (R8)(DX*1), K1, Z5
+	VMOVUPS.Z (R10)(DX*1), K1, Z5
 	VADDPS    Z5, Z4, Z4
 
 nobias_362:
@@ -4854,12 +4958,12 @@ nobias_362:
 	VADDPS (R9), Z4, K1, Z4
 
 fresh_363:
-	MOVQ         120(AX), R8
-	TESTQ        $0x00000006, R8
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
 	JZ           linear_364
 	VPXORD       Z5, Z5, Z5
 	VMAXPS       Z4, Z5, Z4
-	TESTQ        $0x00000004, R8
+	TESTQ        $0x00000004, R10
 	JZ           linear_364
 	VBROADCASTSS six512<>+0(SB), Z5
 	VMINPS       Z4, Z5, Z4
@@ -4868,10 +4972,10 @@ linear_364:
 	VMOVUPS   Z4, K1, (R9)
 	CMPQ      112(AX), $0x01
 	JLE       next_358
-	MOVQ      128(AX), R8
-	TESTQ     R8, R8
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
 	JZ        nobias_365
-	VMOVUPS.Z (R8)(DX*1), K1, Z4
+	VMOVUPS.Z (R10)(DX*1), K1, Z4
 	VADDPS    Z4, Z7, Z7
 
 nobias_365:
@@ -4880,12 +4984,12 @@ nobias_365:
 	VADDPS (R9)(DI*1), Z7, K1, Z7
 
 fresh_366:
-	MOVQ         120(AX), R8
-	TESTQ        $0x00000006, R8
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
 	JZ           linear_367
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z7, Z4, Z7
-	TESTQ        $0x00000004, R8
+	TESTQ        $0x00000004, R10
 	JZ           linear_367
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z7, Z4, Z7
@@ -4894,10 +4998,10 @@ linear_367:
 	VMOVUPS   Z7, K1, (R9)(DI*1)
 	CMPQ      112(AX), $0x02
 	JLE       next_358
-	MOVQ      128(AX), R8
-	TESTQ     R8, R8
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
 	JZ        nobias_368
-	VMOVUPS.Z (R8)(DX*1), K1, Z4
+	VMOVUPS.Z (R10)(DX*1), K1, Z4
 	VADDPS    Z4, Z3, Z3
 
 nobias_368:
@@ -4906,12 +5010,12 @@ nobias_368:
 	VADDPS (R9)(DI*2), Z3, K1, Z3
 
 fresh_369:
-	MOVQ         120(AX), R8
-	TESTQ        $0x00000006, R8
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
 	JZ           linear_370
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z3, Z4, Z3
-	TESTQ        $0x00000004, R8
+	TESTQ        $0x00000004, R10
 	JZ           linear_370
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z3, Z4, Z3
@@ -4922,6 +5026,14 @@ linear_370:
 	JLE     next_358
 
 next_358:
+	MOVQ       88(AX), R10
+	SHLQ       $0x02, R10
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 (R10)(DI*1)
+	PREFETCHT0 (R10)(DI*2)
+	PREFETCHT0 (R10)(R8*1)
+
 low_356:
 	MOVQ      56(AX), R8
 	MOVQ      BX, DI
@@ -5216,6 +5328,14 @@ linear_391:
 	JLE     next_379
 
 next_379:
+	MOVQ       88(AX), R10
+	SHLQ       $0x02, R10
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 (R10)(DI*1)
+	PREFETCHT0 (R10)(DI*2)
+	PREFETCHT0 (R10)(R8*1)
+
 low_377:
 	CMPQ        104(AX), $0x03
 	JLE         low_392
@@ -5278,10 +5398,10 @@ linear_397:
 	JMP     next_394
 
 part_393:
-	MOVQ      128(AX), R8
-	TESTQ     R8, R8
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
 	JZ        nobias_398
-	VMOVUPS.Z (R8)(DX*1), K1, Z4
+	VMOVUPS.Z (R10)(DX*1), K1, Z4
 	VADDPS    Z4, Z3, Z3
 
 nobias_398:
@@ -5290,12 +5410,12 @@ nobias_398:
 	VADDPS (R9), Z3, K1, Z3
 
 fresh_399:
-	MOVQ         120(AX), R8
-	TESTQ        $0x00000006, R8
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
 	JZ           linear_400
 	VPXORD       Z4, Z4, Z4
 	VMAXPS       Z3, Z4, Z3
-	TESTQ        $0x00000004, R8
+	TESTQ        $0x00000004, R10
 	JZ           linear_400
 	VBROADCASTSS six512<>+0(SB), Z4
 	VMINPS       Z3, Z4, Z3
@@ -5304,10 +5424,10 @@ linear_400:
 	VMOVUPS   Z3, K1, (R9)
 	CMPQ      112(AX), $0x01
 	JLE       next_394
-	MOVQ      128(AX), R8
-	TESTQ     R8, R8
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
 	JZ        nobias_401
-	VMOVUPS.Z (R8)(DX*1), K1, Z3
+	VMOVUPS.Z (R10)(DX*1), K1, Z3
 	VADDPS    Z3, Z7, Z7
 
 nobias_401:
@@ -5316,12 +5436,12 @@ nobias_401:
 	VADDPS (R9)(DI*1), Z7, K1, Z7
 
 fresh_402:
-	MOVQ         120(AX), R8
-	TESTQ        $0x00000006, R8
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
 	JZ           linear_403
 	VPXORD       Z3, Z3, Z3
 	VMAXPS       Z7, Z3, Z7
-	TESTQ        $0x00000004, R8
+	TESTQ        $0x00000004, R10
 	JZ           linear_403
 	VBROADCASTSS six512<>+0(SB), Z3
 	VMINPS       Z7, Z3, Z7
@@ -5330,10 +5450,10 @@ linear_403:
 	VMOVUPS   Z7, K1, (R9)(DI*1)
 	CMPQ      112(AX), $0x02
 	JLE       next_394
-	MOVQ      128(AX), R8
-	TESTQ     R8, R8
+	MOVQ      128(AX), R10
+	TESTQ     R10, R10
 	JZ        nobias_404
-	VMOVUPS.Z (R8)(DX*1), K1, Z3
+	VMOVUPS.Z (R10)(DX*1), K1, Z3
 	VADDPS    Z3, Z5, Z5
 
 nobias_404:
@@ -5342,12 +5462,12 @@ nobias_404:
 	VADDPS (R9)(DI*2), Z5, K1, Z5
 
 fresh_405:
-	MOVQ         120(AX), R8
-	TESTQ        $0x00000006, R8
+	MOVQ         120(AX), R10
+	TESTQ        $0x00000006, R10
 	JZ           linear_406
 	VPXORD       Z3, Z3, Z3
 	VMAXPS       Z5, Z3, Z5
-	TESTQ        $0x00000004, R8
+	TESTQ        $0x00000004, R10
 	JZ           linear_406
 	VBROADCASTSS six512<>+0(SB), Z3
 	VMINPS       Z5, Z3, Z5
@@ -5358,6 +5478,14 @@ linear_406:
 	JLE     next_394
 
 next_394:
+	MOVQ       88(AX), R10
+	SHLQ       $0x02, R10
+	ADDQ       R9, R10
+	PREFETCHT0 (R10)
+	PREFETCHT0 (R10)(DI*1)
+	PREFETCHT0 (R10)(DI*2)
+	PREFETCHT0 (R10)(R8*1)
+
 low_392:
 	ADDQ 144(AX), BX
 	ADDQ 152(AX), CX
@@ -7244,7 +7372,7 @@ done_468:
 	RET
 
 // func winoWeightGrad512(p *byte)
-// Requires: AVX, AVX512F, BMI2
+// Requires: AVX, AVX512F, BMI2, MMX+
 TEXT ·winoWeightGrad512(SB), NOSPLIT, $0-8
 	MOVQ         p+0(FP), AX
 	MOVL         $0x3e800000, CX
@@ -7628,6 +7756,12 @@ linear_535:
 	JLE     next_526
 
 next_526:
+	MOVQ         88(AX), R11
+	SHLQ         $0x02, R11
+	ADDQ         R8, R11
+	PREFETCHT0   (R11)
+	PREFETCHT0   (R11)(R10*1)
+	PREFETCHT0   (R11)(R10*2)
 	ADDQ         R9, R8
 	CMPQ         104(AX), $0x01
 	JLE          whole_524
@@ -7745,6 +7879,12 @@ linear_546:
 	JLE     next_537
 
 next_537:
+	MOVQ         88(AX), R11
+	SHLQ         $0x02, R11
+	ADDQ         R8, R11
+	PREFETCHT0   (R11)
+	PREFETCHT0   (R11)(R10*1)
+	PREFETCHT0   (R11)(R10*2)
 	ADDQ         R9, R8
 	CMPQ         104(AX), $0x02
 	JLE          whole_524
@@ -7862,6 +8002,13 @@ linear_557:
 	JLE     next_548
 
 next_548:
+	MOVQ       88(AX), R9
+	SHLQ       $0x02, R9
+	ADDQ       R8, R9
+	PREFETCHT0 (R9)
+	PREFETCHT0 (R9)(R10*1)
+	PREFETCHT0 (R9)(R10*2)
+
 whole_524:
 	ADDQ 144(AX), SI
 	ADDQ 152(AX), BX
@@ -8238,6 +8385,12 @@ linear_583:
 	JLE     next_574
 
 next_574:
+	MOVQ         88(AX), R10
+	SHLQ         $0x02, R10
+	ADDQ         DI, R10
+	PREFETCHT0   (R10)
+	PREFETCHT0   (R10)(R9*1)
+	PREFETCHT0   (R10)(R9*2)
 	ADDQ         R8, DI
 	CMPQ         104(AX), $0x01
 	JLE          whole_572
@@ -8355,6 +8508,12 @@ linear_594:
 	JLE     next_585
 
 next_585:
+	MOVQ         88(AX), R10
+	SHLQ         $0x02, R10
+	ADDQ         DI, R10
+	PREFETCHT0   (R10)
+	PREFETCHT0   (R10)(R9*1)
+	PREFETCHT0   (R10)(R9*2)
 	ADDQ         R8, DI
 	CMPQ         104(AX), $0x02
 	JLE          whole_572
@@ -8472,6 +8631,13 @@ linear_605:
 	JLE     next_596
 
 next_596:
+	MOVQ       88(AX), R8
+	SHLQ       $0x02, R8
+	ADDQ       DI, R8
+	PREFETCHT0 (R8)
+	PREFETCHT0 (R8)(R9*1)
+	PREFETCHT0 (R8)(R9*2)
+
 whole_572:
 	ADDQ 144(AX), BX
 	ADDQ 152(AX), CX

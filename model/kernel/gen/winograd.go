@@ -203,6 +203,7 @@ func (g *isa) winoWhole(p, off, src, dst reg.GPVirtual, t transform, k []reg.Vec
 func (g *isa) winoStore(p, off, dst reg.GPVirtual, cols [8]reg.Register, t transform, out []reg.VecVirtual, tl *tail) {
 	if t.epilogue {
 		g.winoRow(p, off, dst, cols, out, tl)
+		g.winoAhead(p, dst, cols, len(out))
 		return
 	}
 	for j, v := range out {
@@ -258,6 +259,16 @@ func (g *isa) winoRow(p, off, dst reg.GPVirtual, cols [8]reg.Register, out []reg
 		g.JLE(LabelRef(next))
 	}
 	g.Label(next)
+}
+
+// winoAhead fetches what the tile below stores to: lines of outputs are too far apart for the processor to foresee.
+func (g *isa) winoAhead(p, dst reg.GPVirtual, cols [8]reg.Register, n int) {
+	ahead := g.field(p, wDH)
+	g.SHLQ(U8(2), ahead)
+	g.ADDQ(dst, ahead)
+	for j := range n {
+		g.PREFETCHT0(rowMem(ahead, cols, j))
+	}
 }
 
 func (g *isa) winoEpilogue(p, off reg.GPVirtual, cell func(j int) Mem, v []reg.VecVirtual, tl *tail) {
