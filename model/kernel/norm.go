@@ -5,18 +5,52 @@ package kernel
 //	mean = ChannelSums(x)/n;  variance = ChannelSquares(x, mean)/n;  y = Affine(x, gamma/σ, beta - mean*gamma/σ)
 //	backward: Σdy = ChannelSums(dy), Σdy·(x-mean) = ChannelDots(x, mean, dy), both by AffineGrad in one pass; dx = Combine(x, dy, …)
 //
-// Reductions sum blocks of blockRows rows in float32 and the blocks in float64, so that they stay accurate over many
-// pixels. The blocks are counted from the first row of a call: divide work between goroutines at fixed rows.
+// Reductions sum blocks of rows in float32, at most blockRows of them into one sum, and the blocks in float64, so that they
+// stay accurate over many pixels. The blocks are counted from the first row of a call: divide work between goroutines at
+// fixed rows.
 const blockRows = 128
 
-// reduce calls f for every block of rows and adds what it leaves in the block sums to out.
-func (s *Scratch) reduce(c, n0, n1 int, out []float64, f func(row, rows int, sum ptr)) {
-	s.block = grow(s.block, c)
-	for r := n0; r < n1; r += blockRows {
+// together is how many rows of c channels reductions take as one, so that narrow rows fill vectors and no sum waits for
+// the one before.
+func together(c int) int {
+	k := 1
+	for 2*k*c <= 64 {
+		k *= 2
+	}
+	return k
+}
+
+// repeated copies per-channel vectors so often that they fit rows taken together, one after the other.
+func (s *Scratch) repeated(c int, vs ...[]float32) []float32 {
+	k := together(c)
+	s.wide = grow(s.wide, len(vs)*k*c)
+	for i := range len(vs) * k {
+		copy(s.wide[i*c:(i+1)*c], vs[i/k])
+	}
+	return s.wide
+}
+
+// reduce calls f for blocks of rows, of c channels or of several rows taken together, to leave sums for outs in s.block,
+// those for the second after w of the first. It adds them to outs.
+func (s *Scratch) reduce(c, n0, n1 int, outs [2][]float64, f func(row, rows, c, w int)) {
+	k := together(c)
+	w := k * c
+	s.block = grow(s.block, 2*w)
+	for r := n0; r < n1; r += k * blockRows {
+		n := min(k*blockRows, n1-r)
 		clear(s.block)
-		f(r, min(blockRows, n1-r), addr(s.block, 0))
-		for i, v := range s.block {
-			out[i] += float64(v)
+		if n >= k {
+			f(r, n/k, w, w)
+		}
+		if n%k > 0 {
+			f(r+n-n%k, n%k, c, w)
+		}
+		for j, out := range outs {
+			for i := j * w; i < j*w+w && out != nil; i += c {
+				for ch, v := range s.block[i : i+c] {
+					out[ch] += float64(v)
+				}
+			}
 		}
 	}
 }
@@ -28,7 +62,8 @@ func ChannelSums(s *Scratch, x []float32, c, n0, n1 int, out []float64) error {
 	if err := firstErr(err, errS, checkImages("x", x, c, n0, n1), checkLen("out", out, c)); err != nil {
 		return err
 	}
-	s.orNew().reduce(c, n0, n1, out, func(r, n int, sum ptr) { im.colSum(addr(x, r*c), sum, n, c) })
+	s = s.orNew()
+	s.reduce(c, n0, n1, [2][]float64{out}, func(r, n, wide, _ int) { im.colSum(addr(x, r*c), addr(s.block, 0), n, wide) })
 	return nil
 }
 
@@ -39,7 +74,9 @@ func ChannelSquares(s *Scratch, x, mean []float32, c, n0, n1 int, out []float64)
 	if err := firstErr(err, errS, checkImages("x", x, c, n0, n1), checkLen("mean", mean, c), checkLen("out", out, c)); err != nil {
 		return err
 	}
-	s.orNew().reduce(c, n0, n1, out, func(r, n int, sum ptr) { im.colSqDev(addr(x, r*c), addr(mean, 0), sum, n, c) })
+	s = s.orNew()
+	mean = s.repeated(c, mean)
+	s.reduce(c, n0, n1, [2][]float64{out}, func(r, n, wide, _ int) { im.colSqDev(addr(x, r*c), addr(mean, 0), addr(s.block, 0), n, wide) })
 	return nil
 }
 
@@ -51,8 +88,10 @@ func ChannelDots(s *Scratch, x, mean, dy []float32, c, n0, n1 int, out []float64
 		checkLen("out", out, c)); err != nil {
 		return err
 	}
-	s.orNew().reduce(c, n0, n1, out, func(r, n int, sum ptr) {
-		im.colDot(addr(x, r*c), addr(mean, 0), addr(dy, r*c), sum, n, c)
+	s = s.orNew()
+	mean = s.repeated(c, mean)
+	s.reduce(c, n0, n1, [2][]float64{out}, func(r, n, wide, _ int) {
+		im.colDot(addr(x, r*c), addr(mean, 0), addr(dy, r*c), addr(s.block, 0), n, wide)
 	})
 	return nil
 }
@@ -118,15 +157,10 @@ func AffineGrad(s *Scratch, dy, x, scale, shift, mean []float32, c, n0, n1 int, 
 		return err
 	}
 	s = s.orNew()
-	s.block = grow(s.block, 2*c)
-	for r := n0; r < n1; r += blockRows {
-		clear(s.block)
-		im.affineGrad(addr(dy, r*c), addr(x, r*c), addr(scale, 0), addr(shift, 0), addr(mean, 0), addr(s.block, 0), addr(s.block, c), min(blockRows, n1-r), c, flags)
-		for i := range c {
-			sum[i] += float64(s.block[i])
-			dot[i] += float64(s.block[c+i])
-		}
-	}
+	p := s.repeated(c, scale, shift, mean)
+	s.reduce(c, n0, n1, [2][]float64{sum, dot}, func(r, n, wide, w int) {
+		im.affineGrad(addr(dy, r*c), addr(x, r*c), addr(p, 0), addr(p, w), addr(p, 2*w), addr(s.block, 0), addr(s.block, w), n, wide, flags)
+	})
 	return nil
 }
 

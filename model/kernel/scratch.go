@@ -24,6 +24,7 @@ type Scratch struct {
 	spread    []float32 // rows of a matrix, spread over the cache
 	panel     []float32 // columns of a matrix, packed
 	block     []float32 // per-channel block sums
+	wide      []float32 // per-channel vectors for several rows at once
 	planes    []float32 // activations as channel planes
 	outs      []float32 // results as channel planes
 	image     []float32 // one image of results, to be added

@@ -132,7 +132,14 @@ func TestTrainIsReproducible(t *testing.T) {
 }
 
 func TestTrainAllocatesNothingPerStep(t *testing.T) {
-	g, err := zoo.Build("seed-cnn", model.Shape{20, 20, 3}, 10, 1)
+	for _, name := range []string{"seed-cnn", "resnet-8"} {
+		t.Run(name, func(t *testing.T) { checkAllocations(t, name) })
+	}
+}
+
+func checkAllocations(t *testing.T, name string) {
+	t.Helper()
+	g, err := zoo.Build(name, model.Shape{20, 20, 3}, 10, 1)
 	if err != nil {
 		t.Fatal(err)
 	}
