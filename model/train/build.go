@@ -67,6 +67,11 @@ func (c *builder) ports() {
 			p.readers++
 		}
 	}
+	for _, u := range c.b.units {
+		if s, ok := u.(normStats); ok {
+			s.in.centred = s.in.readers == 1 && s.in.act == kernel.None
+		}
+	}
 	seen := map[*value]bool{}
 	for i := len(c.b.units) - 1; i >= 0; i-- {
 		u := c.b.units[i]

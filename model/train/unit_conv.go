@@ -124,7 +124,7 @@ func (u *conv) backward(w *worker, c chunk) error {
 	if err != nil {
 		return err
 	}
-	if u.b != nil {
+	if u.b != nil && !u.out.centred { // else the bias changes nothing: its gradient is, and stays, zero
 		if c.first {
 			clear(gb)
 		}

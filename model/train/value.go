@@ -23,6 +23,7 @@ type value struct {
 	masked   bool              // its only reader passes the gradient through that, too
 	keep     bool              // the gradient is needed after the pass
 	readers  int               // units that read it
+	centred  bool              // its only reader is normalisation, which takes constants away
 }
 
 // fleeting values are not kept for the batch.
