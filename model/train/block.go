@@ -60,7 +60,7 @@ type pass struct {
 // step is one direction of a unit.
 type step struct {
 	unit
-	backward bool
+	back bool
 }
 
 // block is a part of the network between two points where one tensor is alive.
@@ -134,10 +134,10 @@ func (p *pass) do(w *worker, lane int) error {
 		c.n1 = min(c.n0+p.chunk, end)
 		for _, s := range p.steps {
 			var err error
-			if s.backward {
-				err = s.unit.backward(w, c)
+			if s.back {
+				err = s.backward(w, c)
 			} else {
-				err = s.unit.forward(w, c)
+				err = s.forward(w, c)
 			}
 			if err != nil {
 				return err

@@ -42,7 +42,7 @@ func (c *builder) rooms() {
 // largestChunk is the most examples for which a fleeting value is computed at once.
 func (b *block) largestChunk(v *value) (n int) {
 	for _, p := range slices.Concat(b.fwd, b.bwd) {
-		if slices.ContainsFunc(p.steps, func(s step) bool { return !s.backward && s.result() == v }) {
+		if slices.ContainsFunc(p.steps, func(s step) bool { return !s.back && s.result() == v }) {
 			n = max(n, p.chunk)
 		}
 	}
