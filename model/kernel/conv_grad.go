@@ -158,7 +158,7 @@ func (c *Conv) GradInputTransposed(s *Scratch, dy, wt, dx []float32, n0, n1 int,
 		c.back.forwardDepth(im, s, dp, addr(s.pack, 0), xp, n1-n0, nil, flags)
 		return nil
 	}
-	if !add && (c.depthwise || c.grad().gaps) {
+	if !add && (c.depthwise || c.grad().gaps || c.grad().few) {
 		clear(dx[n0*c.inSize : n1*c.inSize])
 	}
 	if c.depthwise {
@@ -166,9 +166,40 @@ func (c *Conv) GradInputTransposed(s *Scratch, dy, wt, dx []float32, n0, n1 int,
 		return nil
 	}
 	for g := range c.s.Groups {
-		c.gradInputGroup(im, s, at(dp, g*c.ocg), at(wp, g*c.s.KH*c.s.KW*c.ocg*c.icg), at(xp, g*c.icg), n1-n0, flags)
+		d, w, x := at(dp, g*c.ocg), at(wp, g*c.s.KH*c.s.KW*c.ocg*c.icg), at(xp, g*c.icg)
+		if c.grad().few {
+			c.gradInputTaps(im, s, d, w, x, n1-n0)
+		} else {
+			c.gradInputGroup(im, s, d, w, x, n1-n0, flags)
+		}
 	}
 	return nil
+}
+
+// gradInputTaps adds, tap by tap, products of output gradients and transposed weights to the shifted pixels of dx: for
+// small images, where few input positions see the same taps, but many outputs one tap.
+func (c *Conv) gradInputTaps(im *impl, s *Scratch, dy, wt, dx ptr, images int) {
+	sh := &c.s
+	t := &s.tile
+	*t = tileArgs{k: c.ocg, k2: 1, k3: 1, ak: 4, bk: 4 * c.icg, flags: flagAccumulate}
+	for j := 0; j < c.icg; {
+		n := im.width(im.mr, c.icg-j)
+		for i := range images {
+			for tap := range sh.KH * sh.KW {
+				kh, kw := tap/sh.KW, tap%sh.KW
+				y0, y1 := tapRange(kh, c.oh, sh.H, sh.StrideH, sh.DilationH, sh.PadTop)
+				x0, x1 := tapRange(kw, c.ow, sh.W, sh.StrideW, sh.DilationW, sh.PadLeft)
+				if y0 >= y1 || x0 >= x1 {
+					continue
+				}
+				t.b = at(wt, tap*c.ocg*c.icg+j)
+				g := grid{m: y1 - y0, n: x1 - x0, a: at(dy, i*c.outSize+(y0*c.ow+x0)*sh.OC), am: 4 * c.ow * sh.OC, an: 4 * sh.OC,
+					c: at(dx, i*c.inSize+c.tapOffset(y0, x0, kh, kw)+j), cm: 4 * sh.StrideH * sh.W * sh.IC, cn: 4 * sh.StrideW * sh.IC}
+				g.run(&im.tiler, t, n)
+			}
+		}
+		j += n
+	}
 }
 
 // gradInputGroup computes dx as a convolution of dy with transposed weights. Input positions a stride apart see the same

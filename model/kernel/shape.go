@@ -110,6 +110,7 @@ type backSpans struct {
 	rows, cols   []backSpan
 	stepH, stepW backStep
 	gaps         bool // there are positions that no tap reaches
+	few          bool // so few positions share their taps that tiles would be nearly empty
 }
 
 func newBackSpans(c *Conv) *backSpans {
@@ -118,6 +119,7 @@ func newBackSpans(c *Conv) *backSpans {
 	b.rows, b.stepH, h = spansBack(c.oh, s.H, s.KH, s.StrideH, s.DilationH, s.PadTop)
 	b.cols, b.stepW, w = spansBack(c.ow, s.W, s.KW, s.StrideW, s.DilationW, s.PadLeft)
 	b.gaps = h < s.H || w < s.W
+	b.few = h*w < 4*len(b.rows)*len(b.cols)
 	return b
 }
 
