@@ -79,3 +79,13 @@ func TestCloseWithForgottenEntries(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// TestCommitErrorNamesCause: a store that a failed write has stopped says so whatever Raft makes of it.
+func TestCommitErrorNamesCause(t *testing.T) {
+	c := &committer{cause: func() error { return ErrFull }}
+	for _, raftsOwn := range []error{raft.ErrNotLeader, raft.ErrLeadershipLost, raft.ErrRaftShutdown} {
+		if err := c.commitError(raftsOwn); !errors.Is(err, ErrFull) || errors.Is(err, ErrNotLeader) != errors.Is(raftsOwn, raft.ErrNotLeader) {
+			t.Errorf("%v became %v", raftsOwn, err)
+		}
+	}
+}

@@ -243,12 +243,15 @@ func (c *committer) distribute(calls []*call, future raft.ApplyFuture) bool {
 // commitError translates Raft's errors: what surely was not appended is ErrNotLeader,
 // what may have been is ErrUncertain.
 func (c *committer) commitError(err error) error {
+	cause := c.cause()
 	switch {
 	case errors.Is(err, raft.ErrNotLeader), errors.Is(err, raft.ErrLeadershipTransferInProgress), errors.Is(err, raft.ErrEnqueueTimeout):
+		if cause != nil {
+			err = cause // why it leads no more
+		}
 		return fmt.Errorf("%w: %w", ErrNotLeader, err)
-	}
-	// Raft loses the chain of a failed write's error.
-	if cause := c.cause(); cause != nil {
+	case cause != nil:
+		// Raft loses the chain of a failed write's error.
 		return fmt.Errorf("%w: %w", ErrUncertain, cause)
 	}
 	if errors.Is(err, raft.ErrRaftShutdown) {

@@ -265,10 +265,10 @@ func (s *Store) Apply(ctx context.Context, cmds ...*v1.Command) ([]Result, error
 	if len(cmds) == 0 {
 		return nil, nil
 	}
-	if err := s.Err(); err != nil {
-		return nil, fmt.Errorf("apply: %w: %w", ErrNotLeader, err)
-	}
 	if !s.IsLeader() {
+		if err := s.Err(); err != nil {
+			return nil, fmt.Errorf("apply: %w: %w", ErrNotLeader, err)
+		}
 		return nil, fmt.Errorf("apply: %w", ErrNotLeader)
 	}
 	results, err := s.commits.apply(ctx, cmds)
