@@ -42,18 +42,12 @@ func (c cluster) Address(id string) string {
 	if id == c.s.store.ID() {
 		return c.s.address
 	}
-	if p, known := c.s.peers.Get(id); known {
-		return p.API
-	}
-	return c.s.recorded(id).GetApiAddress()
+	return c.s.known(id).GetApiAddress()
 }
 
 // Version implements api.Cluster.
 func (c cluster) Version(id string) string {
-	if p, known := c.s.peers.Get(id); known {
-		return p.Version
-	}
-	return c.s.recorded(id).GetVersion()
+	return c.s.known(id).GetVersion()
 }
 
 // Leader implements api.Cluster.
@@ -70,12 +64,7 @@ func (c cluster) Replicas() []string { return c.each(c.Address) }
 
 // BrokerRoutes implements api.Cluster.
 func (c cluster) BrokerRoutes() []string {
-	return c.each(func(id string) string {
-		if p, known := c.s.peers.Get(id); known {
-			return p.Route
-		}
-		return c.s.recorded(id).GetBrokerAddress()
-	})
+	return c.each(func(id string) string { return c.s.known(id).GetBrokerAddress() })
 }
 
 // each collects what is known of every member, this one included.

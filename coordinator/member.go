@@ -59,8 +59,18 @@ func (s *Server) recorded(id string) (r *v1.Replica) {
 	return r
 }
 
-// known lists API addresses at which other replicas may answer: those named at the start, those heard of, those recorded.
-func (s *Server) known() []string {
+// known is what a replica tells of itself, or else what the records hold of it; nil if neither.
+func (s *Server) known(id string) *v1.Replica {
+	if s.peers != nil { // the records are there before it is
+		if p, told := s.peers.Get(id); told {
+			return &v1.Replica{Id: id, ApiAddress: p.API, BrokerAddress: p.Route, Version: p.Version}
+		}
+	}
+	return s.recorded(id)
+}
+
+// knownAddresses lists API addresses at which other replicas may answer: those named at the start, those heard of, those recorded.
+func (s *Server) knownAddresses() []string {
 	out := slices.Clone(s.cfg.Join)
 	if s.store == nil {
 		return out
@@ -70,12 +80,7 @@ func (s *Server) known() []string {
 		if m.ID == s.store.ID() {
 			continue
 		}
-		address := s.recorded(m.ID).GetApiAddress()
-		if s.peers != nil {
-			if p, known := s.peers.Get(m.ID); known {
-				address = p.API
-			}
-		}
+		address := s.known(m.ID).GetApiAddress()
 		if address != "" && !slices.Contains(out, address) {
 			out = append(out, address)
 		}
@@ -95,7 +100,7 @@ func (s *Server) askLeader(ctx context.Context) (*v1.ReplicasResponse, string, e
 		}
 		return r
 	}
-	for _, address := range s.known() {
+	for _, address := range s.knownAddresses() {
 		r := ask(address)
 		if r == nil {
 			continue
@@ -159,7 +164,7 @@ func (s *Server) routes(ctx context.Context) []string {
 			add(s.recorded(m.ID).GetBrokerAddress())
 		}
 	}
-	for _, address := range s.known() {
+	for _, address := range s.knownAddresses() {
 		for _, r := range s.askRoutes(ctx, address) {
 			add(r)
 		}
