@@ -58,6 +58,9 @@ type Config struct {
 	// MaxLogBytes bounds the log file; writes beyond it fail as on a full disk. 0: no
 	// bound but the disk.
 	MaxLogBytes int
+
+	// dialled stands in for each connection that the replica makes: for tests of a network that holds back and loses.
+	dialled func(to string, c net.Conn) net.Conn
 }
 
 // defaultSnapshotBytes of entries are applied again in about a second.

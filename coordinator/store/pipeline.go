@@ -7,11 +7,13 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// network is Raft's network transport with pipelines that end by themselves.
+// network is Raft's network transport with pipelines that end by themselves, and a memory of who was heard of.
 type network struct {
 	*raft.NetworkTransport
 	// elect counts how often another replica was told to take over.
 	elect *atomic.Uint64
+	// confirmed is who takes this replica for the leader.
+	confirmed *confirmations
 }
 
 // TimeoutNow tells a replica to take over: the last step of a transfer of leadership.

@@ -186,31 +186,11 @@ func (s *Store) Linearizable(ctx context.Context) error {
 		return s.Barrier(ctx)
 	}
 	index := s.raft.CommitIndex()
-	if err := s.verifyLeader(ctx); err != nil {
+	if err := s.verifyLeader(ctx, term); err != nil {
 		return fmt.Errorf("verify leader: %w", err)
-	}
-	if s.raft.CurrentTerm() != term {
-		return fmt.Errorf("verify leader: %w", ErrNotLeader)
 	}
 	if err := s.fsm.applied.wait(ctx, s.done, s.lastCommand(index)); err != nil {
 		return fmt.Errorf("wait for entry %d: %w", index, err)
-	}
-	return nil
-}
-
-// verifyLeader confirms with a majority that this replica leads now. Raft also takes the answer to a heartbeat that was on
-// its way when it was asked: a leader that was stopped for a while, and replaced, so believed an answer from before. Every
-// other replica has at most one heartbeat on its way, and each question takes an answer of at least one of them: the last
-// of as many questions as there are members, one after the other, cannot be answered by such heartbeats alone.
-func (s *Store) verifyLeader(ctx context.Context) error {
-	members, err := s.Members()
-	if err != nil {
-		return err
-	}
-	for range max(1, len(members)) {
-		if err := s.await(ctx, s.raft.VerifyLeader()); err != nil {
-			return err
-		}
 	}
 	return nil
 }

@@ -61,6 +61,7 @@ type Store struct {
 	wg      sync.WaitGroup
 
 	handovers handovers
+	confirmed confirmations
 }
 
 // Open opens the replica in cfg.Dir, rebuilding its state if need be, and starts to

@@ -33,7 +33,8 @@ func (s *Store) openTransport() (transport, error) {
 		return nil, err
 	}
 	s.layer = layer
-	return network{elect: &s.handovers.elect, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+	layer.dialled = s.cfg.dialled
+	return network{elect: &s.handovers.elect, confirmed: &s.confirmed, NetworkTransport: raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 		Stream: layer, MaxPool: transportPool, Timeout: transportTimeout,
 		Logger: newRaftLog(s.log).Named("transport"),
 	})}, nil
@@ -47,6 +48,8 @@ type streams struct {
 	advertise address
 	identity  *identity
 	log       zerolog.Logger
+	// dialled, if set, is given each connection that this replica makes: see Config.
+	dialled func(to string, c net.Conn) net.Conn
 	// ctx ends with Close, and with it what is being dialled.
 	ctx    context.Context
 	cancel context.CancelFunc
@@ -116,6 +119,9 @@ func (s *streams) Dial(to raft.ServerAddress, timeout time.Duration) (net.Conn, 
 	}
 	if err := s.greet(ctx, c, to); err != nil {
 		return nil, errors.Join(err, c.Close())
+	}
+	if s.dialled != nil {
+		c = s.dialled(string(to), c)
 	}
 	return s.track(c)
 }
