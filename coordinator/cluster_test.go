@@ -9,6 +9,7 @@ import (
 	"connectrpc.com/connect"
 
 	"github.com/espalier-ml/espalier/coordinator"
+	"github.com/espalier-ml/espalier/coordinator/store"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
 
@@ -81,6 +82,16 @@ func TestThreeReplicas(t *testing.T) {
 		}
 		return true
 	})
+	for _, s := range all {
+		eventually(t, "each replica's record of which commands the others know", func() bool {
+			for _, id := range []string{"a", "b", "c"} {
+				if s.CommandsOf(id) != store.Commands {
+					return false
+				}
+			}
+			return true
+		})
+	}
 	// Workers and user know the second and the third replica only.
 	dismiss := crew(t, all[2], users[1], 3)
 	defer dismiss()

@@ -324,7 +324,7 @@ func (s *Server) replicaChanges() (cmds []*v1.Command) {
 		if !known || m.ID != s.store.ID() && now.Sub(p.Heard) > 5*memberInterval {
 			continue
 		}
-		next := &v1.Replica{Id: m.ID, RaftAddress: m.Address, ApiAddress: p.API, BrokerAddress: p.Route, Version: p.Version}
+		next := &v1.Replica{Id: m.ID, RaftAddress: m.Address, ApiAddress: p.API, BrokerAddress: p.Route, Version: p.Version, Commands: p.Commands}
 		if old := s.recorded(m.ID); !proto.Equal(old, next) {
 			cmds = append(cmds, &v1.Command{TimeMs: now.UnixMilli(), Op: &v1.Command_PutReplica{PutReplica: &v1.PutReplica{Replica: next}}})
 		}

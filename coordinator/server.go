@@ -222,7 +222,7 @@ func (s *Server) startReplication(context.Context) (stop func(context.Context) e
 	undo = append(undo, func() error { nc.Close(); return nil })
 	route := cmp.Or(s.cfg.BrokerClusterAdvertise, s.broker.ClusterAddress())
 	if s.peers, err = broker.Announce(nc, broker.Peer{
-		ID: s.store.ID(), API: s.address, Route: route, Raft: s.store.Address(), Version: s.cfg.Version,
+		ID: s.store.ID(), API: s.address, Route: route, Raft: s.store.Address(), Version: s.cfg.Version, Commands: store.Commands,
 	}); err != nil {
 		return nil, err
 	}

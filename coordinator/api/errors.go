@@ -43,6 +43,7 @@ var codes = []struct {
 	{store.ErrNotFound, connect.CodeNotFound},
 	{store.ErrExists, connect.CodeAlreadyExists},
 	{store.ErrState, connect.CodeFailedPrecondition},
+	{store.ErrOlder, connect.CodeFailedPrecondition},
 	{store.ErrOtherCluster, connect.CodeFailedPrecondition},
 	{store.ErrUnreachable, connect.CodeFailedPrecondition},
 	{context.Canceled, connect.CodeCanceled},

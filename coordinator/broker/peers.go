@@ -28,6 +28,8 @@ type Peer struct {
 	// Raft is where the store of the other replicas connects, Version its build.
 	Raft    string `json:"raft,omitempty"`
 	Version string `json:"version,omitempty"`
+	// Commands is the newest kind of command that its store knows.
+	Commands uint32 `json:"commands,omitempty"`
 	// Heard is when it last told; not told itself.
 	Heard time.Time `json:"-"`
 }

@@ -17,7 +17,7 @@ import (
 func TestOldAnswers(t *testing.T) {
 	wires := &wires{}
 	c := newCluster(t, 3, func(cfg *Config) {
-		cfg.Election = 2 * time.Second // for as long the old leader believes that it leads
+		cfg.Election = time.Second // for as long the old leader believes that it leads
 		from := cfg.ID
 		cfg.dialled = func(to string, conn net.Conn) net.Conn { return wires.between(from, to, conn) }
 	})

@@ -25,6 +25,9 @@ var (
 	// ErrNewer: a committed command is one of a newer build, which this one does not
 	// know. The replica has stopped; it goes on where it was after an upgrade.
 	ErrNewer = errors.New("command of a newer build")
+	// ErrOlder: the command is of a kind that a member does not know yet. Nothing was committed; upgrade that
+	// member, or remove it.
+	ErrOlder = errors.New("a replica runs an older build")
 	// ErrOtherCluster: the other replica, or the folder, belongs to another cluster.
 	ErrOtherCluster = errors.New("replica of another cluster")
 	// ErrUnreachable: a replica does not answer at the address given, or does not catch up.

@@ -260,8 +260,8 @@ func (s *Store) HandOver() {
 // them. Concurrent calls share log entries; one call's commands stay together and in
 // order. A refused command has Result.Err set and changed nothing.
 //
-// Errors: ErrNotLeader or ErrClosed (nothing was committed), ctx's error alone (nothing
-// was committed), ErrUncertain, with the cause (it may have been).
+// Errors: ErrNotLeader, ErrClosed or ErrOlder (nothing was committed), ctx's error alone
+// (nothing was committed), ErrUncertain, with the cause (it may have been).
 func (s *Store) Apply(ctx context.Context, cmds ...*v1.Command) ([]Result, error) {
 	if len(cmds) == 0 {
 		return nil, nil
@@ -271,6 +271,9 @@ func (s *Store) Apply(ctx context.Context, cmds ...*v1.Command) ([]Result, error
 			return nil, fmt.Errorf("apply: %w: %w", ErrNotLeader, err)
 		}
 		return nil, fmt.Errorf("apply: %w", ErrNotLeader)
+	}
+	if err := s.mayCommit(cmds); err != nil {
+		return nil, fmt.Errorf("apply: %w", err)
 	}
 	results, err := s.commits.apply(ctx, cmds)
 	if err != nil {

@@ -301,7 +301,7 @@ func TestNewerCommand(t *testing.T) {
 	s := open(t, testConfig(t.TempDir()))
 	must(t, s, submit(1, "a", "local"))
 	before := digest(t, s)
-	_, err := s.Apply(t.Context(), submit(2, "b", "local"), newerCommand())
+	_, err := s.commits.apply(t.Context(), []*v1.Command{submit(2, "b", "local"), newerCommand()}) // past the gate
 	if !errors.Is(err, ErrUncertain) || !errors.Is(err, ErrNewer) {
 		t.Fatalf("%v, want ErrUncertain and ErrNewer", err)
 	}
@@ -336,7 +336,7 @@ func TestBarrierBehindFailure(t *testing.T) {
 	}
 	applied, passed := make(chan error, 1), make(chan error, 1)
 	appended(func() {
-		_, err := s.Apply(t.Context(), newerCommand())
+		_, err := s.commits.apply(t.Context(), []*v1.Command{newerCommand()})
 		applied <- err
 	})
 	appended(func() { passed <- s.Barrier(t.Context()) })

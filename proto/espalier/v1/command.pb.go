@@ -1366,6 +1366,8 @@ type Replica struct {
 	// Where the other replicas' brokers connect.
 	BrokerAddress string `protobuf:"bytes,4,opt,name=broker_address,json=brokerAddress,proto3" json:"broker_address,omitempty"`
 	Version       string `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	// The number of the newest kind of command that it knows; 0 if it does not say.
+	Commands      uint32 `protobuf:"varint,6,opt,name=commands,proto3" json:"commands,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1433,6 +1435,13 @@ func (x *Replica) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *Replica) GetCommands() uint32 {
+	if x != nil {
+		return x.Commands
+	}
+	return 0
 }
 
 var File_espalier_v1_command_proto protoreflect.FileDescriptor
@@ -1537,14 +1546,15 @@ const file_espalier_v1_command_proto_rawDesc = "" +
 	"PutReplica\x12.\n" +
 	"\areplica\x18\x01 \x01(\v2\x14.espalier.v1.ReplicaR\areplica\"\x1d\n" +
 	"\vDropReplica\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x9e\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"\xba\x01\n" +
 	"\aReplica\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12\x1f\n" +
 	"\vapi_address\x18\x03 \x01(\tR\n" +
 	"apiAddress\x12%\n" +
 	"\x0ebroker_address\x18\x04 \x01(\tR\rbrokerAddress\x12\x18\n" +
-	"\aversion\x18\x05 \x01(\tR\aversionB>Z<github.com/espalier-ml/espalier/proto/espalier/v1;espalierv1b\x06proto3"
+	"\aversion\x18\x05 \x01(\tR\aversion\x12\x1a\n" +
+	"\bcommands\x18\x06 \x01(\rR\bcommandsB>Z<github.com/espalier-ml/espalier/proto/espalier/v1;espalierv1b\x06proto3"
 
 var (
 	file_espalier_v1_command_proto_rawDescOnce sync.Once
