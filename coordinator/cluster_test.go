@@ -2,34 +2,23 @@ package coordinator_test
 
 import (
 	"context"
-	"net"
 	"testing"
 	"time"
 
 	"connectrpc.com/connect"
 
+	"github.com/espalier-ml/espalier/client/clienttest"
 	"github.com/espalier-ml/espalier/coordinator"
 	"github.com/espalier-ml/espalier/coordinator/store"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
-
-// freeAddress gives an address that was free a moment ago: replicas tell each other theirs before they listen.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
 
 // replicas starts a cluster of n.
 func replicas(t *testing.T, n int) []*coordinator.Server {
 	t.Helper()
 	var out []*coordinator.Server
 	for i := range n {
-		cfg := coordinator.Config{Dir: t.TempDir(), ReplicaID: string(rune('a' + i)), RaftListen: freeAddress(t), NoSync: true,
+		cfg := coordinator.Config{Dir: t.TempDir(), ReplicaID: string(rune('a' + i)), RaftListen: clienttest.Unused(t), NoSync: true,
 			Version: "test", Lease: 4 * time.Second}
 		if i > 0 {
 			cfg.Join = []string{out[0].Address()}
@@ -147,8 +136,8 @@ func TestAllAtOnce(t *testing.T) {
 	defer cancel()
 	var configs []coordinator.Config
 	for i := range 3 {
-		configs = append(configs, coordinator.Config{Dir: t.TempDir(), ReplicaID: string(rune('a' + i)), Listen: freeAddress(t),
-			BrokerListen: freeAddress(t), RaftListen: freeAddress(t), BrokerCluster: freeAddress(t), NoSync: true, Version: "test", Lease: 4 * time.Second})
+		configs = append(configs, coordinator.Config{Dir: t.TempDir(), ReplicaID: string(rune('a' + i)), Listen: clienttest.Unused(t),
+			BrokerListen: clienttest.Unused(t), RaftListen: clienttest.Unused(t), BrokerCluster: clienttest.Unused(t), NoSync: true, Version: "test", Lease: 4 * time.Second})
 		if i > 0 {
 			configs[i].Join = []string{configs[0].Listen}
 		}

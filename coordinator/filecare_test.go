@@ -12,6 +12,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/espalier-ml/espalier/client/clienttest"
 	"github.com/espalier-ml/espalier/coordinator"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
@@ -35,7 +36,7 @@ func newCaring(t *testing.T, n int) *caring {
 
 func (c *caring) add() {
 	c.t.Helper()
-	cfg := coordinator.Config{Dir: c.t.TempDir(), ReplicaID: string(rune('a' + len(c.dirs))), RaftListen: freeAddress(c.t), NoSync: true,
+	cfg := coordinator.Config{Dir: c.t.TempDir(), ReplicaID: string(rune('a' + len(c.dirs))), RaftListen: clienttest.Unused(c.t), NoSync: true,
 		Version: "test", Lease: 4 * time.Second, ScrubEvery: 200 * time.Millisecond}
 	coordinator.FastSweeps(&cfg)
 	if len(c.servers) > 0 {

@@ -5,7 +5,6 @@ import (
 	"cmp"
 	"fmt"
 	"math"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/espalier-ml/espalier/client"
+	"github.com/espalier-ml/espalier/client/clienttest"
 	"github.com/espalier-ml/espalier/model/data"
 	"github.com/espalier-ml/espalier/model/esp"
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
@@ -50,24 +50,13 @@ func (c *cluster) did(format string, args ...any) {
 	c.events = append(c.events, fmt.Sprintf(format, args...))
 }
 
-// freeAddress is a loopback address on which nothing listens.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
-
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("SKIPPED: processes take seconds")
 	}
 	c := &cluster{t: t, dir: t.TempDir(), workers: map[string]*process{}}
-	c.role = serverRole{Dir: filepath.Join(c.dir, "server"), Listen: freeAddress(t), Broker: freeAddress(t)}
+	c.role = serverRole{Dir: filepath.Join(c.dir, "server"), Listen: clienttest.Unused(t), Broker: clienttest.Unused(t)}
 	c.api, c.broker = newProxy(t, c.role.Listen), newProxy(t, c.role.Broker)
 	c.role.BrokerAdvertise = c.broker.address()
 	var err error

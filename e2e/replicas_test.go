@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/espalier-ml/espalier/client"
+	"github.com/espalier-ml/espalier/client/clienttest"
 	"github.com/espalier-ml/espalier/coordinator/certs"
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/tlsfile"
@@ -39,7 +40,7 @@ func newReplicas(t *testing.T, secure bool, adjust func(i int, r *serverRole)) *
 	for i := range 3 {
 		r := serverRole{
 			ID: string(rune('a' + i)), Dir: filepath.Join(c.dir, string(rune('a'+i))),
-			Listen: freeAddress(t), Broker: freeAddress(t), Raft: freeAddress(t), Routes: freeAddress(t),
+			Listen: clienttest.Unused(t), Broker: clienttest.Unused(t), Raft: clienttest.Unused(t), Routes: clienttest.Unused(t),
 		}
 		if i > 0 {
 			r.Join = []string{c.roles[0].Listen}
@@ -206,7 +207,7 @@ func TestMoveAndRemove(t *testing.T) {
 	c.submit()
 	for _, i := range []int{1, 2} {
 		c.servers[i].terminate()
-		c.roles[i].Raft, c.roles[i].Routes, c.roles[i].Broker = freeAddress(t), freeAddress(t), freeAddress(t)
+		c.roles[i].Raft, c.roles[i].Routes, c.roles[i].Broker = clienttest.Unused(t), clienttest.Unused(t), clienttest.Unused(t)
 		c.roles[i].Join = nil // it finds the others by its records
 		if i == 2 {
 			c.roles[i].Join = []string{c.roles[1].Listen}

@@ -14,6 +14,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/espalier-ml/espalier/client"
+	"github.com/espalier-ml/espalier/client/clienttest"
 	"github.com/espalier-ml/espalier/coordinator"
 	"github.com/espalier-ml/espalier/job"
 	"github.com/espalier-ml/espalier/model/bench"
@@ -93,7 +94,7 @@ func startTraced(t *testing.T) *traced {
 	var first string
 	for _, id := range []string{"a", "b", "c"} {
 		cfg := coordinator.Config{
-			Dir: filepath.Join(t.TempDir(), id), ReplicaID: id, RaftListen: freeAddress(t), NoSync: true, Version: "test",
+			Dir: filepath.Join(t.TempDir(), id), ReplicaID: id, RaftListen: clienttest.Unused(t), NoSync: true, Version: "test",
 			Known: job.Names{Zoo: zoo.Names(), Samplers: sampler.Names()}, Logger: c.logger(id, zerolog.InfoLevel),
 		}
 		if first != "" {

@@ -11,7 +11,10 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"strconv"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -67,15 +70,27 @@ func New(t testing.TB) *Server {
 	return s
 }
 
-// Unused returns a loopback address where nothing listens.
+// Ports of Unused lie below those that systems give to connections: one that such a connection took while its
+// owner was down would keep that from starting again.
+const firstPort, endPort = 10000, 32000
+
+// tried counts the ports that this process has tried: none is given out twice. Processes begin far from each other.
+var tried atomic.Int64
+
+// Unused returns a loopback address where nothing listens, for a server that is told its address before it listens.
 func Unused(t testing.TB) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var err error
+	for range 100 {
+		port := firstPort + (os.Getpid()*101+int(tried.Add(1)))%(endPort-firstPort)
+		var l net.Listener
+		if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+			defer l.Close()
+			return l.Addr().String()
+		}
 	}
-	defer l.Close()
-	return l.Addr().String()
+	t.Fatalf("no free port on loopback from %d to %d: %v", firstPort, endPort-1, err)
+	return ""
 }
 
 func (s *Server) guard(next http.Handler) http.Handler {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -308,16 +309,13 @@ func (c *cluster) close() error {
 // portsOfReplica is how many ports a replica takes, from the API's on.
 const portsOfReplica = 4
 
-// freePorts gives a loopback address whose port and the three above it were free a moment ago.
+// freePorts gives a loopback address whose port and the three above it were free a moment ago. They lie below those that the
+// system gives to connections, which could take one while its replica is killed.
 func freePorts() (string, error) {
 	for range 100 {
-		first, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return "", err
-		}
-		open := []net.Listener{first}
-		port := first.Addr().(*net.TCPAddr).Port
-		for i := 1; i < portsOfReplica; i++ {
+		port := 10000 + rand.IntN(22000)
+		var open []net.Listener
+		for i := range portsOfReplica {
 			l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port+i)))
 			if err != nil {
 				break
@@ -330,7 +328,7 @@ func freePorts() (string, error) {
 			}
 		}
 		if len(open) == portsOfReplica {
-			return first.Addr().String(), nil
+			return net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), nil
 		}
 	}
 	return "", errors.New("no four free ports in a row on loopback")
