@@ -42,8 +42,12 @@ type cluster struct {
 	client  *client.Client
 	workers map[string]*process
 	job     string
+	trials  int32    // of the search; 0: the usual number
 	events  []string // what was done to it
 }
+
+// length is the number of trials of the search.
+func (c *cluster) length() int32 { return cmp.Or(c.trials, trials) }
 
 // did notes what was done to the cluster, for the table of outcomes.
 func (c *cluster) did(format string, args ...any) {
@@ -132,7 +136,7 @@ func (c *cluster) submit() {
 		},
 		Devices: []string{device},
 		Search:  &espalierv1.SearchSpec{Sampler: "random", Seed: 1, CheckpointBytes: 1 << 30},
-		Stop:    &espalierv1.StopSpec{Trials: trials},
+		Stop:    &espalierv1.StopSpec{Trials: c.length()},
 	}, nil)
 	if err != nil {
 		c.t.Fatal(err)
@@ -200,7 +204,7 @@ func (c *cluster) finish() []*espalierv1.Trial {
 		time.Sleep(20 * time.Millisecond)
 	}
 	j := last.GetJob()
-	if j.GetState() != espalierv1.JobState_JOB_STATE_DONE || j.GetCompleted() != trials || j.GetFailed() != 0 || j.GetLastTrial() != trials {
+	if j.GetState() != espalierv1.JobState_JOB_STATE_DONE || j.GetCompleted() != c.length() || j.GetFailed() != 0 || j.GetLastTrial() != c.length() {
 		c.t.Fatalf("job: %v, %d completed, %d failed, last trial %d: %s", j.GetState(), j.GetCompleted(), j.GetFailed(), j.GetLastTrial(), j.GetReason())
 	}
 	res, err := c.client.Jobs.Trials(c.t.Context(), &espalierv1.TrialsRequest{Job: c.job, Limit: 1000})
@@ -208,8 +212,8 @@ func (c *cluster) finish() []*espalierv1.Trial {
 		c.t.Fatal(err)
 	}
 	all := res.GetTrials()
-	if len(all) != trials {
-		c.t.Fatalf("%d trials, want %d", len(all), trials)
+	if len(all) != int(c.length()) {
+		c.t.Fatalf("%d trials, want %d", len(all), c.length())
 	}
 	orders := map[int32]bool{}
 	for i, tr := range all {

@@ -58,7 +58,10 @@ type serverRole struct {
 	ID, Raft, RaftAdvertise, Routes, RoutesAdvertise, Advertise string
 	Join                                                        []string
 	Cert, Key, CA, Token, Version                               string
+	Program                                                     string `json:"-"` // the test binary of another build; empty: this one
 }
+
+func (r serverRole) program() string { return cmp.Or(r.Program, os.Args[0]) }
 
 type workerRole struct {
 	Name, Dir string
@@ -68,7 +71,10 @@ type workerRole struct {
 	Slots     int
 	Host      string // file that stands for the host
 	TinyDisk  string // size of a file system of its own for the cache
+	Program   string `json:"-"` // as a server's
 }
+
+func (r workerRole) program() string { return cmp.Or(r.Program, os.Args[0]) }
 
 func play(ctx context.Context, role string, config []byte) error {
 	log := zerolog.New(os.Stderr).Level(zerolog.InfoLevel).With().Timestamp().Logger()
@@ -139,13 +145,13 @@ type process struct {
 }
 
 // spawn starts a role and waits until it works.
-func spawn(t *testing.T, name, role string, config any) *process {
+func spawn(t *testing.T, name, role string, config interface{ program() string }) *process {
 	t.Helper()
 	data, err := json.Marshal(config)
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &process{t: t, name: name, cmd: exec.Command(os.Args[0]), done: make(chan struct{})}
+	p := &process{t: t, name: name, cmd: exec.Command(config.program()), done: make(chan struct{})}
 	p.cmd.Env = append(os.Environ(), roleEnv+"="+role, configEnv+"="+string(data), "GOMAXPROCS=2")
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {

@@ -163,10 +163,10 @@ func (c *replicas) ready(i int) bool {
 	return res.StatusCode == http.StatusOK
 }
 
-// crew starts a worker that measures and two that train, who know all servers.
-func (c *replicas) crew() {
+// crew starts a worker that measures and two that train, who know all servers, of this build or of a program.
+func (c *replicas) crew(program ...string) {
 	for _, r := range []workerRole{measuring("m"), training("x"), training("y")} {
-		r.Server, r.CA, r.Token = c.addresses, c.ca, c.token
+		r.Server, r.CA, r.Token, r.Program = c.addresses, c.ca, c.token, strings.Join(program, "")
 		c.worker(r)
 	}
 }

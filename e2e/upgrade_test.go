@@ -1,0 +1,89 @@
+package e2e
+
+import (
+	"os"
+	"testing"
+	"time"
+
+	"github.com/espalier-ml/espalier/client"
+	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
+)
+
+// olderEnv names this package's test binary as an older build made it.
+const olderEnv = "ESPALIER_E2E_OLDER"
+
+// TestUpgrade: servers and workers of an older build become ones of this build, one after the other, while a search runs. New
+// leads old and old leads new meanwhile, nobody stops, and in the end all replicas hold the same.
+func TestUpgrade(t *testing.T) {
+	older := os.Getenv(olderEnv)
+	if older == "" {
+		t.Skip("SKIPPED: " + olderEnv + " names no older build; scripts/test-upgrade makes one")
+	}
+	c := newReplicas(t, false, func(_ int, r *serverRole) { r.Program, r.Version = older, "older" })
+	c.crew(older)
+	c.trials = 40
+	c.submit()
+	progress := func() {
+		t.Helper()
+		before := c.status().GetJob().GetCompleted()
+		c.until("a trial more", func() bool { return c.status().GetJob().GetCompleted() > before })
+	}
+	progress()
+	for i, leads := range []int{0, 2, 1} {
+		c.servers[i].terminate()
+		c.roles[i].Program, c.roles[i].Version = "", "newer"
+		c.servers[i] = spawn(t, "server "+c.roles[i].ID, "server", c.roles[i])
+		c.until("the server to be ready", func() bool { return c.ready(i) })
+		c.lead(leads)
+		progress()
+		c.did("%s upgraded, %s (%s) led", c.roles[i].ID, c.roles[leads].ID, c.roles[leads].Version)
+	}
+	c.workers["x"].terminate()
+	r := training("x")
+	r.Server = c.addresses
+	c.worker(r)
+	c.finish()
+	for _, s := range c.servers {
+		if s.ended() {
+			t.Errorf("%s has stopped:\n%s", s.name, s.output())
+		}
+	}
+	c.until("all versions to be told", func() bool {
+		m := c.members()
+		return len(m) == 3 && m["a"] == "newer" && m["b"] == "newer" && m["c"] == "newer"
+	})
+	c.until("all replicas to hold the same", func() bool {
+		var digests [3]string
+		for i := range c.roles {
+			digests[i] = c.digest(i)
+		}
+		return digests[0] != "" && digests[0] == digests[1] && digests[1] == digests[2]
+	})
+}
+
+// lead hands the lead to a server.
+func (c *replicas) lead(i int) {
+	c.t.Helper()
+	c.until("the lead of "+c.roles[i].ID, func() bool {
+		if c.leader() == i {
+			return true
+		}
+		_, _ = c.client.Cluster.TransferLead(c.t.Context(), &espalierv1.TransferLeadRequest{Id: c.roles[i].ID})
+		return false
+	})
+}
+
+// digest is of the records that a server holds; empty while it does not say.
+func (c *replicas) digest(i int) string {
+	c.t.Helper()
+	only, err := client.New(client.Config{Addresses: []string{c.roles[i].Listen}, Patience: 5 * time.Second})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer only.Close()
+	res, err := only.Cluster.Replicas(c.t.Context(), &espalierv1.ReplicasRequest{Digest: true})
+	if err != nil {
+		return ""
+	}
+	return res.GetDigest()
+}
