@@ -32,7 +32,7 @@ type summary struct {
 	Stale      int            `json:"reports_refused_as_stale"`
 	Retried    int            `json:"trials_counted_after_the_first_attempt"`
 	Linearized int            `json:"operations_linearized"`
-	Undecided  int            `json:"histories_undecided"`
+	Late       int            `json:"histories_not_decided_by_porcupine"`
 	Reads      int            `json:"fresh_reads_checked"`
 	Compared   int            `json:"replica_states_compared"`
 	Fronts     int            `json:"fronts_checked"`
@@ -42,12 +42,12 @@ type summary struct {
 	Violations []string       `json:"violations"`
 }
 
-func (s *suite) summary(ctx context.Context, state *check.State, undecided, compared int) *summary {
+func (s *suite) summary(ctx context.Context, state *check.State, late, compared int) *summary {
 	acks, ops, reads, _ := s.l.seen()
 	_, term := s.c.leader(ctx)
 	out := &summary{
 		Seed: s.o.Seed, Minutes: s.o.Minutes, Faults: map[Kind]int{}, Operations: map[string]int{}, Unclear: map[string]int{}, Jobs: map[string]int{},
-		Results: s.l.results(), Linearized: len(ops), Undecided: undecided, Reads: len(reads), Compared: compared,
+		Results: s.l.results(), Linearized: len(ops), Late: late, Reads: len(reads), Compared: compared,
 		Elections: term, RecoveryMs: s.slowest.Milliseconds(),
 	}
 	s.c.mu.Lock()
@@ -87,7 +87,7 @@ func (s *summary) print(w io.Writer) {
 	row("seed, minutes", "%d, %g", s.Seed, s.Minutes)
 	row("faults injected", "%s", byName(s.Faults, nil))
 	row("operations (without a clear answer)", "%s", byName(s.Operations, s.Unclear))
-	row("operations linearized", "%d, histories undecided: %d", s.Linearized, s.Undecided)
+	row("operations linearized", "%d; histories that the second checker alone decided: %d", s.Linearized, s.Late)
 	row("linearizable reads checked", "%d", s.Reads)
 	row("jobs", "%s", byName(s.Jobs, nil))
 	row("fronts checked by brute force", "%d", s.Fronts)

@@ -47,7 +47,7 @@ func (s *suite) end(ctx context.Context) *summary {
 	s.report(check.Results(state, acks))
 	s.report(check.Fronts(state))
 	s.report(check.Fresh(state, reads, acks))
-	undecided, bad := check.Linearizable(ops, 2*time.Minute)
+	late, bad := check.Linearizable(ops, 2*time.Minute)
 	s.report(bad)
 	compared, bad := check.Digests(s.digests)
 	s.report(bad)
@@ -55,7 +55,7 @@ func (s *suite) end(ctx context.Context) *summary {
 		s.l.violation("no two replicas were ever at the same entry")
 	}
 	s.resourcesBack(ctx)
-	sum := s.summary(ctx, state, undecided, compared)
+	sum := s.summary(ctx, state, late, compared)
 	for _, err := range s.c.stop() {
 		s.l.violation("%v", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/anishathalye/porcupine"
+
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
 
@@ -196,9 +198,16 @@ func TestLinearizable(t *testing.T) {
 		"once seen, a late effect stays":  {[]Op{submit, did(Pause, Unknown, none, 20, 30), did(Submit, Done, paused, 40, 50), did(Submit, Done, searching, 60, 70)}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			undecided, bad := Linearizable(c.ops, 10*time.Second)
-			if undecided > 0 || (len(bad) == 0) != c.good {
-				t.Errorf("undecided %d, found %q", undecided, bad)
+			late, bad := Linearizable(c.ops, 10*time.Second)
+			if late > 0 || (len(bad) == 0) != c.good {
+				t.Errorf("late %d, found %q", late, bad)
+			}
+			// Each checker by itself.
+			if ok, decided := ordered(c.ops); !decided || ok != c.good {
+				t.Errorf("the search in time says %t, %t", ok, decided)
+			}
+			if ok := porcupine.CheckOperations(model, operations(c.ops)); ok != c.good {
+				t.Errorf("porcupine says %t", ok)
 			}
 		})
 	}

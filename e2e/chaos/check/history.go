@@ -130,32 +130,43 @@ var model = porcupine.Model{
 }
 
 // Linearizable holds that the operations on each job can be put in an order that fits what each client was told and the
-// times at which it was told. undecided counts jobs for which no order was found in the time there was.
-func Linearizable(ops []Op, within time.Duration) (undecided int, bad []string) {
-	byJob := map[string][]porcupine.Operation{}
+// times at which it was told. Two checkers say so: porcupine, which tries subsets of the operations without an answer and may
+// not end in the time there is, and a search of its own kind, which must agree. late counts the jobs that porcupine did not decide.
+func Linearizable(ops []Op, within time.Duration) (late int, bad []string) {
+	byJob := map[string][]Op{}
 	for _, o := range ops {
+		byJob[o.Request] = append(byJob[o.Request], o)
+	}
+	deadline := time.Now().Add(within)
+	for request, history := range byJob {
+		is, decided := ordered(history)
+		verdict := porcupine.CheckOperationsTimeout(model, operations(history), max(time.Until(deadline), time.Second))
+		switch {
+		case verdict == porcupine.Unknown && !decided:
+			bad = append(bad, fmt.Sprintf("undecided: job of request %s, %d operations", request, len(history)))
+		case verdict == porcupine.Illegal || decided && !is:
+			bad = append(bad, fmt.Sprintf("not linearizable (porcupine: %s; search in time: %t): job of request %s:%s", verdict, is, request, describe(history)))
+		case verdict == porcupine.Unknown:
+			late++
+		}
+	}
+	return late, bad
+}
+
+// operations are a job's as porcupine takes them: what had no answer may still happen at any time.
+func operations(history []Op) (out []porcupine.Operation) {
+	for _, o := range history {
 		end := int64(math.MaxInt64)
 		if o.Answer != Unknown {
 			end = o.Ended.UnixNano()
 		}
-		byJob[o.Request] = append(byJob[o.Request], porcupine.Operation{ClientId: o.Client, Input: o, Call: o.Begun.UnixNano(), Return: end})
+		out = append(out, porcupine.Operation{ClientId: o.Client, Input: o, Call: o.Begun.UnixNano(), Return: end})
 	}
-	deadline := time.Now().Add(within)
-	for request, history := range byJob {
-		left := max(time.Until(deadline), time.Second)
-		switch porcupine.CheckOperationsTimeout(model, history, left) {
-		case porcupine.Unknown:
-			undecided++
-		case porcupine.Illegal:
-			bad = append(bad, "not linearizable: job of request "+request+":"+describe(history))
-		}
-	}
-	return undecided, bad
+	return out
 }
 
-func describe(history []porcupine.Operation) (out string) {
-	for _, h := range history {
-		o := h.Input.(Op)
+func describe(history []Op) (out string) {
+	for _, o := range history {
 		out += fmt.Sprintf("\n    client %d %s to %s: %s", o.Client, o.Begun.Format("15:04:05.000"), o.Ended.Format("15:04:05.000"), model.DescribeOperation(o, nil))
 	}
 	return out
