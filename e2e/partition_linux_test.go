@@ -27,6 +27,7 @@ func TestPartition(t *testing.T) {
 		}
 	})
 	c.crew()
+	c.trials = 30 // not over when the two others have found each other
 	c.submit()
 	c.until("two trials", func() bool { return c.status().GetJob().GetCompleted() >= 2 })
 	at := -1
