@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"testing"
@@ -227,13 +228,34 @@ func TestConfirmations(t *testing.T) {
 	}
 }
 
-// BenchmarkLinearizable is the price of a fresh read: one exchange with a majority.
+// BenchmarkLinearizable is the price of a fresh read, one exchange with a majority, and beside it that of Raft's question alone,
+// which does not do: in a quiet cluster, and while commands are committed.
 func BenchmarkLinearizable(b *testing.B) {
-	c := newCluster(b, 3, nil)
-	l := c.leader()
-	for b.Loop() {
-		if err := l.Linearizable(b.Context()); err != nil {
-			b.Fatal(err)
+	for _, writers := range []int{0, 16} {
+		for name, read := range map[string]func(context.Context, *Store) error{
+			"fresh":    func(ctx context.Context, s *Store) error { return s.Linearizable(ctx) },
+			"question": func(ctx context.Context, s *Store) error { return s.await(ctx, s.raft.VerifyLeader()) },
+		} {
+			b.Run(fmt.Sprintf("writers=%d/%s", writers, name), func(b *testing.B) {
+				c := newCluster(b, 3, nil)
+				l := c.leader()
+				ctx, cancel := context.WithCancel(b.Context())
+				var writing sync.WaitGroup
+				for i := range writers {
+					writing.Go(func() {
+						for n := 0; ctx.Err() == nil; n++ {
+							_, _ = l.Apply(ctx, submit(int64(n), fmt.Sprintf("job-%d-%d", i, n), "local"))
+						}
+					})
+				}
+				for b.Loop() {
+					if err := read(ctx, l); err != nil {
+						b.Fatal(err)
+					}
+				}
+				cancel()
+				writing.Wait()
+			})
 		}
 	}
 }
