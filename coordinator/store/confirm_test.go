@@ -180,7 +180,7 @@ func (w *wires) heal() {
 	defer w.mu.Unlock()
 	for _, wire := range w.all {
 		if w.alone != "" && (wire.from == w.alone || wire.to == w.at) {
-			_ = wire.Conn.Close()
+			_ = wire.Close()
 		}
 	}
 	w.alone, w.at = "", ""
