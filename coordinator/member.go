@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/espalier-ml/espalier/coordinator/broker"
 	"github.com/espalier-ml/espalier/coordinator/store"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 	"github.com/espalier-ml/espalier/proto/espalier/v1/espalierv1connect"
@@ -63,10 +64,15 @@ func (s *Server) recorded(id string) (r *v1.Replica) {
 func (s *Server) known(id string) *v1.Replica {
 	if s.peers != nil { // the records are there before it is
 		if p, told := s.peers.Get(id); told {
-			return &v1.Replica{Id: id, ApiAddress: p.API, BrokerAddress: p.Route, Version: p.Version}
+			return asReplica(p)
 		}
 	}
 	return s.recorded(id)
+}
+
+// asReplica is what a replica tells of itself, as it is recorded.
+func asReplica(p broker.Peer) *v1.Replica {
+	return &v1.Replica{Id: p.ID, RaftAddress: p.Raft, ApiAddress: p.API, BrokerAddress: p.Route, Version: p.Version, Commands: p.Commands}
 }
 
 // knownAddresses lists API addresses at which other replicas may answer: those named at the start, those heard of, those recorded.
@@ -324,7 +330,8 @@ func (s *Server) replicaChanges() (cmds []*v1.Command) {
 		if !known || m.ID != s.store.ID() && now.Sub(p.Heard) > 5*memberInterval {
 			continue
 		}
-		next := &v1.Replica{Id: m.ID, RaftAddress: m.Address, ApiAddress: p.API, BrokerAddress: p.Route, Version: p.Version, Commands: p.Commands}
+		next := asReplica(p)
+		next.RaftAddress = m.Address // where the others reach it
 		if old := s.recorded(m.ID); !proto.Equal(old, next) {
 			cmds = append(cmds, &v1.Command{TimeMs: now.UnixMilli(), Op: &v1.Command_PutReplica{PutReplica: &v1.PutReplica{Replica: next}}})
 		}
