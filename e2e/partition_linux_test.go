@@ -32,10 +32,7 @@ func TestPartition(t *testing.T) {
 	c.until("two trials", func() bool { return c.status().GetJob().GetCompleted() >= 2 })
 	at := -1
 	c.until("a worker's broker", func() bool { at = c.brokerOf("x"); return at >= 0 })
-	c.until("the worker's replica to lead", func() bool {
-		_, _ = c.client.Cluster.TransferLead(t.Context(), &espalierv1.TransferLeadRequest{Id: c.roles[at].ID})
-		return c.leader() == at
-	})
+	c.lead(at)
 	// From here on the test asks the two others.
 	alone, err := client.New(client.Config{Addresses: []string{c.roles[at].Listen}, Patience: -1})
 	if err != nil {

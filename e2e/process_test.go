@@ -58,10 +58,8 @@ type serverRole struct {
 	ID, Raft, RaftAdvertise, Routes, RoutesAdvertise, Advertise string
 	Join                                                        []string
 	Cert, Key, CA, Token, Version                               string
-	Program                                                     string `json:"-"` // the test binary of another build; empty: this one
+	build
 }
-
-func (r serverRole) program() string { return cmp.Or(r.Program, os.Args[0]) }
 
 type workerRole struct {
 	Name, Dir string
@@ -71,10 +69,15 @@ type workerRole struct {
 	Slots     int
 	Host      string // file that stands for the host
 	TinyDisk  string // size of a file system of its own for the cache
-	Program   string `json:"-"` // as a server's
+	build
 }
 
-func (r workerRole) program() string { return cmp.Or(r.Program, os.Args[0]) }
+// build is which one plays a role.
+type build struct {
+	Program string `json:"-"` // the test binary of another build; empty: this one
+}
+
+func (b build) program() string { return cmp.Or(b.Program, os.Args[0]) }
 
 func play(ctx context.Context, role string, config []byte) error {
 	log := zerolog.New(os.Stderr).Level(zerolog.InfoLevel).With().Timestamp().Logger()

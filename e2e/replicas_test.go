@@ -152,6 +152,18 @@ func (c *replicas) leader() (index int) {
 	return index
 }
 
+// lead hands the lead to a server.
+func (c *replicas) lead(i int) {
+	c.t.Helper()
+	c.until("the lead of "+c.roles[i].ID, func() bool {
+		if c.leader() == i {
+			return true
+		}
+		_, _ = c.client.Cluster.TransferLead(c.t.Context(), &espalierv1.TransferLeadRequest{Id: c.roles[i].ID})
+		return false
+	})
+}
+
 // ready tells whether a server says that it can serve.
 func (c *replicas) ready(i int) bool {
 	res, err := http.Get("http://" + c.roles[i].Listen + "/readyz")
@@ -163,10 +175,12 @@ func (c *replicas) ready(i int) bool {
 	return res.StatusCode == http.StatusOK
 }
 
-// crew starts a worker that measures and two that train, who know all servers, of this build or of a program.
-func (c *replicas) crew(program ...string) {
+// crew starts a worker that measures and two that train, who know all servers.
+func (c *replicas) crew() { c.crewOf(build{}) }
+
+func (c *replicas) crewOf(b build) {
 	for _, r := range []workerRole{measuring("m"), training("x"), training("y")} {
-		r.Server, r.CA, r.Token, r.Program = c.addresses, c.ca, c.token, strings.Join(program, "")
+		r.Server, r.CA, r.Token, r.build = c.addresses, c.ca, c.token, b
 		c.worker(r)
 	}
 }

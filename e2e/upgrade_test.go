@@ -20,7 +20,7 @@ func TestUpgrade(t *testing.T) {
 		t.Skip("SKIPPED: " + olderEnv + " names no older build; scripts/test-upgrade makes one")
 	}
 	c := newReplicas(t, false, func(_ int, r *serverRole) { r.Program, r.Version = older, "older" })
-	c.crew(older)
+	c.crewOf(build{Program: older})
 	c.trials = 20
 	c.submit()
 	c.progress()
@@ -68,18 +68,6 @@ func (c *replicas) progress() {
 		before = 0
 	}
 	c.until("a trial more", func() bool { return c.status().GetJob().GetCompleted() > before })
-}
-
-// lead hands the lead to a server.
-func (c *replicas) lead(i int) {
-	c.t.Helper()
-	c.until("the lead of "+c.roles[i].ID, func() bool {
-		if c.leader() == i {
-			return true
-		}
-		_, _ = c.client.Cluster.TransferLead(c.t.Context(), &espalierv1.TransferLeadRequest{Id: c.roles[i].ID})
-		return false
-	})
 }
 
 // digest is of the records that a server holds; empty while it does not say.

@@ -13,8 +13,8 @@ import (
 )
 
 // TestOldAnswers: a leader that hears nothing for a while, is replaced, and then finds answers from before in its sockets does
-// not take them for a confirmation that it leads: a read through it would miss what its successor has acknowledged. The store's
-// leader is told apart by what it can hear, not by stopping it: within one process only a network can stand still.
+// not take them for a confirmation that it leads: a read through it would miss what its successor has acknowledged. The network
+// stands still around it, since a part of a process cannot be stopped.
 func TestOldAnswers(t *testing.T) {
 	wires := &wires{}
 	c := newCluster(t, 3, func(cfg *Config) {

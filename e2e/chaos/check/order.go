@@ -1,8 +1,8 @@
 package check
 
 import (
-	"cmp"
 	"slices"
+	"time"
 )
 
 // maxOpen bounds how many operations with an answer may be under way on one job at once.
@@ -33,25 +33,21 @@ type search struct {
 // could be found out: not with more than 64 under way at once.
 func ordered(ops []Op) (ok, decided bool) {
 	type event struct {
-		at     int64
+		at     time.Time
 		answer bool
 		op     *Op
 	}
 	var events []event
 	for i := range ops {
-		o := &ops[i]
-		events = append(events, event{at: o.Begun.UnixNano(), op: o})
-		if o.Answer != Unknown {
-			events = append(events, event{at: o.Ended.UnixNano(), answer: true, op: o})
+		events = append(events, event{at: ops[i].Begun, op: &ops[i]})
+	}
+	for i := range ops {
+		if ops[i].Answer != Unknown {
+			events = append(events, event{at: ops[i].Ended, answer: true, op: &ops[i]})
 		}
 	}
-	// What begins when another ends is at once with it.
-	slices.SortStableFunc(events, func(a, b event) int {
-		if a.at != b.at {
-			return cmp.Compare(a.at, b.at)
-		}
-		return cmp.Compare(boolInt(a.answer), boolInt(b.answer))
-	})
+	// What begins when another ends is at once with it: beginnings stay before answers.
+	slices.SortStableFunc(events, func(a, b event) int { return a.at.Compare(b.at) })
 	s := search{places: []place{{now: absent}}}
 	for _, e := range events {
 		switch {
@@ -70,13 +66,6 @@ func ordered(ops []Op) (ok, decided bool) {
 		}
 	}
 	return true, true
-}
-
-func boolInt(b bool) int {
-	if b {
-		return 1
-	}
-	return 0
 }
 
 // answer leaves the places in which op is in the order.
@@ -101,7 +90,7 @@ func (s *search) answer(op *Op) {
 		todo = append(todo, s.next(p)...)
 	}
 	s.open[slot] = nil
-	s.places = s.places[:0:0]
+	s.places = nil
 	for _, all := range best {
 		s.places = append(s.places, all...)
 	}
