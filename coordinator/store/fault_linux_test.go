@@ -158,7 +158,8 @@ func TestFailingFollower(t *testing.T) {
 	c := newCluster(t, 2, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
 	defer cancel()
-	cmd := strace{call: "fdatasync", fault: "error=EIO", when: "12+"}.command(ctx, t, childDir+"="+t.TempDir(), childAddress+"=127.0.0.1:0")
+	// It makes about a dozen until it is a member, a few more with each election meanwhile: the fault comes well after them.
+	cmd := strace{call: "fdatasync", fault: "error=EIO", when: "60+"}.command(ctx, t, childDir+"="+t.TempDir(), childAddress+"=127.0.0.1:0")
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
