@@ -129,7 +129,7 @@ func (s *Server) others() []files.Peer {
 		}
 		// Just after a start the records know where the others are before they have told.
 		if address := (cluster{s}).Address(m.ID); address != "" {
-			out = append(out, peer.NewClient(s.peerHTTP, m.ID, s.url(address), s.cfg.Token))
+			out = append(out, peer.NewClient(s.peerHTTP, m.ID, s.url(address), s.cfg.Tokens.Shown()))
 		} else {
 			out = append(out, silent(m.ID))
 		}
@@ -142,7 +142,7 @@ func (s *Server) peerAt(address string) files.Peer {
 	members, _ := s.store.Members() // none while closing
 	for _, m := range members {
 		if m.ID != s.store.ID() && (cluster{s}).Address(m.ID) == address {
-			return peer.NewClient(s.peerHTTP, m.ID, s.url(address), s.cfg.Token)
+			return peer.NewClient(s.peerHTTP, m.ID, s.url(address), s.cfg.Tokens.Shown())
 		}
 	}
 	return nil

@@ -12,6 +12,7 @@ import (
 
 	"github.com/espalier-ml/espalier/client"
 	"github.com/espalier-ml/espalier/coordinator/api"
+	"github.com/espalier-ml/espalier/coordinator/certs"
 	"github.com/espalier-ml/espalier/job"
 )
 
@@ -34,8 +35,8 @@ type Config struct {
 	// CAFile names the PEM file of the authorities that the other replicas' certificates are checked against; "" means the
 	// system's.
 	CAFile string
-	// Token is asked of clients and workers; "" asks for none.
-	Token string
+	// Tokens are what clients, workers and other replicas show; none asks for none.
+	Tokens certs.Tokens
 	// Insecure allows listening beyond loopback without certificate and token.
 	Insecure bool
 	// ReplicaID names the replica in its cluster for ever; "" takes the folder's own id, or a new one.
@@ -111,7 +112,7 @@ func (c Config) Validate() error {
 		}
 	}
 	for _, address := range addresses {
-		if err := api.CheckAddress(address, d.CertFile != "", d.Token != "", d.Insecure); err != nil {
+		if err := api.CheckAddress(address, d.CertFile != "", len(d.Tokens) > 0, d.Insecure); err != nil {
 			return err
 		}
 	}

@@ -45,7 +45,7 @@ func (s *Server) clusterClient(address string) espalierv1connect.ClusterServiceC
 func (s *Server) withToken() connect.ClientOption {
 	return connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-			req.Header().Set("Authorization", "Bearer "+s.cfg.Token)
+			req.Header().Set("Authorization", "Bearer "+s.cfg.Tokens.Shown())
 			return next(ctx, req)
 		}
 	}))

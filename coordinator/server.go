@@ -169,7 +169,7 @@ func (s *Server) late() {
 
 func (s *Server) startBroker(ctx context.Context) (func(context.Context) error, error) {
 	cfg := broker.Config{
-		Name: s.store.ID(), Listen: s.cfg.BrokerListen, Advertise: s.cfg.BrokerAdvertise, Token: s.cfg.Token,
+		Name: s.store.ID(), Listen: s.cfg.BrokerListen, Advertise: s.cfg.BrokerAdvertise, Tokens: s.cfg.Tokens,
 		Insecure: s.cfg.Insecure, Logger: s.log,
 	}
 	if s.cfg.CertFile != "" {
@@ -177,7 +177,7 @@ func (s *Server) startBroker(ctx context.Context) (func(context.Context) error, 
 	}
 	if s.cfg.RaftListen != "" {
 		cfg.Cluster = &broker.Cluster{Name: s.clusterName(), Listen: s.cfg.BrokerCluster, Advertise: s.cfg.BrokerClusterAdvertise,
-			Routes: s.routes(ctx), Secret: s.cfg.Token, TLS: cfg.TLS}
+			Routes: s.routes(ctx), Secrets: s.cfg.Tokens, TLS: cfg.TLS}
 	}
 	var err error
 	if s.broker, err = broker.Start(ctx, cfg); err != nil {
@@ -275,7 +275,7 @@ func (s *Server) startAPI(context.Context) (func(context.Context) error, error) 
 	var err error
 	s.api, err = api.New(api.Config{
 		Store: telling{s.store, s.dispatch.Changed}, Dispatch: s.dispatch, Files: s.replicated(), Cluster: cluster{s},
-		Known: s.cfg.Known, Version: s.cfg.Version, Token: s.cfg.Token, TLS: s.serverTLS(), Authorities: s.authorities, Log: s.log,
+		Known: s.cfg.Known, Version: s.cfg.Version, Tokens: s.cfg.Tokens, TLS: s.serverTLS(), Authorities: s.authorities, Log: s.log,
 		FileErrors: fileErrors, Members: s.store, Metrics: s.collectors(), Peer: api.PeerHandler{Path: path, Handler: handler},
 	})
 	if err != nil {

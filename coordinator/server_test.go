@@ -337,7 +337,7 @@ func TestConfig(t *testing.T) {
 		{coordinator.Config{Dir: "x", CertFile: "c"}, coordinator.ErrConfig},
 		{coordinator.Config{Dir: "x", Lease: -1}, coordinator.ErrConfig},
 		{coordinator.Config{Dir: "x", Listen: "0.0.0.0:0"}, api.ErrInsecure},
-		{coordinator.Config{Dir: "x", BrokerListen: "0.0.0.0:0", Token: "t"}, api.ErrInsecure},
+		{coordinator.Config{Dir: "x", BrokerListen: "0.0.0.0:0", Tokens: []string{"t"}}, api.ErrInsecure},
 		{coordinator.Config{Dir: "x", Listen: "0.0.0.0:0", Insecure: true}, nil},
 	} {
 		if err := tc.cfg.Validate(); !errors.Is(err, tc.want) {

@@ -57,7 +57,8 @@ type serverRole struct {
 	// Of a replica among several.
 	ID, Raft, RaftAdvertise, Routes, RoutesAdvertise, Advertise string
 	Join                                                        []string
-	Cert, Key, CA, Token, Version                               string
+	Cert, Key, CA, Version                                      string
+	Tokens                                                      []string
 	build
 }
 
@@ -90,7 +91,7 @@ func play(ctx context.Context, role string, config []byte) error {
 		s, err := coordinator.Start(ctx, coordinator.Config{
 			Dir: r.Dir, Listen: r.Listen, BrokerListen: r.Broker, BrokerAdvertise: r.BrokerAdvertise, Advertise: r.Advertise,
 			ReplicaID: r.ID, RaftListen: r.Raft, RaftAdvertise: r.RaftAdvertise, BrokerCluster: r.Routes,
-			BrokerClusterAdvertise: r.RoutesAdvertise, Join: r.Join, CertFile: r.Cert, KeyFile: r.Key, CAFile: r.CA, Token: r.Token,
+			BrokerClusterAdvertise: r.RoutesAdvertise, Join: r.Join, CertFile: r.Cert, KeyFile: r.Key, CAFile: r.CA, Tokens: r.Tokens,
 			Version: cmp.Or(r.Version, "e2e"), Lease: lease, Logger: log,
 		})
 		if err != nil {

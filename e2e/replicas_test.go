@@ -3,7 +3,6 @@ package e2e
 import (
 	"fmt"
 	"maps"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -24,8 +23,8 @@ type replicas struct {
 	*cluster
 	roles     []serverRole
 	servers   []*process
-	addresses string // of all, for workers
-	ca, token string
+	addresses []string
+	ca, token string // token is what clients show
 }
 
 // newReplicas starts a cluster of three; adjust may change how one is started.
@@ -35,8 +34,6 @@ func newReplicas(t *testing.T, secure bool, adjust func(i int, r *serverRole)) *
 		t.Skip("SKIPPED: processes take seconds")
 	}
 	c := &replicas{cluster: &cluster{t: t, dir: t.TempDir(), workers: map[string]*process{}}}
-	var cfg client.Config
-	var addresses []string
 	for i := range 3 {
 		r := serverRole{
 			ID: string(rune('a' + i)), Dir: filepath.Join(c.dir, string(rune('a'+i))),
@@ -49,7 +46,7 @@ func newReplicas(t *testing.T, secure bool, adjust func(i int, r *serverRole)) *
 			if i == 0 {
 				c.makeCertificates("one")
 			}
-			r.Cert, r.Key, r.CA, r.Token = filepath.Join(c.dir, "cert.pem"), filepath.Join(c.dir, "key.pem"), c.ca, c.token
+			r.Cert, r.Key, r.CA, r.Tokens = filepath.Join(c.dir, "cert.pem"), filepath.Join(c.dir, "key.pem"), c.ca, []string{c.token}
 		}
 		if adjust != nil {
 			adjust(i, &r)
@@ -59,23 +56,29 @@ func newReplicas(t *testing.T, secure bool, adjust func(i int, r *serverRole)) *
 		if secure {
 			address = "https://" + address
 		}
-		addresses = append(addresses, address)
+		c.addresses = append(c.addresses, address)
 	}
-	cfg = client.Config{Addresses: addresses, Patience: 30 * time.Second, Token: c.token}
-	if secure {
-		cfg.Authorities = c.trust(c.ca)
-	}
-	var err error
-	if c.client, err = client.New(cfg); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(c.client.Close)
-	c.addresses = strings.Join(addresses, ",")
+	c.client = c.dial(30*time.Second, c.addresses...)
+	t.Cleanup(func() { c.client.Close() })
 	for i := range c.roles {
 		c.servers = append(c.servers, spawn(t, "server "+c.roles[i].ID, "server", c.roles[i]))
 	}
 	c.until("three voters that know each other", func() bool { return len(c.members()) == 3 })
 	return c
+}
+
+// dial makes a client of some servers that shows the token.
+func (c *replicas) dial(patience time.Duration, addresses ...string) *client.Client {
+	c.t.Helper()
+	cfg := client.Config{Addresses: addresses, Patience: patience, Token: c.token}
+	if c.ca != "" {
+		cfg.Authorities = c.trust(c.ca)
+	}
+	cl, err := client.New(cfg)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return cl
 }
 
 func (c *replicas) trust(path string) *tlsfile.Authorities {
@@ -166,13 +169,11 @@ func (c *replicas) lead(i int) {
 
 // ready tells whether a server says that it can serve.
 func (c *replicas) ready(i int) bool {
-	res, err := http.Get("http://" + c.roles[i].Listen + "/readyz")
-	if err != nil {
-		return false
-	}
-	defer http.DefaultClient.CloseIdleConnections()
-	defer res.Body.Close()
-	return res.StatusCode == http.StatusOK
+	c.t.Helper()
+	only := c.dial(-1, c.addresses[i])
+	defer only.Close()
+	r, err := only.Ready(c.t.Context())
+	return err == nil && r.Ready
 }
 
 // crew starts a worker that measures and two that train, who know all servers.
@@ -180,9 +181,15 @@ func (c *replicas) crew() { c.crewOf(build{}) }
 
 func (c *replicas) crewOf(b build) {
 	for _, r := range []workerRole{measuring("m"), training("x"), training("y")} {
-		r.Server, r.CA, r.Token, r.build = c.addresses, c.ca, c.token, b
-		c.worker(r)
+		r.build = b
+		c.hire(r)
 	}
+}
+
+// hire starts a worker that knows all servers and shows the token.
+func (c *replicas) hire(r workerRole) {
+	r.Server, r.CA, r.Token = strings.Join(c.addresses, ","), c.ca, c.token
+	c.worker(r)
 }
 
 // TestRollingRestart: each server is asked to end and is started again as another build, the leader too, while a search runs.

@@ -3,7 +3,9 @@ package e2e
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,10 +20,12 @@ import (
 )
 
 // TestTLS: API, broker, routes and Raft of three replicas under TLS with a token; strangers are refused everywhere; certificate
-// and authority are exchanged while a search runs, without a restart, and hold for all connections made after.
+// and authority are exchanged while a search runs, without a restart, and hold for all connections made after; so is the token,
+// while one server after the other and the workers are started again.
 func TestTLS(t *testing.T) {
 	c := newReplicas(t, true, nil)
 	c.crew()
+	c.trials = 20
 	c.submit()
 	c.checkStrangers()
 	before := c.pool(c.ca)
@@ -43,14 +47,80 @@ func TestTLS(t *testing.T) {
 	}
 	c.copyFile(c.ca, filepath.Join(c.dir, "two", "ca.pem"))
 	c.did("certificate and authority exchanged")
-	// New connections of everybody to everybody: one server after the other dies and comes back.
-	for i := range c.servers {
-		c.servers[i].kill()
-		c.servers[i] = spawn(t, "server "+c.roles[i].ID, "server", c.roles[i])
-		c.until("three voters that know each other", func() bool { return len(c.members()) == 3 })
-	}
-	c.did("every server killed and started")
+	// New connections of everybody to everybody.
+	c.exchangeToken("another-token")
+	c.progress()
 	c.finish()
+	for _, s := range c.servers {
+		if s.ended() {
+			t.Errorf("%s has stopped:\n%s", s.name, s.output())
+		}
+	}
+	c.checkStrangers()
+}
+
+// exchangeToken goes the way of docs/operations.md. Servers are killed in the first round.
+func (c *replicas) exchangeToken(next string) {
+	c.t.Helper()
+	old := c.token
+	for round, tokens := range [][]string{{old, next}, {next, old}, {next}} {
+		for i := range c.servers {
+			if round == 0 {
+				c.servers[i].kill()
+			} else {
+				c.servers[i].terminate()
+			}
+			c.roles[i].Tokens = tokens
+			c.servers[i] = spawn(c.t, "server "+c.roles[i].ID, "server", c.roles[i])
+			c.until("the server to be ready", func() bool { return c.ready(i) })
+			c.until("its broker to meet the others", func() bool { return c.metric(i, "espalier_broker_routes") == "2" })
+		}
+		c.progress()
+		c.did("token exchange %d of 3", round+1)
+		if round != 1 {
+			continue
+		}
+		c.token = next
+		c.client.Close()
+		c.client = c.dial(30*time.Second, c.addresses...)
+		for _, r := range []workerRole{measuring("m"), training("x"), training("y")} {
+			c.workers[r.Name].terminate()
+			c.hire(r)
+		}
+	}
+	c.token = old
+	refused := c.dial(-1, c.addresses...)
+	defer refused.Close()
+	if _, err := refused.Cluster.Replicas(c.t.Context(), &espalierv1.ReplicasRequest{}); connect.CodeOf(err) != connect.CodeUnauthenticated {
+		c.t.Errorf("with the old token: %v, want unauthenticated", err)
+	}
+	c.token = next
+}
+
+// metric is the value of a metric of a server; "" while it does not answer.
+func (c *replicas) metric(i int, name string) string {
+	c.t.Helper()
+	req, err := http.NewRequestWithContext(c.t.Context(), http.MethodGet, c.addresses[i]+"/metrics", http.NoBody)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	alone := &http.Transport{DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: c.pool(c.ca), MinVersion: tls.VersionTLS12}}
+	res, err := alone.RoundTrip(req)
+	if err != nil {
+		return ""
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(b)) {
+		if value, ok := strings.CutPrefix(line, name+" "); ok {
+			return strings.TrimSpace(value)
+		}
+	}
+	return ""
 }
 
 // makeCertificatesOf makes an authority and a certificate beside the first.

@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/espalier-ml/espalier/client"
 	espalierv1 "github.com/espalier-ml/espalier/proto/espalier/v1"
 )
 
@@ -34,9 +33,7 @@ func TestUpgrade(t *testing.T) {
 		c.did("%s upgraded, %s (%s) led", c.roles[i].ID, c.roles[leads].ID, c.roles[leads].Version)
 	}
 	c.workers["x"].terminate()
-	r := training("x")
-	r.Server = c.addresses
-	c.worker(r)
+	c.hire(training("x"))
 	c.finish()
 	for _, s := range c.servers {
 		if s.ended() {
@@ -73,10 +70,7 @@ func (c *replicas) progress() {
 // digest is of the records that a server holds; empty while it does not say.
 func (c *replicas) digest(i int) string {
 	c.t.Helper()
-	only, err := client.New(client.Config{Addresses: []string{c.roles[i].Listen}, Patience: 5 * time.Second})
-	if err != nil {
-		c.t.Fatal(err)
-	}
+	only := c.dial(5*time.Second, c.addresses[i])
 	defer only.Close()
 	res, err := only.Cluster.Replicas(c.t.Context(), &espalierv1.ReplicasRequest{Digest: true})
 	if err != nil {

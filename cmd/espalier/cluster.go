@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/espalier-ml/espalier/client"
+	"github.com/espalier-ml/espalier/coordinator/certs"
 	"github.com/espalier-ml/espalier/proto/trace"
 	"github.com/espalier-ml/espalier/tlsfile"
 )
@@ -48,7 +49,7 @@ func (f *clusterFlags) add(cmd *cobra.Command) {
 // addAddress adds those that say where the cluster is.
 func (f *clusterFlags) addAddress(cmd *cobra.Command) {
 	cmd.Flags().StringSliceVar(&f.servers, "server", nil, "address of one or more servers (default $"+envServer+" or "+defaultServer+")")
-	cmd.Flags().StringVar(&f.token, "token-file", "", "file with the cluster's token (default $"+envTokenFile+", or $"+envToken+" itself)")
+	cmd.Flags().StringVar(&f.token, "token-file", "", "file with the cluster's token, on its first line (default $"+envTokenFile+", or $"+envToken+" itself)")
 	cmd.Flags().StringVar(&f.ca, "ca", "", "PEM file with the certificate to trust (default $"+envCA+" or the system's)")
 	cmd.Flags().BoolVar(&f.insecure, "insecure", false, "allow a connection beyond this machine without TLS")
 }
@@ -62,10 +63,11 @@ func (f *clusterFlags) config() (client.Config, error) {
 	if len(cfg.Addresses) == 0 {
 		cfg.Addresses = []string{defaultServer}
 	}
-	var err error
-	if cfg.Token, err = findToken(f.token); err != nil {
+	tokens, err := findTokens(f.token)
+	if err != nil {
 		return cfg, err
 	}
+	cfg.Token = tokens.Shown()
 	ca := f.ca
 	if ca == "" {
 		ca = os.Getenv(envCA)
@@ -80,24 +82,16 @@ func (f *clusterFlags) config() (client.Config, error) {
 	return cfg, nil
 }
 
-// findToken reads the token from a file, or takes it from the environment; "" if there is none.
-func findToken(path string) (string, error) {
+// findTokens reads the tokens from a file, or takes them from the environment; none if there is neither.
+func findTokens(path string) (certs.Tokens, error) {
 	if path = cmp.Or(path, os.Getenv(envTokenFile)); path == "" {
-		return os.Getenv(envToken), nil
+		return certs.ParseTokens(os.Getenv(envToken)), nil
 	}
-	return readToken(path)
-}
-
-func readToken(path string) (string, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("read token: %w", err)
+	tokens, err := certs.ReadTokens(path)
+	if errors.Is(err, certs.ErrNoToken) {
+		return nil, usagef("%v", err)
 	}
-	token := strings.TrimSpace(string(b))
-	if token == "" {
-		return "", usagef("token file %s is empty: want a token on one line", path)
-	}
-	return token, nil
+	return tokens, err
 }
 
 // with runs fn with a client, and explains errors of the connection.

@@ -36,7 +36,7 @@ otherwise; beyond it only with TLS and a token, or --insecure.`,
 	cmd.Flags().StringVar(&o.ca, "ca", "", "PEM file with the authority of the other replicas' certificates (default: the system's)")
 	cmd.Flags().StringVar(&o.cert, "tls-cert", "", "PEM file with the certificate")
 	cmd.Flags().StringVar(&o.key, "tls-key", "", "PEM file with its key")
-	cmd.Flags().StringVar(&o.token, "token-file", "", "file with the token that clients and workers must show (default $"+envTokenFile+", or $"+envToken+" itself)")
+	cmd.Flags().StringVar(&o.token, "token-file", "", "file with the token that clients, workers and other servers must show; further lines: tokens that do too (default $"+envTokenFile+", or $"+envToken+" itself)")
 	cmd.Flags().BoolVar(&o.insecure, "insecure", false, "allow listening beyond this machine without TLS and token")
 	cmd.Flags().DurationVar(&o.scrub, "scrub-every", 24*time.Hour, "time between two scrubs, which compare all files with their hashes")
 	cmd.Flags().StringVar(&o.scrubRate, "scrub-rate", "20MB", "most bytes that a scrub reads in a second")
@@ -80,7 +80,7 @@ func (o *serverOptions) run(cmd *cobra.Command) error {
 	if err != nil {
 		return err
 	}
-	token, err := findToken(o.token)
+	tokens, err := findTokens(o.token)
 	if err != nil {
 		return err
 	}
@@ -99,7 +99,7 @@ func (o *serverOptions) run(cmd *cobra.Command) error {
 		Dir: o.data, Listen: at.listen, BrokerListen: at.broker, Advertise: at.advertise, BrokerAdvertise: at.brokerAdvertise,
 		ReplicaID: o.id, RaftListen: at.raft, RaftAdvertise: at.raftAdvertise, BrokerCluster: at.routes,
 		BrokerClusterAdvertise: at.routesAdvertise, Join: o.join, CAFile: o.ca,
-		CertFile: o.cert, KeyFile: o.key, Token: token, Lease: o.lease, ScrubEvery: o.scrub, ScrubRate: rate,
+		CertFile: o.cert, KeyFile: o.key, Tokens: tokens, Lease: o.lease, ScrubEvery: o.scrub, ScrubRate: rate,
 		Insecure: o.insecure, Known: known(), Version: version, Logger: logger,
 	})
 	if err != nil {

@@ -554,7 +554,7 @@ func get(t *testing.T, client *http.Client, url, token string) (int, string) {
 
 // TestPlain speaks HTTP/1.1 and JSON, as curl does, with a token.
 func TestPlain(t *testing.T) {
-	s := start(t, func(c *api.Config) { c.Token = "secret" })
+	s := start(t, func(c *api.Config) { c.Tokens = []string{"secret", "next"} })
 	transport := &http.Transport{}
 	defer transport.CloseIdleConnections()
 	plain := &http.Client{Transport: transport}
@@ -572,6 +572,9 @@ func TestPlain(t *testing.T) {
 		defer resp.Body.Close()
 		body, _ := io.ReadAll(resp.Body)
 		return resp.StatusCode, string(body)
+	}
+	if code, body := post("next"); code != 200 {
+		t.Errorf("the second token: %d %s", code, body)
 	}
 	if code, body := post("secret"); code != 200 || !strings.Contains(body, `"brokerUrls":["nats://127.0.0.1:1"]`) {
 		t.Errorf("info: %d %s", code, body)

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"github.com/espalier-ml/espalier/client"
+	"github.com/espalier-ml/espalier/coordinator/certs"
 	"github.com/espalier-ml/espalier/coordinator/store"
 	"github.com/espalier-ml/espalier/job"
 	v1 "github.com/espalier-ml/espalier/proto/espalier/v1"
@@ -110,8 +111,8 @@ type Config struct {
 	FileErrors []FileError
 	// Version is this build's.
 	Version string
-	// Token, if set, is asked of every request but the health checks.
-	Token string
+	// Tokens, if there are any, are asked of every request but the health checks.
+	Tokens certs.Tokens
 	// Metrics is registered besides what the API exports itself.
 	Metrics []prometheus.Collector
 	// TLS, if set, serves over TLS; then the leader's certificate is checked against Authorities, nil for the system's.

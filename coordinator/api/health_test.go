@@ -24,7 +24,7 @@ func readyz(t *testing.T, s *server) (code int, out map[string]any) {
 // TestReady: the answer says why not, and health does not depend on it.
 func TestReady(t *testing.T) {
 	m := &members{}
-	s := start(t, func(c *api.Config) { c.Members, c.Token = m, "secret" })
+	s := start(t, func(c *api.Config) { c.Members, c.Tokens = m, []string{"secret"} })
 	for _, c := range []struct {
 		name    string
 		change  func()

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"crypto/subtle"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -92,16 +91,15 @@ func (s *Server) mux() (http.Handler, error) {
 	return mux, nil
 }
 
-// authorised asks for the token, if there is one.
+// authorised asks for a token, if the cluster has one.
 func (s *Server) authorised(next http.Handler) http.Handler {
-	if s.cfg.Token == "" {
+	if len(s.cfg.Tokens) == 0 {
 		return next
 	}
 	refuse := connect.NewErrorWriter()
-	want := []byte(s.cfg.Token)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-		if ok && subtle.ConstantTimeCompare([]byte(token), want) == 1 {
+		if ok && s.cfg.Tokens.Has(token) {
 			next.ServeHTTP(w, r)
 			return
 		}

@@ -13,6 +13,8 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/rs/zerolog"
+
+	"github.com/espalier-ml/espalier/coordinator/certs"
 )
 
 // startTimeout bounds the wait for a server that comes up.
@@ -67,7 +69,29 @@ func (c Config) options() (*server.Options, error) {
 	// These two have no words in the configuration language: signals and output are
 	// the program's.
 	opts.NoSigs, opts.NoLog = true, true
+	// Nor has it a second token or secret: a check takes the place of what the text says.
+	if len(c.Tokens) > 1 {
+		opts.CustomClientAuthentication = &tokenCheck{c.Tokens}
+	}
+	if c.Cluster != nil && len(c.Cluster.Secrets) > 1 {
+		opts.CustomRouterAuthentication = &secretCheck{c.Cluster.Secrets}
+	}
 	return opts, nil
+}
+
+// tokenCheck and secretCheck let in clients and brokers. They are no functions, since the server compares its options at a
+// reload, and functions are never equal.
+type (
+	tokenCheck  struct{ tokens certs.Tokens }
+	secretCheck struct{ secrets certs.Tokens }
+)
+
+// Check implements server.Authentication.
+func (t *tokenCheck) Check(c server.ClientAuthentication) bool { return t.tokens.Has(c.GetOpts().Token) }
+
+// Check implements server.Authentication.
+func (s *secretCheck) Check(c server.ClientAuthentication) bool {
+	return c.GetOpts().Username == routeUser && s.secrets.Has(c.GetOpts().Password)
 }
 
 // AddRoutes connects to further brokers of the cluster, from now on for ever; those known already and this one are passed over.
@@ -227,7 +251,7 @@ func (b *Broker) Stats() (Stats, error) {
 // Connect makes a connection inside the process: the leader's. It shows the token and
 // lasts until it or the broker is closed.
 func (b *Broker) Connect(name string) (*nats.Conn, error) {
-	nc, err := nats.Connect("", nats.InProcessServer(inProcess{b.srv}), nats.Name(name), nats.Token(b.cfg.Token),
+	nc, err := nats.Connect("", nats.InProcessServer(inProcess{b.srv}), nats.Name(name), nats.Token(b.cfg.Tokens.Shown()),
 		nats.MaxReconnects(-1), nats.ReconnectWait(100*time.Millisecond), nats.Timeout(startTimeout))
 	if err != nil {
 		return nil, fmt.Errorf("connect to own broker: %w", err)

@@ -76,7 +76,7 @@ func request(t *testing.T, nc *nats.Conn) {
 }
 
 func TestRequests(t *testing.T) {
-	b := start(t, Config{Token: "s3cret+/=", Name: "one"})
+	b := start(t, Config{Tokens: []string{"s3cret+/="}, Name: "one"})
 	inside := connect(t, b)
 	outside := dial(t, b, nats.Token("s3cret+/="))
 	if _, err := outside.Request("echo", nil, time.Second); !errors.Is(err, nats.ErrNoResponders) {
@@ -94,13 +94,70 @@ func TestRequests(t *testing.T) {
 }
 
 func TestWrongToken(t *testing.T) {
-	b := start(t, Config{Token: "right"})
+	b := start(t, Config{Tokens: []string{"right"}})
 	for _, token := range []string{"", "wrong"} {
 		if nc, err := nats.Connect(b.URL(), nats.Token(token)); err == nil {
 			nc.Close()
 			t.Errorf("token %q connects", token)
 		}
 	}
+}
+
+// TestExchange: brokers exchange their token and secret one after the other, meet all the while, and let in who shows the
+// one or the other; in the end the old one is nothing anymore.
+func TestExchange(t *testing.T) {
+	pems := certificates(t)
+	config := func(name string, tokens []string, routes ...string) Config {
+		return Config{
+			Name: name, Tokens: tokens, TLS: pems,
+			Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Secrets: tokens, Routes: routes, TLS: pems},
+		}
+	}
+	meet := func(brokers ...*Broker) {
+		t.Helper()
+		wait(t, "the brokers to meet", func() bool {
+			for _, b := range brokers {
+				if s, err := b.Stats(); err != nil || s.Routes != len(brokers)-1 {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	refused := func(b *Broker, token string) {
+		t.Helper()
+		nc, err := nats.Connect(b.URL(), nats.Token(token), nats.RootCAs(pems.CAFile))
+		if err == nil {
+			nc.Close()
+			t.Errorf("token %q connects", token)
+		}
+	}
+	phases := [][]string{{"old"}, {"old", "new"}, {"new", "old"}, {"new"}}
+	for i, before := range phases[:len(phases)-1] {
+		a := start(t, config("a", before))
+		b := start(t, config("b", phases[i+1], a.ClusterAddress()))
+		meet(a, b)
+		c := start(t, config("c", before, b.ClusterAddress())) // it is told of a by b
+		meet(a, b, c)
+		echo(t, connect(t, a))
+		// Certificates are read again: the check stays.
+		if err := b.Reload(); err != nil {
+			t.Fatal(err)
+		}
+		for _, token := range phases[i+1] {
+			client := dial(t, b, nats.Token(token), nats.RootCAs(pems.CAFile))
+			wait(t, "the subscription to spread", func() bool {
+				_, err := client.Request("echo", nil, time.Second)
+				return err == nil
+			})
+		}
+		refused(b, "other")
+		refused(b, "")
+		for _, x := range []*Broker{a, b, c} {
+			x.Shutdown()
+		}
+	}
+	refused(start(t, config("a", []string{"new"})), "old")
 }
 
 func TestConfig(t *testing.T) {
@@ -111,16 +168,16 @@ func TestConfig(t *testing.T) {
 	}{
 		{"default", Config{}, ""},
 		{"name", Config{Name: "a b"}, "Name"},
-		{"token", Config{Token: `x" listen: "0.0.0.0:1`}, "Token"},
-		{"bcrypt token", Config{Token: "$2a$11$abc"}, "Token"},
+		{"token", Config{Tokens: []string{`x" listen: "0.0.0.0:1`}}, "Tokens"},
+		{"bcrypt token", Config{Tokens: []string{"$2a$11$abc"}}, "Tokens"},
 		{"listen", Config{Listen: "nonsense"}, "Listen"},
 		{"injection", Config{Listen: "127.0.0.1:0\"\nhttp: \"0.0.0.0:1"}, "Listen"},
-		{"beyond loopback", Config{Listen: "0.0.0.0:0", Token: "t"}, "Listen"},
+		{"beyond loopback", Config{Listen: "0.0.0.0:0", Tokens: []string{"t"}}, "Listen"},
 		{"beyond loopback, insecure", Config{Listen: "0.0.0.0:0", Insecure: true}, ""},
 		{"certificate", Config{TLS: &TLS{CertFile: "/nowhere", KeyFile: "/nowhere"}}, "TLS."},
 		{"cluster name", Config{Cluster: &Cluster{Listen: "127.0.0.1:0"}}, "Cluster.Name"},
 		{"cluster listen", Config{Cluster: &Cluster{Name: "c"}}, "Cluster.Listen"},
-		{"cluster beyond loopback", Config{Cluster: &Cluster{Name: "c", Listen: "0.0.0.0:0", Secret: "s"}}, "Cluster.Listen"},
+		{"cluster beyond loopback", Config{Cluster: &Cluster{Name: "c", Listen: "0.0.0.0:0", Secrets: []string{"s"}}}, "Cluster.Listen"},
 		{"route", Config{Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Routes: []string{"a:1", ""}}}, "Cluster.Routes[1]"},
 	}
 	for _, c := range cases {
@@ -143,8 +200,8 @@ func TestConfig(t *testing.T) {
 func TestTextReadsBack(t *testing.T) {
 	certs := certificates(t)
 	cfg := Config{
-		Name: "r1", Listen: "127.0.0.1:4333", Advertise: "broker.example:4333", Token: "a+b/c=d", TLS: certs,
-		Cluster: &Cluster{Name: "c1", Listen: "127.0.0.1:6333", Advertise: "r1.example:6333", Routes: []string{"r2.example:6333"}, Secret: "x/y", TLS: certs},
+		Name: "r1", Listen: "127.0.0.1:4333", Advertise: "broker.example:4333", Tokens: []string{"a+b/c=d"}, TLS: certs,
+		Cluster: &Cluster{Name: "c1", Listen: "127.0.0.1:6333", Advertise: "r1.example:6333", Routes: []string{"r2.example:6333"}, Secrets: []string{"x/y"}, TLS: certs},
 	}
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
@@ -188,8 +245,8 @@ func TestCluster(t *testing.T) {
 	certs := certificates(t)
 	config := func(name string, routes ...string) Config {
 		return Config{
-			Name: name, Token: "token", TLS: certs,
-			Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Secret: "se/cret", Routes: routes, TLS: certs},
+			Name: name, Tokens: []string{"token"}, TLS: certs,
+			Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Secrets: []string{"se/cret"}, Routes: routes, TLS: certs},
 		}
 	}
 	a := start(t, config("a"))
@@ -223,7 +280,7 @@ func TestAddRoutes(t *testing.T) {
 	var all []*Broker
 	for _, name := range []string{"a", "b", "c"} {
 		all = append(all, start(t, Config{
-			Name: name, Token: "token", TLS: certs, Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Secret: "se/cret", TLS: certs},
+			Name: name, Tokens: []string{"token"}, TLS: certs, Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Secrets: []string{"se/cret"}, TLS: certs},
 		}))
 	}
 	if err := all[1].AddRoutes([]string{"nonsense"}); !errors.Is(err, ErrConfig) {
@@ -254,8 +311,8 @@ func TestAddRoutes(t *testing.T) {
 
 func TestClusterRefusesStrangers(t *testing.T) {
 	var out lines
-	a := start(t, Config{Name: "a", Logger: zerolog.New(&out), Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Secret: "right"}})
-	start(t, Config{Name: "b", Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Secret: "wrong", Routes: []string{a.ClusterAddress()}}})
+	a := start(t, Config{Name: "a", Logger: zerolog.New(&out), Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Secrets: []string{"right"}}})
+	start(t, Config{Name: "b", Cluster: &Cluster{Name: "c", Listen: "127.0.0.1:0", Secrets: []string{"wrong"}, Routes: []string{a.ClusterAddress()}}})
 	wait(t, "the stranger to be refused", func() bool { return out.contain("authentication error") })
 	if s, err := a.Stats(); err != nil || s.Routes != 0 {
 		t.Fatalf("%+v, %v: a broker with another secret has a route", s, err)

@@ -6,11 +6,13 @@ import (
 	"net"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/rs/zerolog"
 
 	"github.com/espalier-ml/espalier/client"
+	"github.com/espalier-ml/espalier/coordinator/certs"
 )
 
 // Errors of the broker; match them with errors.Is.
@@ -28,15 +30,15 @@ type Config struct {
 	// Name is the replica's id.
 	Name string
 	// Listen is where clients connect, as host:port; port 0 is a free one. Empty:
-	// 127.0.0.1:0. Beyond loopback Token and TLS must be set, unless Insecure is.
+	// 127.0.0.1:0. Beyond loopback Tokens and TLS must be set, unless Insecure is.
 	Listen string
 	// Advertise is the host:port that clients are told instead of Listen.
 	Advertise string
-	// Token is what clients show. Empty: none is asked for.
-	Token string
+	// Tokens are what clients show. Empty: none is asked for.
+	Tokens certs.Tokens
 	// TLS secures the clients' connections. Nil: plain TCP.
 	TLS *TLS
-	// Insecure allows listening beyond loopback without Token or TLS.
+	// Insecure allows listening beyond loopback without Tokens or TLS.
 	Insecure bool
 	// Cluster joins the brokers of several replicas. Nil: a broker alone.
 	Cluster *Cluster
@@ -65,8 +67,8 @@ type Cluster struct {
 	// Routes are host:port of other brokers; one that answers is enough, it tells of
 	// the rest.
 	Routes []string
-	// Secret is what brokers show each other. Needed beyond loopback, unless Insecure.
-	Secret string
+	// Secrets are what brokers show each other. Needed beyond loopback, unless Insecure.
+	Secrets certs.Tokens
 	// TLS secures the routes, in both directions.
 	TLS *TLS
 }
@@ -91,6 +93,8 @@ func (c Config) withDefaults() Config {
 // words are safe inside quotes in the server's configuration language and in URLs.
 var words = regexp.MustCompile(`^[A-Za-z0-9._~+/=-]{1,200}$`)
 
+func unsuitable(word string) bool { return !words.MatchString(word) }
+
 func bad(field string, value any, want string) error {
 	return fmt.Errorf("%w: %s is %v, want %s", ErrConfig, field, value, want)
 }
@@ -100,16 +104,16 @@ func (c Config) Validate() error {
 	c = c.withDefaults()
 	const wordsText = "1 to 200 letters, digits or ._~+/=-"
 	switch {
-	case !words.MatchString(c.Name):
+	case unsuitable(c.Name):
 		return bad("Name", fmt.Sprintf("%q", c.Name), wordsText)
-	case c.Token != "" && !words.MatchString(c.Token):
-		return bad("Token", "unsuitable", wordsText)
+	case slices.ContainsFunc(c.Tokens, unsuitable):
+		return bad("Tokens", "unsuitable", wordsText)
 	}
 	if err := errors.Join(checkAddress("Listen", c.Listen), checkAddress("Advertise", c.Advertise), checkTLS("TLS", c.TLS)); err != nil {
 		return err
 	}
-	if !loopback(c.Listen) && !c.Insecure && (c.Token == "" || c.TLS == nil) {
-		return bad("Listen", c.Listen, "a loopback address, or Token and TLS set, or Insecure")
+	if !loopback(c.Listen) && !c.Insecure && (len(c.Tokens) == 0 || c.TLS == nil) {
+		return bad("Listen", c.Listen, "a loopback address, or Tokens and TLS set, or Insecure")
 	}
 	if c.Cluster == nil {
 		return nil
@@ -120,10 +124,10 @@ func (c Config) Validate() error {
 func (c *Cluster) validate(insecure bool) error {
 	const wordsText = "1 to 200 letters, digits or ._~+/=-"
 	switch {
-	case !words.MatchString(c.Name):
+	case unsuitable(c.Name):
 		return bad("Cluster.Name", fmt.Sprintf("%q", c.Name), wordsText)
-	case c.Secret != "" && !words.MatchString(c.Secret):
-		return bad("Cluster.Secret", "unsuitable", wordsText)
+	case slices.ContainsFunc(c.Secrets, unsuitable):
+		return bad("Cluster.Secrets", "unsuitable", wordsText)
 	case c.Listen == "":
 		return bad("Cluster.Listen", `""`, "host:port")
 	}
@@ -137,8 +141,8 @@ func (c *Cluster) validate(insecure bool) error {
 	if err := errors.Join(errs...); err != nil {
 		return err
 	}
-	if !loopback(c.Listen) && !insecure && (c.Secret == "" || c.TLS == nil) {
-		return bad("Cluster.Listen", c.Listen, "a loopback address, or Cluster.Secret and Cluster.TLS set, or Insecure")
+	if !loopback(c.Listen) && !insecure && (len(c.Secrets) == 0 || c.TLS == nil) {
+		return bad("Cluster.Listen", c.Listen, "a loopback address, or Cluster.Secrets and Cluster.TLS set, or Insecure")
 	}
 	return nil
 }

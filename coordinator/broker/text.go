@@ -22,8 +22,8 @@ func (c Config) text() string {
 	line("ping_interval: \"5s\"")
 	line("ping_max: 2")
 	line("write_deadline: \"10s\"")
-	if c.Token != "" {
-		line("authorization { token: \"%s\" }", c.Token)
+	if len(c.Tokens) > 0 {
+		line("authorization { token: \"%s\" }", c.Tokens.Shown())
 	}
 	if c.TLS != nil {
 		line("tls {\n%s}", c.TLS.text(c.TLS.Verify))
@@ -54,9 +54,9 @@ func (c *Cluster) text() string {
 		line("cluster_advertise: \"%s\"", c.Advertise)
 	}
 	user := ""
-	if c.Secret != "" {
-		line("authorization { user: \"%s\", password: \"%s\", timeout: 5 }", routeUser, c.Secret)
-		user = routeUser + ":" + urlEscape(c.Secret) + "@"
+	if secret := c.Secrets.Shown(); secret != "" {
+		line("authorization { user: \"%s\", password: \"%s\", timeout: 5 }", routeUser, secret)
+		user = routeUser + ":" + urlEscape(secret) + "@"
 	}
 	if c.TLS != nil {
 		line("tls {\n%s}", c.TLS.text(true))

@@ -226,7 +226,7 @@ func (l *Link) Pause(ctx context.Context, b *Backoff, turn <-chan struct{}) { b.
 func (l *Link) Keep(ctx context.Context) {
 	tick := time.NewTicker(l.cfg.Refresh / 4)
 	defer tick.Stop()
-	for {
+	for wait := NewBackoff(l.cfg.Refresh / 4); ; {
 		select {
 		case <-ctx.Done():
 			return
@@ -237,10 +237,12 @@ func (l *Link) Keep(ctx context.Context) {
 		case l.aloneTooLong():
 			l.log.Warn().Str("broker", l.broker()).Msg("no leader on this broker's side, looking for it elsewhere")
 		default:
+			wait.Reset()
 			continue
 		}
 		if err := l.refresh(ctx); err != nil && ctx.Err() == nil {
 			l.log.Warn().Err(err).Msg("no connection to the cluster")
+			wait.Sleep(ctx)
 		}
 	}
 }
