@@ -87,7 +87,9 @@ type (
 )
 
 // Check implements server.Authentication.
-func (t *tokenCheck) Check(c server.ClientAuthentication) bool { return t.tokens.Has(c.GetOpts().Token) }
+func (t *tokenCheck) Check(c server.ClientAuthentication) bool {
+	return t.tokens.Has(c.GetOpts().Token)
+}
 
 // Check implements server.Authentication.
 func (s *secretCheck) Check(c server.ClientAuthentication) bool {
