@@ -16,12 +16,6 @@ type network struct {
 	confirmed *confirmations
 }
 
-// TimeoutNow tells a replica to take over: the last step of a transfer of leadership.
-func (n network) TimeoutNow(id raft.ServerID, to raft.ServerAddress, req *raft.TimeoutNowRequest, resp *raft.TimeoutNowResponse) error {
-	n.elect.Add(1)
-	return n.NetworkTransport.TimeoutNow(id, to, req, resp)
-}
-
 // AppendEntriesPipeline opens a pipeline to a replica.
 func (n network) AppendEntriesPipeline(id raft.ServerID, to raft.ServerAddress) (raft.AppendPipeline, error) {
 	inner, err := n.NetworkTransport.AppendEntriesPipeline(id, to)
