@@ -7,7 +7,8 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// network is Raft's network transport with pipelines that end by themselves, and a memory of who was heard of.
+// network is Raft's network transport with pipelines that end by themselves, votes that are asked for again, and a memory of who
+// was heard of.
 type network struct {
 	*raft.NetworkTransport
 	// elect counts how often another replica was told to take over.
