@@ -44,10 +44,13 @@ func TestClusterID(t *testing.T) {
 	other := newCluster(t, 1, nil)
 	must(t, other, submit(1, "j", "local"))
 	before := digest(t, other.up[0])
-	err := c.leader().Add(t.Context(), "stranger", other.up[0].Address())
-	if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "of cluster") {
-		t.Errorf("add a replica of another cluster: %v, want ErrUnreachable with the reason", err)
-	}
+	c.onLeader("refuse a replica of another cluster", func(s *Store) error {
+		err := s.Add(t.Context(), "stranger", other.up[0].Address())
+		if !errors.Is(err, ErrUnreachable) || !strings.Contains(err.Error(), "of cluster") {
+			return fmt.Errorf("%w, want ErrUnreachable with the reason", err)
+		}
+		return nil
+	})
 	if got := digest(t, other.up[0]); got != before || !other.up[0].IsLeader() {
 		t.Errorf("the other cluster's replica was changed")
 	}
@@ -219,13 +222,17 @@ func TestMoveMember(t *testing.T) {
 // TestRemoveKeepsMajority: what would leave voters that do not answer in the majority needs force.
 func TestRemoveKeepsMajority(t *testing.T) {
 	c := newCluster(t, 3, nil)
-	l := c.leader()
-	down, up := (c.index(l)+1)%3, (c.index(l)+2)%3
+	down := (c.index(c.leader()) + 1) % 3
 	c.stop(down)
-	err := l.Remove(t.Context(), c.cfgs[up].ID, false)
-	if !errors.Is(err, ErrState) || !strings.Contains(err.Error(), c.cfgs[down].ID) {
-		t.Errorf("remove one of two that answer: %v, want ErrState naming %s", err, c.cfgs[down].ID)
-	}
+	up := 0 // the one that answers and does not lead
+	c.onLeader("refuse to remove one of two that answer", func(s *Store) error {
+		up = 3 - down - c.index(s)
+		err := s.Remove(t.Context(), c.cfgs[up].ID, false)
+		if !errors.Is(err, ErrState) || !strings.Contains(err.Error(), c.cfgs[down].ID) {
+			return fmt.Errorf("%w, want ErrState naming %s", err, c.cfgs[down].ID)
+		}
+		return nil
+	})
 	must(t, c, submit(1, "j", "local"))
 	c.onLeader("remove the one that is down", func(s *Store) error { return s.Remove(t.Context(), c.cfgs[down].ID, false) })
 	must(t, c, submit(2, "k", "local"))
@@ -233,7 +240,7 @@ func TestRemoveKeepsMajority(t *testing.T) {
 	must(t, c, submit(3, "l", "local"))
 	// With force it is done all the same: the cluster stands still until the other is back.
 	d := newCluster(t, 3, nil)
-	l = d.leader()
+	l := d.leader()
 	down, up = (d.index(l)+1)%3, (d.index(l)+2)%3
 	d.stop(down)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
