@@ -36,7 +36,7 @@ func replicas(t *testing.T, n int) []*coordinator.Server {
 // eventually waits until ok, which must come about soon.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s did not come about", what)
 		}
@@ -49,7 +49,7 @@ func TestThreeReplicas(t *testing.T) {
 	if testing.Short() {
 		t.Skip("SKIPPED: long: replicas in one process")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	all := replicas(t, 3)
 	users := make([]*user, len(all))
@@ -132,7 +132,7 @@ func TestAllAtOnce(t *testing.T) {
 	if testing.Short() {
 		t.Skip("SKIPPED: replicas without a leader wait for one")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	var configs []coordinator.Config
 	for i := range 3 {

@@ -96,7 +96,7 @@ func documented(t *testing.T) (table map[string]family, mentioned []string) {
 func TestMetrics(t *testing.T) {
 	s := start(t, t.TempDir())
 	defer stop(t, s)
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	u := dial(s.Address())
 	defer u.transport.CloseIdleConnections()

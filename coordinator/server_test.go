@@ -39,7 +39,7 @@ func start(t *testing.T, dir string) *coordinator.Server {
 
 func stop(t *testing.T, s *coordinator.Server) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := s.Close(ctx); err != nil {
 		t.Errorf("close: %v", err)
@@ -95,7 +95,7 @@ func ask[M proto.Message](ctx context.Context, nc *nats.Conn, name string, req p
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
 	m, err := nc.RequestWithContext(ctx, name, data)
 	if err != nil {
@@ -283,7 +283,7 @@ func settle(ctx context.Context, t *testing.T, u *user, job string) *v1.JobStatu
 // TestSearch goes the whole way: submit, claims, uploads, reports, measures, front; with the server stopped and started
 // again in between.
 func TestSearch(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	dir := t.TempDir()
 	s := start(t, dir)

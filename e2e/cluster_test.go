@@ -146,7 +146,7 @@ func (c *cluster) submit() {
 
 func (c *cluster) until(what string, ok func() bool) {
 	c.t.Helper()
-	for end := time.Now().Add(60 * time.Second); !ok(); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(2 * time.Minute); !ok(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(end) {
 			c.t.Fatalf("never happened: %s", what)
 		}
@@ -190,7 +190,7 @@ func (c *cluster) untilRunning(worker string) (task *espalierv1.Task) {
 func (c *cluster) finish() []*espalierv1.Trial {
 	c.t.Helper()
 	var last *espalierv1.JobStatus
-	end := time.Now().Add(120 * time.Second)
+	end := time.Now().Add(4 * time.Minute)
 	for {
 		if s := c.status(); s != nil {
 			last = s

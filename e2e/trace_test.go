@@ -64,7 +64,7 @@ func (l *logbook) wants(t *testing.T, who, word string, messages ...string) {
 	t.Helper()
 	for _, m := range messages {
 		// Some lines come a moment after what they tell of.
-		for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 			got := l.grep(t, word)
 			if slices.Contains(got, m) {
 				break
@@ -105,7 +105,7 @@ func startTraced(t *testing.T) *traced {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
 			if err := s.Close(ctx); err != nil {
 				t.Error(err)
@@ -147,7 +147,7 @@ func (c *traced) awaitOthers(t *testing.T, id string) {
 		t.Fatal(err)
 	}
 	defer u.Close()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		got, err := u.Cluster.Replicas(t.Context(), &espalierv1.ReplicasRequest{})
 		known := 0
 		for _, r := range got.GetReplicas() {

@@ -187,7 +187,7 @@ func start(t *testing.T, change func(*api.Config)) *server {
 	s.clusC = espalierv1connect.NewClusterServiceClient(s.client, s.url)
 	t.Cleanup(func() {
 		transport.CloseIdleConnections()
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 		defer cancel()
 		if err := srv.Close(ctx); err != nil {
 			t.Error(err)
@@ -423,7 +423,7 @@ func TestFrontAndFit(t *testing.T) {
 
 func TestWatchAndStates(t *testing.T) {
 	s := start(t, nil)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	job := s.measured(1)
 	stream, err := s.jobs.Watch(ctx, &v1.WatchRequest{Job: job.GetId()})
@@ -598,7 +598,7 @@ func TestForward(t *testing.T) {
 	leader := start(t, nil)
 	other := start(t, nil)
 	other.store.follower = true
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if _, err := other.jobs.Submit(ctx, &v1.SubmitRequest{Spec: leader.spec()}); connect.CodeOf(err) != connect.CodeUnavailable {
 		t.Errorf("no leader: %v, want unavailable", err)

@@ -59,7 +59,7 @@ func TestReadyWhileClosing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	if err := srv.Close(ctx); err != nil {
 		t.Fatal(err)

@@ -27,7 +27,7 @@ func records(t testing.TB, named ...File) []byte {
 		t.Fatal(err)
 	}
 	defer s.Close()
-	for deadline := time.Now().Add(10 * time.Second); s.Barrier(t.Context()) != nil; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); s.Barrier(t.Context()) != nil; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("no leader")
 		}
@@ -98,7 +98,7 @@ func TestRestore(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer st.Close()
-	for deadline := time.Now().Add(10 * time.Second); st.Barrier(t.Context()) != nil; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); st.Barrier(t.Context()) != nil; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it does not lead")
 		}

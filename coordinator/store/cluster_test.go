@@ -44,7 +44,7 @@ func newCluster(t testing.TB, n int, adjust func(*Config)) *cluster {
 			continue
 		}
 		c.onLeader("add a replica", func(s *Store) error {
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 			defer cancel()
 			return s.Add(ctx, c.cfgs[i].ID, c.cfgs[i].Address)
 		})
@@ -112,7 +112,7 @@ func (c *cluster) leader() (leader *Store) {
 func (c *cluster) onLeader(what string, f func(*Store) error) {
 	c.t.Helper()
 	var err error
-	deadline := time.Now().Add(20 * time.Second)
+	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
 		if err = f(c.leader()); err == nil {
 			return
@@ -285,7 +285,7 @@ func TestRestarts(t *testing.T) {
 
 // try sends a command to whoever leads, for a while.
 func (c *cluster) try(cmd *v1.Command) bool {
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(20 * time.Second)
 	for time.Now().Before(deadline) {
 		for _, s := range c.running() {
 			ctx, cancel := context.WithTimeout(c.t.Context(), time.Second)

@@ -162,7 +162,7 @@ func (c *snapshotImages) try(kind, dir string, possible bool, change func(dir st
 		return
 	}
 	defer closeStore(t, s)
-	for deadline := time.Now().Add(10 * time.Second); !s.IsLeader() || s.Barrier(t.Context()) != nil; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); !s.IsLeader() || s.Barrier(t.Context()) != nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Errorf("%s: the replica does not lead", kind)
 			return

@@ -156,7 +156,7 @@ func TestFailingFollower(t *testing.T) {
 	}
 	needStrace(t)
 	c := newCluster(t, 2, nil)
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	// It makes about a dozen until it is a member, a few more with each election meanwhile: the fault comes well after them.
 	cmd := strace{call: "fdatasync", fault: "error=EIO", when: "60+"}.command(ctx, t, childDir+"="+t.TempDir(), childAddress+"=127.0.0.1:0")
