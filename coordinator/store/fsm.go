@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -40,8 +41,9 @@ type fsm struct {
 
 	applied *mark
 	growth  *growth
-	// restoring: a snapshot is replacing the state.
-	restoring atomic.Bool
+	// restoring: a snapshot is replacing the state. unrestored is why the last one did not; it is Raft's goroutine's.
+	restoring  atomic.Bool
+	unrestored error
 
 	failMu sync.Mutex
 	failed error
@@ -184,12 +186,14 @@ func (f *fsm) view0(fn func(*bolt.Tx) error) error {
 }
 
 // Restore replaces the state by a snapshot's.
-func (f *fsm) Restore(r io.ReadCloser) error {
+func (f *fsm) Restore(r io.ReadCloser) (err error) {
 	defer r.Close()
+	defer func() { f.unrestored = err }()
 	f.restoring.Store(true)
 	defer f.restoring.Store(false)
 	next := f.path + ".new"
 	if err := receiveState(r, next); err != nil {
+		_ = os.Remove(next) // a full disk needs the room; it may not be there
 		return fmt.Errorf("restore state: %w", err)
 	}
 	f.mu.Lock()

@@ -17,18 +17,80 @@ import (
 func TestFullDisk(t *testing.T) {
 	for _, hog := range []bool{false, true} {
 		t.Run(fmt.Sprint("hog=", hog), func(t *testing.T) {
-			dir := t.TempDir()
-			if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=3m"); err != nil {
-				t.Skipf("SKIPPED: cannot mount a small file system: %v", err)
-			}
-			t.Cleanup(func() {
-				if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
-					t.Error(err)
-				}
-			})
-			fillDisk(t, filepath.Join(dir, "store"), hog)
+			fillDisk(t, filepath.Join(smallDisk(t, "3m"), "store"), hog)
 		})
 	}
+}
+
+// smallDisk mounts a file system of a size, or skips.
+func smallDisk(t *testing.T, size string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Skipf("SKIPPED: cannot mount a small file system: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// TestFullDiskAtStart: the state must be rebuilt, and there is room for that of an older snapshot only, from which the log does
+// not go on. The store says that the disk is full, and starts when there is room.
+func TestFullDiskAtStart(t *testing.T) {
+	dir := smallDisk(t, "32m")
+	cfg := testConfig(filepath.Join(dir, "store"))
+	cfg.TrailingLogs = 2
+	s := open(t, cfg)
+	fill(t, s, "small", 2)
+	if err := s.Snapshot(); err != nil {
+		t.Fatal(err)
+	}
+	small := fileSize(t, filepath.Join(cfg.Dir, "state.db"))
+	fill(t, s, "large", 300)
+	if err := s.Snapshot(); err != nil {
+		t.Fatal(err)
+	}
+	large := fileSize(t, filepath.Join(cfg.Dir, "state.db"))
+	want := digest(t, s)
+	closeStore(t, s)
+	remove(t, cfg.Dir, "state.db.seal")
+	remove(t, cfg.Dir, "state.db")
+	if large < 3*small {
+		t.Fatalf("the states have %d and %d bytes: the second must be much larger", small, large)
+	}
+	var disk unix.Statfs_t
+	if err := unix.Statfs(dir, &disk); err != nil {
+		t.Fatal(err)
+	}
+	hog := filepath.Join(dir, "hog")
+	if err := os.WriteFile(hog, make([]byte, int64(disk.Bavail)*disk.Bsize-large/2), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s, err := Open(t.Context(), cfg); !errors.Is(err, ErrFull) {
+		if err == nil {
+			closeStore(t, s)
+		}
+		t.Errorf("open: %v, want ErrFull", err)
+	}
+	if err := os.Remove(hog); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, cfg)
+	if got := digest(t, s); got != want {
+		t.Errorf("digest %s, want %s", got, want)
+	}
+}
+
+func fileSize(t *testing.T, path string) int64 {
+	t.Helper()
+	st, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.Size()
 }
 
 func fillDisk(t *testing.T, dir string, hog bool) {

@@ -78,6 +78,9 @@ func (s *Store) startRaft(kept bool) error {
 	s.raft, err = raft.NewRaft(cfg, s.fsm, cache, s.logs, snaps, s.trans)
 	close(s.started)
 	if err != nil {
+		if s.fsm.unrestored != nil { // which Raft only logs
+			err = fmt.Errorf("%w: %w", err, s.fsm.unrestored)
+		}
 		return errors.Join(fmt.Errorf("start raft: %w", err), s.trans.Close())
 	}
 	s.turns.start(s.raft.CurrentTerm, func() { s.spawn(s.onLead) })

@@ -35,6 +35,13 @@ func (s *Store) openSnapshots() (*snapshotStore, error) {
 	return &snapshotStore{snaps, filepath.Join(s.cfg.Dir, "snapshots"), s.cfg.NoSync}, err
 }
 
+// List implements raft.SnapshotStore with the newest one alone. Where that cannot be restored, as on a full disk, Raft would take
+// an older one, from which the log need not go on, and panic at the first entry that is missing.
+func (s *snapshotStore) List() ([]*raft.SnapshotMeta, error) {
+	all, err := s.FileSnapshotStore.List()
+	return all[:min(1, len(all))], err
+}
+
 // Create implements raft.SnapshotStore.
 func (s *snapshotStore) Create(version raft.SnapshotVersion, index, term uint64, conf raft.Configuration, confIndex uint64, trans raft.Transport) (raft.SnapshotSink, error) {
 	sink, err := s.FileSnapshotStore.Create(version, index, term, conf, confIndex, trans)
