@@ -83,18 +83,29 @@ func (c *replicas) exchangeToken(next string) {
 		c.token = next
 		c.client.Close()
 		c.client = c.dial(30*time.Second, c.addresses...)
-		for _, r := range []workerRole{measuring("m"), training("x"), training("y")} {
-			c.workers[r.Name].terminate()
-			c.hire(r)
+		for _, w := range c.workers {
+			w.terminate()
+		}
+		c.crew()
+	}
+	for _, address := range c.addresses {
+		if err := c.ask(address, client.Config{Token: old, Authorities: c.trust(c.ca)}); connect.CodeOf(err) != connect.CodeUnauthenticated {
+			c.t.Errorf("%s with the old token: %v, want unauthenticated", address, err)
 		}
 	}
-	c.token = old
-	refused := c.dial(-1, c.addresses...)
-	defer refused.Close()
-	if _, err := refused.Cluster.Replicas(c.t.Context(), &espalierv1.ReplicasRequest{}); connect.CodeOf(err) != connect.CodeUnauthenticated {
-		c.t.Errorf("with the old token: %v, want unauthenticated", err)
+}
+
+// ask asks one server as a client does that has cfg's token and trust.
+func (c *replicas) ask(address string, cfg client.Config) error {
+	c.t.Helper()
+	cfg.Addresses, cfg.Patience = []string{address}, -1
+	cl, err := client.New(cfg)
+	if err != nil {
+		c.t.Fatal(err)
 	}
-	c.token = next
+	defer cl.Close()
+	_, err = cl.Cluster.Replicas(c.t.Context(), &espalierv1.ReplicasRequest{})
+	return err
 }
 
 // metric is the value of a metric of a server; "" while it does not answer.
@@ -183,17 +194,7 @@ func (c *replicas) brokerAnswers(r serverRole) func(*x509.CertPool) bool {
 // checkStrangers tries to get in without what it takes.
 func (c *replicas) checkStrangers() {
 	c.t.Helper()
-	address := "https://" + c.roles[1].Listen
-	ask := func(cfg client.Config) error {
-		cfg.Addresses, cfg.Patience = []string{address}, -1
-		cl, err := client.New(cfg)
-		if err != nil {
-			c.t.Fatal(err)
-		}
-		defer cl.Close()
-		_, err = cl.Cluster.Replicas(c.t.Context(), &espalierv1.ReplicasRequest{})
-		return err
-	}
+	ask := func(cfg client.Config) error { return c.ask(c.addresses[1], cfg) }
 	if err := ask(client.Config{Token: c.token, Authorities: c.trust(c.ca)}); err != nil {
 		c.t.Errorf("with all it takes: %v", err)
 	}

@@ -3,7 +3,6 @@
 package certs
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -257,11 +256,11 @@ func (c Config) certificate(ca signer, m Made) error {
 
 // keepToken makes a token unless there is one.
 func keepToken(path string) (kept bool, err error) {
-	b, err := os.ReadFile(path)
-	if err == nil && len(bytes.TrimSpace(b)) > 0 {
+	_, err = ReadTokens(path)
+	if err == nil {
 		return true, nil
 	}
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if !errors.Is(err, ErrNoToken) && !errors.Is(err, os.ErrNotExist) {
 		return false, fmt.Errorf("make token: %w", err)
 	}
 	var token [20]byte

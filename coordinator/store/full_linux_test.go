@@ -48,12 +48,12 @@ func TestFullDiskAtStart(t *testing.T) {
 	if err := s.Snapshot(); err != nil {
 		t.Fatal(err)
 	}
-	small := fileSize(t, filepath.Join(cfg.Dir, "state.db"))
+	small := s.Status().StateBytes
 	fill(t, s, "large", 300)
 	if err := s.Snapshot(); err != nil {
 		t.Fatal(err)
 	}
-	large := fileSize(t, filepath.Join(cfg.Dir, "state.db"))
+	large := s.Status().StateBytes
 	want := digest(t, s)
 	closeStore(t, s)
 	remove(t, cfg.Dir, "state.db.seal")
@@ -82,15 +82,6 @@ func TestFullDiskAtStart(t *testing.T) {
 	if got := digest(t, s); got != want {
 		t.Errorf("digest %s, want %s", got, want)
 	}
-}
-
-func fileSize(t *testing.T, path string) int64 {
-	t.Helper()
-	st, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return st.Size()
 }
 
 func fillDisk(t *testing.T, dir string, hog bool) {

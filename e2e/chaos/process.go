@@ -35,7 +35,6 @@ type process struct {
 	starts  int
 	excused bool // the next end is the harness's own doing
 	killed  bool // by kill -9
-	asked   bool // by SIGTERM, to end
 	wg      sync.WaitGroup
 }
 
@@ -72,7 +71,7 @@ func (p *process) startLocked() error {
 		return errors.Join(fmt.Errorf("start %s: %w", p.name, err), log.Close(), in.Close(), out.Close())
 	}
 	_ = in.Close()
-	p.cmd, p.done, p.stopped, p.excused, p.killed, p.asked = cmd, make(chan struct{}), false, false, false, false
+	p.cmd, p.done, p.stopped, p.excused, p.killed = cmd, make(chan struct{}), false, false, false
 	p.wg.Go(func() { p.follow(cmd, p.done, out, log) })
 	return nil
 }
@@ -139,12 +138,11 @@ func (p *process) terminate(within time.Duration) error {
 
 func (p *process) end(s syscall.Signal, within time.Duration) error {
 	p.mu.Lock()
-	p.wanted, p.excused, p.killed = false, true, p.killed || s == syscall.SIGKILL
-	running, cmd, done := p.runningLocked(), p.cmd, p.done
-	if s != syscall.SIGTERM || !p.asked { // a second one would end it at once: two restarts may meet in one server
+	if s == syscall.SIGKILL || !p.excused { // asked to end again it would end at once: two restarts may meet in one server
 		p.signal(s)
 	}
-	p.asked = p.asked || s == syscall.SIGTERM
+	p.wanted, p.excused, p.killed = false, true, p.killed || s == syscall.SIGKILL
+	running, cmd, done := p.runningLocked(), p.cmd, p.done
 	p.mu.Unlock()
 	if !running {
 		return nil

@@ -97,6 +97,6 @@ func must(t testing.TB, err error) {
 func skipSlow(t *testing.T, sh ConvShape) {
 	t.Helper()
 	if c, err := NewConv(sh); raceDetector && err == nil && c.MACs() > 300_000 {
-		t.Skip("too slow under the race detector; smaller shapes take the same paths")
+		t.Skip("SKIPPED: too slow under the race detector; smaller shapes take the same paths")
 	}
 }

@@ -43,7 +43,7 @@ var budgets = map[string][]int{
 // TestTable prints what the samplers reach. It checks nothing and runs only when asked: scripts/bench-search.
 func TestTable(t *testing.T) {
 	if !*printIt {
-		t.Skip("run scripts/bench-search to print the table")
+		t.Skip("SKIPPED: run scripts/bench-search to print the table")
 	}
 	fmt.Printf("medians of %d seeds, %d at a time\n", *seeds, *workers)
 	fmt.Printf("%-15s %-7s %6s %12s %8s %8s\n", "problem", "sampler", "trials", "hypervolume", "of best", "optuna's")
